@@ -1,0 +1,1 @@
+"""Learn invasive ductal carcinoma (IDC) from breast-histopathology patches, reproducibly."""

@@ -1,0 +1,262 @@
+"""`params.yaml` as frozen classes: a wrong key or value is one readable line before anything runs.
+
+No field has a default here: the file is the only home of a value.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from idc.errors import InputError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Flag = Literal["sliver", "blank", "near_blank"]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class IngestConfig(Section):
+    """How raw archives become the pixel store and its index."""
+
+    max_unreadable_share: Share
+    """Share of patches that may fail to decode and be quarantined; above it the stage stops."""
+
+
+class SampleConfig(Section):
+    """How the manifest is drawn from the index."""
+
+    num_patches: Annotated[int, Field(ge=2, multiple_of=2)] | Literal["all"]
+    """Patches in the manifest, half per class; `all` takes the whole pool, unbalanced."""
+    allow_fewer: bool
+    """Where the pool is smaller: take as many as balance allows instead of stopping."""
+    max_per_case: Annotated[int, Field(ge=1)] | None
+    """At most so many patches of one case, over both classes; null sets no cap."""
+    exclude_flags: tuple[Flag, ...]
+    """Quality flags that keep a patch out of the manifest."""
+    seed: Seed
+    """Seed of the draw."""
+
+
+class SideFractions(Section):
+    """Share of the patches that each held-out side should get; train takes the rest."""
+
+    val: Share
+    """For early stopping, calibration and the threshold."""
+    gate: Share
+    """For promotion decisions only."""
+    test: Share
+    """For the reported figures only."""
+
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> "SideFractions":
+        if self.val + self.gate + self.test >= 1.0:
+            raise ValueError("val + gate + test must stay below 1, the rest is train")
+        return self
+
+
+class SideLists(Section):
+    """Files of case ids (one a line) under `data/case_lists`, one per side."""
+
+    train: str | None
+    """Cases for training."""
+    val: str | None
+    """Cases for validation."""
+    gate: str | None
+    """Cases for promotion decisions."""
+    test: str | None
+    """Cases for the reported figures."""
+
+
+class SplitConfig(Section):
+    """How cases (or patches) are assigned to train, val, gate and test."""
+
+    mode: Literal["case", "patch", "lists"]
+    """`case`: whole cases; `patch`: patches at random, which leaks; `lists`: named cases."""
+    fractions: SideFractions
+    """Target shares of the patches in the modes `case` and `patch`."""
+    lists: SideLists
+    """Case lists of the mode `lists`."""
+    carve_val: Annotated[float, Field(ge=0.0, lt=1.0)]
+    """Mode `lists`: share of the train cases' patches that moves to val, by whole cases."""
+    rest: Literal["train", "drop"]
+    """Mode `lists`: where cases on no list go."""
+    seed: Seed
+    """Seed of the assignment."""
+
+
+class ModelConfig(Section):
+    """The fusion CNN."""
+
+    backbones: Annotated[tuple[str, ...], Field(min_length=1)]
+    """timm model names; their pooled embeddings are concatenated in this order."""
+    pretrained: Annotated[str, Field(min_length=1)]
+    """`imagenet` (through timm), `none`, or a folder holding `<backbone>.safetensors`."""
+    size_px: Annotated[int, Field(ge=32, le=512)]
+    """Edge length in pixels that a 50x50 patch is resized to."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
+    """Dropout probability before the head."""
+
+    @model_validator(mode="after")
+    def _name_each_backbone_once(self) -> "ModelConfig":
+        if len(set(self.backbones)) != len(self.backbones):
+            raise ValueError("backbones must differ from each other")
+        return self
+
+
+class AugmentConfig(Section):
+    """Random changes of training patches; the pixels of val, gate and test stay as they are."""
+
+    d4: bool
+    """One of the eight symmetries of the square, uniformly."""
+    brightness: Share
+    """Largest relative change of brightness."""
+    contrast: Share
+    """Largest relative change of contrast."""
+    saturation: Share
+    """Largest relative change of saturation."""
+    hue: Annotated[float, Field(ge=0.0, le=0.5)]
+    """Largest shift of hue, as a share of the colour circle."""
+    he_stain_prob: Share
+    """Probability of jittering the haematoxylin and eosin concentrations."""
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    """Passes over the training patches at most."""
+    patience: Annotated[int, Field(ge=1)]
+    """Epochs without a better val AUROC after which training stops."""
+    batch_size: Annotated[int, Field(ge=2)]
+    """Patches per optimizer step."""
+    learning_rate: Annotated[float, Field(gt=0.0)]
+    """Peak rate of the one-cycle schedule."""
+    weight_decay: Annotated[float, Field(ge=0.0)]
+    """Decoupled weight decay of AdamW."""
+    warmup_share: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """Share of the steps in which the rate rises to its peak."""
+    class_weights: Literal["balanced", "none"]
+    """`balanced`: inverse to the class counts of the training side."""
+    precision: Literal["auto", "fp32", "bf16"]
+    """Arithmetic of the forward and backward pass; `auto` is bf16 on a GPU that has it."""
+    seed: Seed
+    """Seed of initial weights, order, augmentation and dropout."""
+
+
+class PredictConfig(Section):
+    """Scoring of the pool patches of val, gate and test."""
+
+    batch_size: Annotated[int, Field(ge=1)]
+    """Patches per forward pass."""
+
+
+class EvaluateConfig(Section):
+    """Operating point and metrics."""
+
+    threshold_rule: Literal["youden", "f1"]
+    """What the threshold maximises on val: Youden's J, or F1 of the IDC class."""
+    num_replicates: Annotated[int, Field(ge=100)]
+    """Replicates of the case bootstrap."""
+    seed: Seed
+    """Seed of the bootstrap."""
+
+
+class ExplainConfig(Section):
+    """The panel of explained test patches."""
+
+    num_per_group: Annotated[int, Field(ge=1, le=64)]
+    """Patches for each of true/false positives/negatives."""
+    seed: Seed
+    """Seed of the panel's draw."""
+
+
+class PublishConfig(Section):
+    """What MLflow is told."""
+
+    experiment: Annotated[str, Field(min_length=1)]
+    """MLflow experiment that the run belongs to."""
+    model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")]
+    """Name in the model registry."""
+    move_challenger: bool
+    """Whether the alias `challenger` moves to this result's model version."""
+
+
+class RuntimeConfig(Section):
+    """Where and how fast: may change the last bits of a result, never its meaning."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    """`auto` takes the GPU when there is one."""
+    num_workers: Annotated[int, Field(ge=0, le=256)]
+    """Processes that decode (ingest) or augment (train); 0 works in the main process."""
+    num_threads: Annotated[int, Field(ge=1)] | None
+    """CPU threads of torch; null takes all cores."""
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    ingest: IngestConfig
+    sample: SampleConfig
+    split: SplitConfig
+    model: ModelConfig
+    augment: AugmentConfig
+    train: TrainConfig
+    predict: PredictConfig
+    evaluate: EvaluateConfig
+    explain: ExplainConfig
+    publish: PublishConfig
+    runtime: RuntimeConfig
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        InputError: One line per fault, naming the file, the key, the value and the rule.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run from the project's root") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise InputError("\n".join(_describe(path, fault) for fault in error.errors())) from None
+
+
+def flatten(params: Params) -> dict[str, str]:
+    """Return every value under its dotted key, as MLflow records it.
+
+    Example: `{"train.epochs": "12", "split.fractions.val": "0.15", ...}`.
+    """
+    flat: dict[str, str] = {}
+
+    def visit(prefix: str, value: Any) -> None:  # noqa: ANN401
+        if isinstance(value, dict):
+            for key, below in value.items():
+                visit(f"{prefix}.{key}" if prefix else key, below)
+        else:
+            flat[prefix] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    visit("", params.model_dump(mode="json"))
+    return flat
+
+
+def _describe(path: Path, fault: Any) -> str:  # noqa: ANN401  (pydantic's ErrorDetails)
+    key = ".".join(str(part) for part in fault["loc"]) or "the whole file"
+    if fault["type"] == "extra_forbidden":
+        return f"{path}: {key} is not a parameter; remove it or mend its spelling"
+    if fault["type"] == "missing":
+        return f"{path}: {key} is missing; give it a value"
+    value = fault["input"]
+    rule = fault["msg"].removeprefix("Value error, ")
+    return f"{path}: {key} = {value!r}: {rule[0].lower()}{rule[1:]}"

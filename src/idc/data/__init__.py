@@ -1,0 +1,1 @@
+"""From raw archives to the patches of one batch."""

@@ -1,0 +1,63 @@
+"""Write beside, then rename: a file or folder appears under its final name only when whole."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from idc.errors import InputError
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path`; on success it takes `path`'s place, on failure it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on success it takes `path`'s place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def save_json(path: Path, content: Any) -> None:  # noqa: ANN401  (any JSON value)
+    """Write `content` as indented JSON whose bytes depend on the content alone.
+
+    Raises:
+        ValueError: If the content holds NaN or infinity, which JSON cannot say.
+    """
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    with replacing_file(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def load_json(path: Path) -> Any:  # noqa: ANN401
+    """Read a JSON file that a stage wrote.
+
+    Raises:
+        InputError: If it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run `dvc repro` to make it") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not JSON ({error}): delete it and run `dvc repro`") from None

@@ -1,0 +1,35 @@
+"""Where every stage reads and writes, relative to the project's root.
+
+The paths of `dvc.yaml` and these are the same; a test holds them together.
+"""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+DVC_FILE = Path("dvc.yaml")
+DVC_LOCK = Path("dvc.lock")
+
+RAW = Path("data/raw")
+CASE_LISTS = Path("data/case_lists")
+PATCHES = Path("data/patches")
+PIXELS = PATCHES / "pixels.npy"
+INDEX = PATCHES / "index.parquet"
+MANIFEST = Path("data/manifest.csv")
+SPLITS = Path("data/splits.csv")
+PREDICTIONS = Path("data/predictions.parquet")
+
+BUNDLE = Path("models/fusion")
+OPERATING_POINT = Path("models/operating_point.json")
+
+REPORTS = Path("reports")
+INGEST_REPORT = REPORTS / "ingest.json"
+LEAKAGE_REPORT = REPORTS / "leakage.json"
+METRICS = REPORTS / "metrics.json"
+PLOTS = REPORTS / "plots"
+EXPLAIN = REPORTS / "explain"
+REPORT_PAGE = REPORTS / "index.html"
+MODEL_CARD = REPORTS / "model_card.md"
+PUBLISHED = REPORTS / "published.json"
+
+STATE = Path(".idc")  # checkpoints and locks: never a DVC output, never in git
+MLRUNS = Path("mlruns")
