@@ -1,0 +1,173 @@
+"""Assign patches to the sides train, val, gate and test.
+
+Cases, not patches, are independent: whole cases are dealt, except in `patch` mode, which shows
+how optimistic a leaking split looks. Training learns from manifest rows only; the held-out sides
+also carry every other pool patch of their cases, so that figures have natural prevalence.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from idc.config import SideFractions, SplitConfig
+from idc.data.sampling import hash_key, rank_patches
+from idc.errors import InputError
+
+SIDES = ("train", "val", "gate", "test")
+HELD_OUT = SIDES[1:]
+
+_SIZE_BLOCK = 8  # cases of similar size are shuffled among each other before they are dealt
+
+
+def split_patches(
+    index: pd.DataFrame, manifest: pd.DataFrame, config: SplitConfig, case_lists: Path
+) -> pd.DataFrame:
+    """Assign every manifest patch, and every pool patch of val, gate and test, to a side.
+
+    Args:
+        index: The pool, as `idc.data.patches.load_index` returns it.
+        manifest: As `idc.data.sampling.draw_manifest` returns it.
+        config: Mode, fractions or lists, seed.
+        case_lists: Folder of the case lists (mode `lists` only).
+
+    Returns:
+        Columns `row`, `case`, `x`, `y`, `label`, `split`, `in_manifest`, sorted by `row`.
+
+    Raises:
+        InputError: If a side is empty or lacks a class, or a case list is wrong.
+    """
+    pool = index.rename_axis("row").reset_index()[["row", "case", "x", "y", "label"]]
+    pool["in_manifest"] = pool["row"].isin(manifest["row"])
+    if config.mode == "patch":
+        pool["split"] = deal_patches(pool, config.fractions, config.seed)
+    elif config.mode == "case":
+        pool["split"] = pool["case"].map(deal_cases(pool, config.fractions, config.seed))
+    else:
+        pool["split"] = pool["case"].map(_listed_sides(pool, config, case_lists))
+    kept = pool[pool["split"].isin(HELD_OUT) | (pool["in_manifest"] & (pool["split"] == "train"))]
+    _require_sides(kept, gate_may_be_empty=config.mode == "lists" or config.fractions.gate == 0)
+    columns = ["row", "case", "x", "y", "label", "split", "in_manifest"]
+    return kept[columns].reset_index(drop=True)
+
+
+def deal_cases(pool: pd.DataFrame, fractions: SideFractions, seed: int) -> dict[str, str]:
+    """Deal whole cases so that each side nears its share of cases and of patches of each class.
+
+    Cases go from the largest to the smallest, shuffled among cases of similar size; each goes to
+    the side that is then closest to its targets (greedy, as in scikit-learn's StratifiedGroupKFold
+    but with sides of unequal size).
+
+    Args:
+        pool: Columns `case`, `label`.
+        fractions: Target share of each held-out side; train takes the rest.
+        seed: Seed of the shuffle.
+
+    Returns:
+        Side per case.
+    """
+    shares = _side_shares(fractions)
+    sizes = _case_sizes(pool)
+    total = sizes.sum()
+    dealt = pd.DataFrame(0.0, index=list(shares), columns=sizes.columns)
+    sides: dict[str, str] = {}
+    for case in _dealing_order(sizes, seed):
+        shortfall = {
+            side: float(
+                np.mean((share * total - dealt.loc[side] - sizes.loc[case] / 2) / (share * total))
+            )
+            for side, share in shares.items()
+        }
+        side = max(shortfall, key=lambda name: shortfall[name])
+        dealt.loc[side] += sizes.loc[case]
+        sides[case] = side
+    return sides
+
+
+def deal_patches(pool: pd.DataFrame, fractions: SideFractions, seed: int) -> pd.Series:
+    """Deal single patches at random, stratified by label; neighbours land on different sides.
+
+    Args:
+        pool: Columns `case`, `x`, `y`, `label`.
+        fractions: Share of each held-out side; train takes the rest.
+        seed: Seed of the draw.
+
+    Returns:
+        Side per patch, indexed like `pool`.
+    """
+    shares = _side_shares(fractions)
+    ranked = pool.assign(rank=rank_patches(pool, seed)).sort_values("rank")
+    by_label = ranked.groupby("label")
+    position = (by_label.cumcount() + 0.5) / by_label["rank"].transform("size")
+    bounds = np.cumsum([0.0, *shares.values()])
+    bounds[-1] = 1.0
+    return pd.Series(
+        np.array(list(shares))[np.searchsorted(bounds, position, side="right") - 1],
+        index=position.index,
+    ).reindex(pool.index)
+
+
+def _side_shares(fractions: SideFractions) -> dict[str, float]:
+    held_out = {"val": fractions.val, "gate": fractions.gate, "test": fractions.test}
+    shares = {"train": 1.0 - sum(held_out.values()), **held_out}
+    return {side: share for side, share in shares.items() if share > 0}
+
+
+def _case_sizes(pool: pd.DataFrame) -> pd.DataFrame:
+    """Return what is balanced per case: one, its IDC- and its IDC+ patches."""
+    counts = pd.crosstab(pool["case"], pool["label"]).reindex(columns=[0, 1], fill_value=0)
+    return pd.DataFrame({"case": 1.0, "idc_negative": counts[0], "idc_positive": counts[1]})
+
+
+def _dealing_order(sizes: pd.DataFrame, seed: int) -> list[str]:
+    num_patches = sizes["idc_negative"] + sizes["idc_positive"]
+    by_size = sorted(sizes.index, key=lambda case: (-num_patches[case], case))
+    block = {case: place // _SIZE_BLOCK for place, case in enumerate(by_size)}
+    return sorted(by_size, key=lambda case: (block[case], hash_key(seed, (case,))))
+
+
+def _listed_sides(pool: pd.DataFrame, config: SplitConfig, folder: Path) -> dict[str, str]:
+    cases = sorted(pool["case"].unique())
+    listed = _read_lists(config, folder)
+    unlisted = {"train": "train", "drop": "dropped"}[config.rest]
+    sides = {case: listed.get(case, unlisted) for case in cases}
+    if config.carve_val > 0:
+        train_pool = pool[pool["case"].map(sides) == "train"]
+        carve = SideFractions(val=config.carve_val, gate=0.0, test=0.0)
+        sides |= deal_cases(train_pool, carve, config.seed)
+    return sides
+
+
+def _read_lists(config: SplitConfig, folder: Path) -> Mapping[str, str]:
+    sides: dict[str, str] = {}
+    for side in SIDES:
+        name = getattr(config.lists, side)
+        if name is None:
+            continue
+        path = folder / name
+        if not path.is_file():
+            known = ", ".join(sorted(file.relative_to(folder).as_posix()
+                                     for file in folder.rglob("*.txt")))  # fmt: skip
+            raise InputError(f"split.lists.{side}: {path} does not exist; there are {known}")
+        for case in path.read_text(encoding="utf-8").split():
+            if sides.setdefault(case, side) != side:
+                raise InputError(
+                    f"{path}: case {case} is also listed for {sides[case]}; keep it on one side"
+                )
+    return sides
+
+
+def _require_sides(splits: pd.DataFrame, *, gate_may_be_empty: bool) -> None:
+    counts = pd.crosstab(splits["split"], splits["label"]).reindex(
+        index=list(SIDES), columns=[0, 1], fill_value=0
+    )
+    for side in SIDES:
+        if side == "gate" and gate_may_be_empty and counts.loc[side].sum() == 0:
+            continue
+        missing = [name for label, name in ((0, "IDC-"), (1, "IDC+")) if counts.loc[side, label] == 0]
+        if missing:
+            raise InputError(
+                f"split: side {side} has no {' and no '.join(missing)} patch: give it more cases "
+                "(split.fractions, split.lists, split.carve_val) or a larger archive"
+            )

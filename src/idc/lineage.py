@@ -1,0 +1,92 @@
+"""Where a result comes from: the git commit and the digests that DVC recorded."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from idc.errors import InputError
+from idc.layout import DVC_LOCK
+
+PUBLISH_STAGE = "publish"
+
+
+def git_commit(root: Path) -> str:
+    """Return the commit that is checked out at `root`, `none` without git; `-dirty` if changed."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    # a workspace or an exported tree inside some other repository has no commit of its own
+    if top is None or Path(top).resolve() != root.resolve():
+        return "none"
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return "none"
+    return f"{commit}-dirty" if _git(root, "status", "--porcelain", "-uno") else commit
+
+
+def load_lock(root: Path) -> dict[str, Any]:
+    """Read the stages that `dvc.lock` records.
+
+    Raises:
+        InputError: If there is no lock yet.
+    """
+    path = root / DVC_LOCK
+    if not path.exists():
+        raise InputError(f"{DVC_LOCK} is missing: run `dvc repro` first")
+    stages: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+    return stages
+
+
+def result_digest(stages: dict[str, Any]) -> str:
+    """Return 64 hex digits that name one combination of data, code, parameters and results."""
+    results = {name: stage for name, stage in stages.items() if name != PUBLISH_STAGE}
+    return hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()
+
+
+def recorded_md5(stages: dict[str, Any], stage: str, path: str) -> str:
+    """Return the md5 of a dependency or output (folders end in `.dir`), as DVC recorded it.
+
+    Raises:
+        InputError: If the stage has not run.
+    """
+    entry = stages.get(stage, {})
+    for item in [*entry.get("deps", []), *entry.get("outs", [])]:
+        if item["path"] == path:
+            return str(item["md5"])
+    raise InputError(f"{DVC_LOCK} records no {path} of stage {stage}: run `dvc repro {stage}`")
+
+
+def refuse_unrecorded_results(root: Path, stages: dict[str, Any]) -> None:
+    """Check that the result files are the ones `dvc.lock` records.
+
+    Raises:
+        InputError: Naming the first file that differs.
+    """
+    for name, stage in stages.items():
+        if name == PUBLISH_STAGE:
+            continue
+        for out in stage.get("outs", []):
+            path = root / out["path"]
+            if out["md5"].endswith(".dir"):
+                intact = path.is_dir()
+            else:
+                intact = path.is_file() and _md5(path) == out["md5"]
+            if not intact:
+                raise InputError(f"{out['path']} is not what {DVC_LOCK} records: run `dvc repro`")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,86 @@
+"""The registered model: PNG or JPEG bytes of patches in, probability and prediction out.
+
+MLflow logs this file as code (models-from-code), so nothing of ours is pickled.
+"""
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from idc.data.archive import decode_image, pad_to_patch
+from idc.errors import InputError
+from idc.evaluation.calibration import OperatingPoint
+from idc.models.bundle import load_model
+from idc.models.scoring import score_patches
+
+_BATCH_SIZE = 256
+
+
+class FusionModel(PythonModel):  # type: ignore[misc]
+    """Score patches with the frozen operating point."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load weights, spec and operating point from the logged folder."""
+        self._model, self._spec = load_model(Path(context.artifacts["bundle"]))
+        self._point = OperatingPoint.load(Path(context.artifacts["operating_point"]))
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """Score patches.
+
+        Args:
+            context: Unused; MLflow passes it.
+            model_input: Column `image`: bytes of a PNG or JPEG of at most 50x50 px, or the same
+                in base64.
+            params: Unused; MLflow passes it.
+
+        Returns:
+            `probability` of IDC+ (calibrated, 0-1) and `prediction` (0 or 1), indexed like the
+            input.
+
+        Raises:
+            InputError: Naming the first image that cannot be read.
+        """
+        pixels = np.stack(
+            [_read_patch(place, image) for place, image in enumerate(model_input["image"])]
+        )
+        logits = score_patches(
+            self._model,
+            pixels,
+            np.arange(len(pixels)),
+            size_px=self._spec.size_px,
+            batch_size=_BATCH_SIZE,
+            device=torch.device("cpu"),
+        )
+        return pd.DataFrame(
+            {
+                "probability": self._point.score(logits).astype(np.float64),
+                "prediction": self._point.predict(logits).astype(np.int64),
+            },
+            index=model_input.index,
+        )
+
+
+def _read_patch(place: int, image: bytes | str) -> np.ndarray:
+    try:
+        content = base64.b64decode(image, validate=True) if isinstance(image, str) else image
+        pixels = decode_image(content)
+        if pixels is None:
+            raise InputError("neither PNG nor JPEG")
+        return pad_to_patch(pixels)
+    except (binascii.Error, InputError) as error:
+        raise InputError(f"image {place}: {error}") from None
+
+
+set_model(FusionModel())

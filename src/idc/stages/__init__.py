@@ -1,0 +1,16 @@
+"""The nine stages, in the order of `dvc.yaml`; each is a module with one `run(params)`.
+
+A stage reads files, calls functions, writes files; paths are relative to the project's root.
+"""
+
+STAGES = (
+    "ingest",
+    "sample",
+    "split",
+    "train",
+    "predict",
+    "evaluate",
+    "explain",
+    "report",
+    "publish",
+)

@@ -1,0 +1,53 @@
+"""Model and pixels -> logits of every pool patch of val, gate and test."""
+
+import logging
+
+import pandas as pd
+
+from idc import layout
+from idc.config import Params
+from idc.data.patches import load_pixels
+from idc.data.sides import load_splits, take_side
+from idc.data.splitting import HELD_OUT
+from idc.files import replacing_file
+from idc.models.bundle import load_model
+from idc.models.colour import colour_statistics, fit_colour_floor
+from idc.models.device import choose_device
+from idc.models.scoring import score_patches
+
+log = logging.getLogger(__name__)
+
+
+def run(params: Params) -> None:
+    """Score once; everything after works from the table.
+
+    Raises:
+        InputError: If the model or the split table is missing.
+    """
+    device = choose_device(params.runtime)
+    pixels = load_pixels(layout.PIXELS)
+    splits = load_splits(layout.SPLITS)
+    held_out = splits[splits["split"].isin(HELD_OUT)].reset_index(drop=True)
+    rows = held_out["row"].to_numpy()
+    model, spec = load_model(layout.BUNDLE)
+    held_out["logit"] = score_patches(
+        model.to(device),
+        pixels,
+        rows,
+        size_px=spec.size_px,
+        batch_size=params.predict.batch_size,
+        device=device,
+    )
+    train_rows, train_labels = take_side(splits, "train")
+    floor = fit_colour_floor(colour_statistics(pixels, train_rows), train_labels)
+    held_out["y_score_colour"] = floor.predict_proba(colour_statistics(pixels, rows))[:, 1]
+    _save(held_out.rename(columns={"label": "y_true"}))
+    log.info("%d patches scored", len(held_out))
+
+
+def _save(predictions: pd.DataFrame) -> None:
+    columns = [
+        "row", "case", "x", "y", "split", "in_manifest", "y_true", "logit", "y_score_colour",
+    ]  # fmt: skip
+    with replacing_file(layout.PREDICTIONS) as partial:
+        predictions[columns].to_parquet(partial, index=False)

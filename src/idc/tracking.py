@@ -1,0 +1,429 @@
+"""What MLflow is told; with `idc.serving` the only importer of mlflow.
+
+DVC restores results without running commands, so whatever must reach MLflow is reconciled:
+`publish_result` looks at what the store holds and adds what is missing, and calling it twice
+changes nothing. `live_run` shows a training while it runs.
+"""
+
+import logging
+import os
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow  # noqa: E402
+import pandas as pd  # noqa: E402
+from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource  # noqa: E402
+from mlflow.data.meta_dataset import MetaDataset  # noqa: E402
+from mlflow.entities import (  # noqa: E402
+    DatasetInput,
+    InputTag,
+    Metric,
+    Param,
+    Run,
+)
+from mlflow.entities.model_registry import ModelVersion  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.models.signature import ModelSignature  # noqa: E402
+from mlflow.tracking import MlflowClient  # noqa: E402
+from mlflow.types.schema import ColSpec, DataType, Schema  # noqa: E402
+
+import idc  # noqa: E402
+from idc.config import Params, flatten  # noqa: E402
+from idc.errors import InputError, StoreAwayError  # noqa: E402
+from idc.layout import MLRUNS  # noqa: E402
+
+log = logging.getLogger(__name__)
+
+ALIAS = "challenger"
+_RESULT_TAG = "result_digest"
+_MODEL_TAG = "model_digest"
+_TRAINED_BY_TAG = "trained_by"
+_COMMIT_TAG = "git_commit"
+_TRAINING_SECTIONS = ("ingest", "sample", "split", "model", "augment", "train", "runtime")
+_SERVING_PACKAGES = (
+    "mlflow", "torch", "torchvision", "timm", "numpy", "pandas", "opencv-python-headless",
+    "pydantic", "pyyaml", "safetensors", "scikit-learn", "tqdm",
+)  # fmt: skip
+
+
+def tracking_uri(root: Path) -> str:
+    """Return `MLFLOW_TRACKING_URI`, else the SQLite store below `root` (absolute)."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_database(root)}"
+
+
+def check_store(root: Path) -> None:
+    """Check that the store can be written.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreAwayError: If a tracking server does not answer.
+    """
+    uri = tracking_uri(root)
+    if uri.startswith(("http://", "https://")):
+        _require_server(uri)
+    elif uri.startswith("sqlite:///"):
+        _require_database(Path(uri.removeprefix("sqlite:///")))
+
+
+class LiveRun:
+    """A run that receives each epoch as it ends.
+
+    A store that goes away does not end the training: what it missed is sent with the next epoch,
+    or by `publish_result`.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client = client
+        self._run_id = run_id
+        self._waiting: list[Metric] = []
+
+    def log_class_weights(self, weights: Any) -> None:  # noqa: ANN401  (any pair of numbers)
+        """Record the loss weight of each class."""
+        self._send(_metrics({f"class_weights/{label}": weights[label] for label in (0, 1)}))
+
+    def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Record one epoch's metrics at step `epoch`, in one call."""
+        self._send(_metrics(values, step=epoch))
+
+    def name_model(self, digest: str) -> None:
+        """Say which weights this run made."""
+        try:
+            self._client.set_tag(self._run_id, _MODEL_TAG, digest)
+        except MlflowException as error:
+            log.warning("tracking store away (%s): `idc publish` will make up for it", error)
+
+    def _send(self, metrics: list[Metric]) -> None:
+        self._waiting += metrics
+        try:
+            self._client.log_batch(self._run_id, metrics=self._waiting)
+            self._waiting = []
+        except MlflowException as error:
+            log.warning("tracking store away (%s): sending again with the next epoch", error)
+
+
+@contextmanager
+def live_run(params: Params, commit: str) -> Iterator[LiveRun]:
+    """Open a run for a training; it ends as FINISHED, or FAILED when an error passes.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreAwayError: If a tracking server does not answer.
+    """
+    client = _connect(Path.cwd())
+    run = _create_run(client, params, Path.cwd(), {_COMMIT_TAG: commit})
+    _log_params(client, run, params, _TRAINING_SECTIONS)
+    status = "FAILED"
+    try:
+        yield LiveRun(client, run.info.run_id)
+        status = "FINISHED"
+    finally:
+        try:
+            client.set_terminated(run.info.run_id, status=status)
+        except MlflowException as error:
+            log.warning("tracking store away (%s): the run stays open", error)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that MLflow should know of one finished pipeline."""
+
+    digest: str
+    """Names the combination of data, code, parameters and results."""
+    model_digest: str
+    """Names the trained weights."""
+    commit: str
+    params: Params
+    metrics: Mapping[str, float]
+    """Final metrics, such as `test/auroc`, and the class weights."""
+    history: pd.DataFrame
+    """One row per epoch: `epoch`, `train_loss`, `val_auroc`, `learning_rate`."""
+    raw_digest: str
+    manifest_digest: str
+    artifacts: Mapping[str, Path]
+    """Artifact folder (empty for the top) and file or folder, by name of either."""
+    bundle: Path
+    operating_point: Path
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a result stands in MLflow."""
+
+    run_id: str
+    model_name: str
+    model_version: str
+
+
+def publish_result(result: Result, root: Path) -> Published:
+    """Make MLflow agree with the result files: find or create the run and the model version.
+
+    The run that trained this model receives the results of its first evaluation; any other
+    combination becomes a run of its own, tagged with the run that trained it.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreAwayError: If a tracking server does not answer.
+    """
+    client = _connect(root)
+    run = _find_or_create_run(client, result, root)
+    _log_params(client, run, result.params, tuple(Params.model_fields))
+    _log_missing_metrics(client, run, result)
+    _log_datasets(client, run, result)
+    _log_missing_artifacts(client, run, result)
+    model = _find_version(client, result) or _register(client, run, result)
+    if result.params.publish.move_challenger:
+        _move_alias(client, model)
+    return Published(run.info.run_id, model.name, str(model.version))
+
+
+def _database(root: Path) -> Path:
+    return root.resolve() / MLRUNS / "mlflow.db"
+
+
+def _require_server(uri: str) -> None:
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
+            return
+    except urllib.error.HTTPError as error:
+        if error.code < 500:  # it answers; a proxy may guard /health
+            return
+        raise StoreAwayError(f"tracking server {uri} answers {error.code}") from None
+    except OSError as error:
+        raise StoreAwayError(f"tracking server {uri} does not answer ({error})") from None
+
+
+def _require_database(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with sqlite3.connect(path, timeout=30) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+        connection.close()
+    except (OSError, sqlite3.Error) as error:
+        raise InputError(
+            f"the MLflow store {path} cannot be written ({error}): mend its permissions, or set "
+            "MLFLOW_TRACKING_URI to another store"
+        ) from None
+
+
+def _connect(root: Path) -> MlflowClient:
+    check_store(root)
+    # a run id inherited from elsewhere would swallow this result
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    uri = tracking_uri(root)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return MlflowClient(uri, uri)
+
+
+def _experiment_id(client: MlflowClient, name: str, root: Path) -> str:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    uri = tracking_uri(root)
+    location = None  # a server decides for itself
+    if uri.startswith("sqlite:///"):
+        location = (Path(uri.removeprefix("sqlite:///")).parent / "artifacts").as_uri()
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def _create_run(
+    client: MlflowClient, params: Params, root: Path, tags: Mapping[str, str]
+) -> Run:
+    backbones = "+".join(params.model.backbones)
+    return client.create_run(
+        _experiment_id(client, params.publish.experiment, root),
+        run_name=f"{backbones} {params.model.size_px}px {params.sample.num_patches}",
+        tags=dict(tags),
+    )
+
+
+def _find_run(client: MlflowClient, experiment_id: str, tag: str, value: str) -> list[Run]:
+    return list(
+        client.search_runs(
+            [experiment_id], f"tags.{tag} = '{value}'", order_by=["attributes.start_time ASC"]
+        )
+    )
+
+
+def _find_or_create_run(client: MlflowClient, result: Result, root: Path) -> Run:
+    experiment_id = _experiment_id(client, result.params.publish.experiment, root)
+    known = _find_run(client, experiment_id, _RESULT_TAG, result.digest)
+    if known:
+        return known[0]
+    tags = {
+        _RESULT_TAG: result.digest,
+        _MODEL_TAG: result.model_digest,
+        _COMMIT_TAG: result.commit,
+    }
+    trainers = _find_run(client, experiment_id, _MODEL_TAG, result.model_digest)
+    for run in trainers:
+        if _RESULT_TAG not in run.data.tags and not _contradicts(run, result.params):
+            for key, value in tags.items():
+                client.set_tag(run.info.run_id, key, value)
+            return run
+    if trainers:
+        first = trainers[0]
+        tags[_TRAINED_BY_TAG] = first.data.tags.get(_TRAINED_BY_TAG, first.info.run_id)
+    run = _create_run(client, result.params, root, tags)
+    client.set_terminated(run.info.run_id)
+    return run
+
+
+def _contradicts(run: Run, params: Params) -> bool:
+    """Say whether the run was recorded with other values: MLflow refuses to change them."""
+    flat = flatten(params)
+    return any(
+        flat.get(key) != value
+        for key, value in run.data.params.items()
+        if not key.startswith("runtime.")
+    )
+
+
+def _log_params(
+    client: MlflowClient, run: Run, params: Params, sections: tuple[str, ...]
+) -> None:
+    missing = [
+        Param(key, value)
+        for key, value in flatten(params).items()
+        if key.split(".")[0] in sections and key not in run.data.params
+    ]
+    if missing:
+        client.log_batch(run.info.run_id, params=missing)
+
+
+def _metrics(values: Mapping[str, float], step: int = 0) -> list[Metric]:
+    return [Metric(key, float(value), 0, step) for key, value in values.items()]
+
+
+def _log_missing_metrics(client: MlflowClient, run: Run, result: Result) -> None:
+    missing = _metrics({k: v for k, v in result.metrics.items() if k not in run.data.metrics})
+    columns = {
+        "train_loss": "train/loss",
+        "val_auroc": "val/epoch_auroc",
+        "learning_rate": "train/learning_rate",
+    }
+    for column, key in columns.items():
+        logged = {metric.step for metric in client.get_metric_history(run.info.run_id, key)}
+        for epoch, value in zip(result.history["epoch"], result.history[column], strict=True):
+            if int(epoch) not in logged:
+                missing += _metrics({key: value}, step=int(epoch))
+    if missing:
+        client.log_batch(run.info.run_id, metrics=missing)
+
+
+def _log_datasets(client: MlflowClient, run: Run, result: Result) -> None:
+    if run.inputs is not None and run.inputs.dataset_inputs:
+        return
+    datasets = {
+        "raw archive": ("data/raw", result.raw_digest, "raw"),
+        "manifest": ("data/manifest.csv", result.manifest_digest, "training"),
+    }
+    inputs = []
+    for name, (path, digest, context) in datasets.items():
+        source = _DvcSource(path)
+        dataset = MetaDataset(source, name=name, digest=digest)
+        tags = [InputTag("mlflow.data.context", context)]
+        inputs.append(DatasetInput(dataset._to_mlflow_entity(), tags))
+    client.log_inputs(run.info.run_id, inputs)
+
+
+class _DvcSource(FileSystemDatasetSource):  # type: ignore[misc]
+    """A path that DVC tracks; the digest beside it is DVC's md5."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    @property
+    def uri(self) -> str:
+        return self._path
+
+    @staticmethod
+    def _get_source_type() -> str:
+        return "dvc"
+
+    def load(self, dst_path: str | None = None) -> str:
+        return self._path
+
+    @staticmethod
+    def _can_resolve(raw_source: Any) -> bool:  # noqa: ANN401
+        return False
+
+    @classmethod
+    def _resolve(cls, raw_source: Any) -> "_DvcSource":  # noqa: ANN401
+        return cls(str(raw_source))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"uri": self._path}
+
+    @classmethod
+    def from_dict(cls, source_dict: Mapping[str, Any]) -> "_DvcSource":
+        return cls(source_dict["uri"])
+
+
+def _log_missing_artifacts(client: MlflowClient, run: Run, result: Result) -> None:
+    run_id = run.info.run_id
+    there = {item.path for item in client.list_artifacts(run_id)}
+    for name, path in result.artifacts.items():
+        if name in there:
+            continue
+        if path.is_dir():
+            client.log_artifacts(run_id, str(path), name)
+        else:
+            client.log_artifact(run_id, str(path))
+
+
+def _find_version(client: MlflowClient, result: Result) -> ModelVersion | None:
+    name = result.params.publish.model_name
+    for model in client.search_model_versions(f"name = '{name}'"):
+        if model.tags.get(_RESULT_TAG) == result.digest:
+            return model
+    return None
+
+
+def _register(client: MlflowClient, run: Run, result: Result) -> ModelVersion:
+    package = Path(idc.__file__).parent
+    status = run.info.status
+    with mlflow.start_run(run_id=run.info.run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package / "serving" / "pyfunc_model.py"),
+            artifacts={
+                "bundle": str(result.bundle),
+                "operating_point": str(result.operating_point),
+            },
+            code_paths=[str(package)],
+            pip_requirements=[f"{name}=={installed_version(name)}" for name in _SERVING_PACKAGES],
+            signature=ModelSignature(
+                inputs=Schema([ColSpec(DataType.binary, "image")]),
+                outputs=Schema(
+                    [ColSpec(DataType.double, "probability"), ColSpec(DataType.long, "prediction")]
+                ),
+            ),
+        )
+    client.set_terminated(run.info.run_id, status="FINISHED" if status == "RUNNING" else status)
+    return mlflow.register_model(
+        logged.model_uri,
+        result.params.publish.model_name,
+        tags={
+            _RESULT_TAG: result.digest,
+            _MODEL_TAG: result.model_digest,
+            _COMMIT_TAG: result.commit,
+        },
+    )
+
+
+def _move_alias(client: MlflowClient, model: ModelVersion) -> None:
+    current = client.get_registered_model(model.name).aliases.get(ALIAS)
+    if str(current) != str(model.version):
+        client.set_registered_model_alias(model.name, ALIAS, model.version)
+

@@ -1,0 +1,1 @@
+"""Learning: class weights, device, the loop, and its checkpoints."""
