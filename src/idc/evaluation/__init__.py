@@ -1,1 +1,1 @@
-"""Figures of merit, their intervals, the operating point and the pictures of one scored side."""
+"""From logits to an operating point, metrics with intervals, and their pictures."""

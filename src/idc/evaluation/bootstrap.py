@@ -1,29 +1,25 @@
-"""Intervals from redrawing whole cases, since patches of one case are not independent.
+"""95 % intervals by case bootstrap: cases are drawn, because patches of one case are alike.
 
-Everything a replicate needs is summed per case once, so that a replicate costs a few products of
-its draw counts with those sums instead of a resampled table of patches.
+No replicate touches single patches twice. Threshold metrics and the Brier score are sums over
+cases; AUROC is a quadratic form in the case counts; only AUPRC walks the sorted patches.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy.special import expit, logit
+from scipy.stats import t
 
 from idc.errors import InputError
-from idc.evaluation.metrics import check_labels, check_probabilities, compute_metrics
+from idc.evaluation.metrics import compute_metrics
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-
-MIN_CASES = 3
-CHUNK_ELEMENTS = 1_000_000
+_CHUNK_ELEMENTS = 20_000_000  # bounds the memory of the AUPRC replicates to some 500 MB
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric with its 95 % interval; `low <= value <= high`, never NaN."""
+    """A metric with its 95 % interval."""
 
     value: float
     low: float
@@ -32,89 +28,120 @@ class Estimate:
 
 @dataclass(frozen=True)
 class CaseSummary:
-    """How the patches of a side spread over its cases."""
+    """How much independent evidence a side holds."""
 
     num_patches: int
     num_idc: int
     prevalence: float
-    """Share of IDC+ patches."""
     num_cases: int
     effective_cases: float
-    """Kish's effective number: equally large cases that would weigh as much; 1 to num_cases."""
+    """(sum n)^2 / sum n^2 over the patches n of each case (Kish 1965)."""
     largest_share: float
     """Share of the patches that the largest case holds."""
 
 
-def summarise_cases(y_true: ArrayLike, case: ArrayLike) -> CaseSummary:
-    """Count patches and cases.
-
-    Args:
-        y_true: Labels 0 and 1, shape (patches,); one class alone is allowed.
-        case: Case of each patch, shape (patches,), strings or integers.
-
-    Raises:
-        InputError: On empty input, unequal lengths or other labels than 0 and 1.
-    """
-    labels = check_labels(y_true)
-    index, num_cases = _index_cases(case, labels.size)
-    sizes = np.bincount(index, minlength=num_cases).astype(np.float64)
-    num_idc = int(labels.sum())
+def summarise_cases(y_true: np.ndarray, case: np.ndarray) -> CaseSummary:
+    """Count patches and cases of a side; `y_true` and `case` hold one entry per patch."""
+    _, sizes = np.unique(case, return_counts=True)
     return CaseSummary(
-        num_patches=labels.size,
-        num_idc=num_idc,
-        prevalence=num_idc / labels.size,
-        num_cases=num_cases,
-        effective_cases=float(sizes.sum() ** 2 / (sizes**2).sum()),
+        num_patches=len(y_true),
+        num_idc=int(np.sum(y_true)),
+        prevalence=float(np.mean(y_true)),
+        num_cases=len(sizes),
+        effective_cases=float(sizes.sum() ** 2 / np.sum(sizes.astype(float) ** 2)),
         largest_share=float(sizes.max() / sizes.sum()),
     )
 
 
 def bootstrap_metrics(
-    y_true: ArrayLike,
-    y_score: ArrayLike,
-    case: ArrayLike,
+    y_true: np.ndarray,
+    y_score: np.ndarray,
+    case: np.ndarray,
     threshold: float,
     *,
     num_replicates: int,
     seed: int,
 ) -> dict[str, Estimate]:
-    """Return every metric of `compute_metrics` with its 95 % case-bootstrap interval.
+    """Return every metric of `idc.evaluation.metrics` with its interval.
 
-    The interval is the point estimate plus and minus t(df, 0.975) bootstrap standard errors on
-    the logit scale (arctanh for mcc), with df = effective cases - 1, at least 1. Replicates that
-    lack a class are left out. Source: Efron and Tibshirani 1993, chapters 6 and 12; cluster
-    bootstrap as in Field and Welsh 2007.
+    The interval is the point estimate +- t(effective cases - 1) x the bootstrap standard error,
+    on the logit scale (Fisher z for MCC), taken back; with few unequal cases percentiles are too
+    narrow.
 
     Args:
-        y_true: Labels 0 and 1, shape (patches,).
-        y_score: Probabilities of IDC+ in [0, 1], shape (patches,).
-        case: Case of each patch, shape (patches,), strings or integers.
-        threshold: Score from which on a patch is called IDC+.
-        num_replicates: Draws of as many cases as there are, with replacement.
-        seed: Seed of the draws.
+        y_true: 0 or 1 per patch.
+        y_score: Probability of IDC+ per patch, 0-1.
+        case: Case id per patch.
+        threshold: The operating point's.
+        num_replicates: Bootstrap replicates.
+        seed: Seed of the draw.
 
     Raises:
-        InputError: As `compute_metrics`; on fewer than 3 cases; or where fewer than 2 replicates
-            hold both classes.
+        InputError: If there are fewer than 3 cases, or metrics are undefined.
     """
-    labels, scores = check_probabilities(y_true, y_score)
-    summary = summarise_cases(labels, case)
-    if summary.num_cases < MIN_CASES:
-        raise InputError(
-            f"intervals need patches of at least {MIN_CASES} cases, here are {summary.num_cases}"
-        )
-    points = compute_metrics(labels, scores, threshold)
-    counts = draw_counts(summary.num_cases, num_replicates, seed)
-    replicates = replicate_metrics(labels, scores, case, threshold, counts)
-    num_kept = replicates["auroc"].size
-    if num_kept < 2:
-        raise InputError(
-            f"only {num_kept} of {num_replicates} bootstrap replicates hold both classes: "
-            "spread both classes over more cases or raise evaluate.num_replicates"
-        )
-    quantile = float(stats.t.ppf(0.975, max(summary.effective_cases - 1.0, 1.0)))
-    eps = 0.5 / summary.num_patches
-    return {name: _interval(name, points[name], replicates[name], quantile, eps) for name in points}
+    summary = summarise_cases(y_true, case)
+    if summary.num_cases < 3:
+        raise InputError(f"{summary.num_cases} cases give no interval: at least 3 are needed")
+    points = compute_metrics(y_true, y_score, threshold)
+    _, case_number = np.unique(case, return_inverse=True)
+    counts = draw_case_counts(summary.num_cases, num_replicates, seed)
+    replicates = replicate_metrics(y_true, y_score, case_number, threshold, counts)
+    quantile = float(t.ppf(0.975, max(summary.effective_cases - 1, 1.0)))
+    edge = 0.5 / summary.num_patches
+    return {
+        name: _interval(name, point, replicates[name], quantile, edge)
+        for name, point in points.items()
+    }
+
+
+def draw_case_counts(num_cases: int, num_replicates: int, seed: int) -> np.ndarray:
+    """Return how often each case is drawn, float64 (replicates, cases); rows sum to `num_cases`."""
+    rng = np.random.default_rng(seed)
+    shares = np.full(num_cases, 1 / num_cases)
+    return rng.multinomial(num_cases, shares, size=num_replicates).astype(np.float64)
+
+
+def replicate_metrics(
+    y_true: np.ndarray,
+    y_score: np.ndarray,
+    case_number: np.ndarray,
+    threshold: float,
+    counts: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Return each metric per replicate, float64 (replicates,), without those lacking a class.
+
+    Args:
+        y_true: 0 or 1 per patch.
+        y_score: Probability of IDC+ per patch.
+        case_number: Case of each patch, 0 to cases - 1.
+        threshold: The operating point's.
+        counts: How often each case is drawn, (replicates, cases).
+    """
+    num_cases = counts.shape[1]
+
+    def per_case(values: np.ndarray) -> np.ndarray:
+        return np.bincount(case_number, weights=values, minlength=num_cases)
+
+    positive = y_true == 1
+    predicted = y_score >= threshold
+    counts = counts[(counts @ per_case(positive) > 0) & (counts @ per_case(~positive) > 0)]
+    tp = counts @ per_case(positive & predicted)
+    fn = counts @ per_case(positive & ~predicted)
+    fp = counts @ per_case(~positive & predicted)
+    tn = counts @ per_case(~positive & ~predicted)
+    sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
+    marginals = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+    squared_errors = counts @ per_case((y_score - y_true) ** 2)
+    return {
+        "auroc": _replicate_auroc(positive, y_score, case_number, counts),
+        "balanced_accuracy": (sensitivity + specificity) / 2,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "f1_idc": 2 * tp / (2 * tp + fp + fn),
+        "auprc": _replicate_auprc(positive, y_score, case_number, counts),
+        "mcc": (tp * tn - fp * fn) / np.sqrt(np.maximum(marginals, 1.0)),
+        "brier": squared_errors / (tp + fn + fp + tn),
+    }
 
 
 def flatten_estimates(prefix: str, estimates: Mapping[str, Estimate]) -> dict[str, float]:
@@ -127,128 +154,59 @@ def flatten_estimates(prefix: str, estimates: Mapping[str, Estimate]) -> dict[st
     return flat
 
 
-def draw_counts(num_cases: int, num_replicates: int, seed: int) -> IntArray:
-    """Return how often each replicate draws each case, shape (replicates, cases)."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(num_cases, np.full(num_cases, 1.0 / num_cases), size=num_replicates)
-
-
-def replicate_metrics(
-    y_true: ArrayLike, y_score: ArrayLike, case: ArrayLike, threshold: float, counts: IntArray
-) -> dict[str, FloatArray]:
-    """Return every metric of the replicates that hold both classes, in the order of `counts`.
-
-    Args:
-        y_true: Labels 0 and 1, shape (patches,).
-        y_score: Probabilities of IDC+ in [0, 1], shape (patches,).
-        case: Case of each patch, shape (patches,); the columns of `counts` are its sorted values.
-        threshold: Score from which on a patch is called IDC+.
-        counts: How often each case is drawn, shape (replicates, cases).
-
-    Raises:
-        InputError: As `compute_metrics`.
-    """
-    labels, scores = check_probabilities(y_true, y_score)
-    index, num_cases = _index_cases(case, labels.size)
-    positives = _sum_per_case(labels, index, num_cases)
-    negatives = _sum_per_case(1 - labels, index, num_cases)
-    kept = counts[(counts @ positives > 0) & (counts @ negatives > 0)].astype(np.float64)
-    pairs = _concordant_pairs(labels, scores, index, num_cases)
-    squared_error = _sum_per_case((scores - labels) ** 2, index, num_cases)
-    concordant = np.einsum("ri,ri->r", kept @ pairs, kept)
-    return {
-        "auroc": concordant / ((kept @ positives) * (kept @ negatives)),
-        "auprc": _average_precisions(labels, scores, index, kept),
-        **_confusion_metrics(labels, scores >= threshold, index, kept),
-        "brier": (kept @ squared_error) / (kept @ (positives + negatives)),
-    }
-
-
-def _index_cases(case: ArrayLike, num_patches: int) -> tuple[NDArray[np.intp], int]:
-    given = np.asarray(case)
-    if given.shape != (num_patches,):
-        raise InputError(f"{num_patches} labels but cases of shape {given.shape}")
-    names, index = np.unique(given, return_inverse=True)
-    return index, names.size
-
-
-def _sum_per_case(values: ArrayLike, index: NDArray[np.intp], num_cases: int) -> FloatArray:
-    weights = np.asarray(values, dtype=np.float64)
-    return np.bincount(index, weights=weights, minlength=num_cases).astype(np.float64)
-
-
-def _concordant_pairs(
-    labels: NDArray[np.int8], scores: FloatArray, index: NDArray[np.intp], num_cases: int
-) -> FloatArray:
-    """Return pairs[i, j]: positives of case i above negatives of case j, ties half."""
-    is_positive = labels == 1
-    # sorted needles walk the haystack in order, which the cache rewards severalfold
-    order = np.flatnonzero(is_positive)[np.argsort(scores[is_positive], kind="stable")]
-    needles, needle_case = scores[order], index[order]
-    pairs = np.zeros((num_cases, num_cases))
-    for j in range(num_cases):
-        negatives = np.sort(scores[~is_positive & (index == j)])
-        below = np.searchsorted(negatives, needles, side="left")
-        not_above = np.searchsorted(negatives, needles, side="right")
-        pairs[:, j] = _sum_per_case((below + not_above) / 2, needle_case, num_cases)
-    return pairs
-
-
-def _average_precisions(
-    labels: NDArray[np.int8], scores: FloatArray, index: NDArray[np.intp], counts: FloatArray
-) -> FloatArray:
-    """Return step-wise average precision per replicate, tied scores entering together."""
-    order = np.argsort(-scores, kind="stable")
-    sorted_scores, sorted_case, is_positive = scores[order], index[order], labels[order]
-    group_ends = np.flatnonzero(np.append(sorted_scores[1:] != sorted_scores[:-1], True))
-    num_rows = max(1, CHUNK_ELEMENTS // labels.size)
-    result = np.empty(counts.shape[0])
-    for start in range(0, counts.shape[0], num_rows):
-        weights = counts[start : start + num_rows, sorted_case]
-        called = np.cumsum(weights, axis=1)[:, group_ends]
-        found = np.cumsum(weights * is_positive, axis=1)[:, group_ends]
-        gains = np.diff(found, axis=1, prepend=0.0)
-        # before the first drawn patch nothing is called, and nothing is gained there
-        precision = found / np.maximum(called, 1.0)
-        result[start : start + num_rows] = (gains * precision).sum(axis=1) / found[:, -1]
-    return result
-
-
-def _confusion_metrics(
-    labels: NDArray[np.int8],
-    called: NDArray[np.bool_],
-    index: NDArray[np.intp],
-    counts: FloatArray,
-) -> dict[str, FloatArray]:
-    num_cases = counts.shape[1]
-    tp = counts @ _sum_per_case((labels == 1) & called, index, num_cases)
-    fn = counts @ _sum_per_case((labels == 1) & ~called, index, num_cases)
-    tn = counts @ _sum_per_case((labels == 0) & ~called, index, num_cases)
-    fp = counts @ _sum_per_case((labels == 0) & called, index, num_cases)
-    sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
-    margins = np.sqrt(tp + fp) * np.sqrt(tp + fn) * np.sqrt(tn + fp) * np.sqrt(tn + fn)
-    # where all are called alike the margin and the numerator are both 0: mcc is 0 by convention
-    return {
-        "balanced_accuracy": (sensitivity + specificity) / 2,
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "f1_idc": 2 * tp / (2 * tp + fp + fn),
-        "mcc": (tp * tn - fp * fn) / np.where(margins > 0, margins, 1.0),
-    }
-
-
 def _interval(
-    name: str, point: float, replicates: FloatArray, quantile: float, eps: float
+    name: str, point: float, replicates: np.ndarray, quantile: float, edge: float
 ) -> Estimate:
-    # arctanh(m) is half the logit of (1 + m) / 2, so the logit serves mcc too
-    shift, scale = (1.0, 2.0) if name == "mcc" else (0.0, 1.0)
+    if name == "mcc":
+        limit = 1 - edge
+        forward, back = np.arctanh, np.tanh
+        low, high = -limit, limit
+    else:
+        forward, back = logit, expit
+        low, high = edge, 1 - edge
+    centre = forward(np.clip(point, low, high))
+    half_width = quantile * np.std(forward(np.clip(replicates, low, high)), ddof=1)
+    return Estimate(point, float(back(centre - half_width)), float(back(centre + half_width)))
 
-    def transform(values: FloatArray) -> FloatArray:
-        clipped = np.clip((values + shift) / scale, eps, 1.0 - eps)
-        return np.asarray(special.logit(clipped), dtype=np.float64)
 
-    centre = float(transform(np.array([point]))[0])
-    reach = quantile * float(transform(replicates).std(ddof=1))
-    low, high = special.expit(np.array([centre - reach, centre + reach])) * scale - shift
-    # at 0 or 1 the clipped centre lies beside the value, and the interval must hold the value
-    return Estimate(point, min(float(low), point), max(float(high), point))
+def _replicate_auroc(
+    positive: np.ndarray, y_score: np.ndarray, case_number: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
+    """AUROC = c'Uc / (P.c)(N.c): U counts the concordant pairs between each two cases."""
+    num_cases = counts.shape[1]
+    _, level = np.unique(y_score, return_inverse=True)
+    order = np.argsort(level, kind="stable")
+    level, case_number, positive = level[order], case_number[order], positive[order]
+    first = np.searchsorted(level, level, side="left")
+    behind = np.searchsorted(level, level, side="right")
+    concordant = np.empty((num_cases, num_cases))
+    for negative_case in range(num_cases):
+        is_negative = ~positive & (case_number == negative_case)
+        below = np.concatenate([[0.0], np.cumsum(is_negative)])
+        pairs = (below[first] + below[behind]) / 2  # equal scores count half
+        concordant[:, negative_case] = np.bincount(
+            case_number[positive], weights=pairs[positive], minlength=num_cases
+        )
+    num_positive = counts @ np.bincount(case_number[positive], minlength=num_cases)
+    num_negative = counts @ np.bincount(case_number[~positive], minlength=num_cases)
+    pairs_drawn = np.einsum("ri,ij,rj->r", counts, concordant, counts, optimize=True)
+    return np.asarray(pairs_drawn / (num_positive * num_negative))
+
+
+def _replicate_auprc(
+    positive: np.ndarray, y_score: np.ndarray, case_number: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
+    """Average precision as a step function, equal scores taken together, as in scikit-learn."""
+    order = np.argsort(-y_score, kind="stable")
+    scores, positive, case_number = y_score[order], positive[order], case_number[order]
+    group_ends = np.append(np.nonzero(np.diff(scores))[0], len(scores) - 1)
+    num_rows = max(1, _CHUNK_ELEMENTS // len(scores))
+    chunks = []
+    for start in range(0, len(counts), num_rows):
+        weights = counts[start : start + num_rows, case_number]
+        predicted = np.cumsum(weights, axis=1)[:, group_ends]
+        found = np.cumsum(weights * positive, axis=1)[:, group_ends]
+        precision = found / np.maximum(predicted, 1.0)
+        gained = np.diff(found, axis=1, prepend=0.0)
+        chunks.append((precision * gained).sum(axis=1) / found[:, -1])
+    return np.concatenate(chunks)
