@@ -1,1 +1,1 @@
-"""From logits to an operating point, metrics with intervals, and their pictures."""
+"""What a model's scores are worth: metrics, their intervals, the operating point, the pictures."""

@@ -1,20 +1,30 @@
-"""95 % intervals by case bootstrap: cases are drawn, because patches of one case are alike.
+"""How sure the metrics are, when cases and not patches are the independent unit.
 
-No replicate touches single patches twice. Threshold metrics and the Brier score are sums over
-cases; AUROC is a quadratic form in the case counts; only AUPRC walks the sorted patches.
+A replicate draws as many cases as there are, with replacement, and takes all patches of each
+(the cluster bootstrap: Field & Welsh 2007, J. R. Stat. Soc. B 69:369). So a replicate is just a
+count per case, and every metric follows from sums per case weighted by those counts; no patch is
+ever copied. Throughout, `counts` is (replicates, cases) and `case_index` numbers the cases from 0.
+
+An interval is the point estimate +- t x bootstrap standard error, on a scale without bounds.
+Percentiles of the replicates would be too narrow for the few dozen cases of a held-out side.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logit
-from scipy.stats import t
+from scipy.special import expit, logit, stdtrit
 
 from idc.errors import InputError
 from idc.evaluation.metrics import compute_metrics
 
-_CHUNK_ELEMENTS = 20_000_000  # bounds the memory of the AUPRC replicates to some 500 MB
+log = logging.getLogger(__name__)
+
+MIN_CASES = 3
+
+_COVERAGE = 0.95
+_CHUNK_CELLS = 1_000_000  # replicates x patches held at once: stays near the processor's cache
 
 
 @dataclass(frozen=True)
@@ -28,28 +38,39 @@ class Estimate:
 
 @dataclass(frozen=True)
 class CaseSummary:
-    """How much independent evidence a side holds."""
+    """How many patches and cases figures rest on."""
 
     num_patches: int
     num_idc: int
     prevalence: float
     num_cases: int
     effective_cases: float
-    """(sum n)^2 / sum n^2 over the patches n of each case (Kish 1965)."""
+    """Cases of equal size that would tell as much: (sum n)^2 / sum n^2 (Kish 1965)."""
     largest_share: float
     """Share of the patches that the largest case holds."""
 
 
 def summarise_cases(y_true: np.ndarray, case: np.ndarray) -> CaseSummary:
-    """Count patches and cases of a side; `y_true` and `case` hold one entry per patch."""
-    _, sizes = np.unique(case, return_counts=True)
+    """Count patches and cases.
+
+    Args:
+        y_true: Labels, 0 or 1, (patches,).
+        case: Case id of each patch, any sortable type, (patches,).
+
+    Raises:
+        InputError: If there is no patch.
+    """
+    num_patches, num_idc = len(y_true), int(np.count_nonzero(y_true))
+    if num_patches == 0:
+        raise InputError("no patches to summarise: the side is empty")
+    sizes = np.unique(case, return_counts=True)[1]
     return CaseSummary(
-        num_patches=len(y_true),
-        num_idc=int(np.sum(y_true)),
-        prevalence=float(np.mean(y_true)),
+        num_patches=num_patches,
+        num_idc=num_idc,
+        prevalence=num_idc / num_patches,
         num_cases=len(sizes),
-        effective_cases=float(sizes.sum() ** 2 / np.sum(sizes.astype(float) ** 2)),
-        largest_share=float(sizes.max() / sizes.sum()),
+        effective_cases=float(num_patches**2 / np.sum(sizes**2)),
+        largest_share=float(sizes.max() / num_patches),
     )
 
 
@@ -62,90 +83,46 @@ def bootstrap_metrics(
     num_replicates: int,
     seed: int,
 ) -> dict[str, Estimate]:
-    """Return every metric of `idc.evaluation.metrics` with its interval.
+    """Return the eight metrics of `idc.evaluation.metrics`, each with its 95 % interval.
 
-    The interval is the point estimate +- t(effective cases - 1) x the bootstrap standard error,
-    on the logit scale (Fisher z for MCC), taken back; with few unequal cases percentiles are too
-    narrow.
+    The t distribution has effective cases - 1 degrees of freedom, at least 1. Replicates that
+    lack a class are left out; the log says how many.
 
     Args:
-        y_true: 0 or 1 per patch.
-        y_score: Probability of IDC+ per patch, 0-1.
-        case: Case id per patch.
-        threshold: The operating point's.
-        num_replicates: Bootstrap replicates.
-        seed: Seed of the draw.
+        y_true: Labels, 0 or 1, (patches,).
+        y_score: Probability of IDC+, in [0, 1], (patches,).
+        case: Case id of each patch, any sortable type, (patches,).
+        threshold: A patch is called IDC+ where its score is at least this.
+        num_replicates: How many times the cases are drawn.
+        seed: Seed of the draws.
 
     Raises:
-        InputError: If there are fewer than 3 cases, or metrics are undefined.
+        InputError: If there are fewer than three cases, only one class, or an unusable score.
     """
+    point = compute_metrics(y_true, y_score, threshold)
     summary = summarise_cases(y_true, case)
-    if summary.num_cases < 3:
-        raise InputError(f"{summary.num_cases} cases give no interval: at least 3 are needed")
-    points = compute_metrics(y_true, y_score, threshold)
-    _, case_number = np.unique(case, return_inverse=True)
-    counts = draw_case_counts(summary.num_cases, num_replicates, seed)
-    replicates = replicate_metrics(y_true, y_score, case_number, threshold, counts)
-    quantile = float(t.ppf(0.975, max(summary.effective_cases - 1, 1.0)))
-    edge = 0.5 / summary.num_patches
+    if summary.num_cases < MIN_CASES:
+        raise InputError(
+            f"no interval can be given for {summary.num_cases} case(s): "
+            f"the bootstrap needs at least {MIN_CASES}"
+        )
+    case_index = np.unique(case, return_inverse=True)[1]
+    counts = _keep_two_class(
+        draw_counts(summary.num_cases, num_replicates, seed), y_true, case_index
+    )
+    replicates = replicate_metrics(y_true, y_score, case_index, threshold, counts)
+    quantile = stdtrit(max(summary.effective_cases - 1, 1.0), (1 + _COVERAGE) / 2)
     return {
-        name: _interval(name, point, replicates[name], quantile, edge)
-        for name, point in points.items()
+        name: _estimate(name, value, replicates[name], quantile, summary.num_patches)
+        for name, value in point.items()
     }
 
 
-def draw_case_counts(num_cases: int, num_replicates: int, seed: int) -> np.ndarray:
-    """Return how often each case is drawn, float64 (replicates, cases); rows sum to `num_cases`."""
-    rng = np.random.default_rng(seed)
-    shares = np.full(num_cases, 1 / num_cases)
-    return rng.multinomial(num_cases, shares, size=num_replicates).astype(np.float64)
+def flatten_estimates(prefix: str, estimates: dict[str, Estimate]) -> dict[str, float]:
+    """Return `{"<prefix>/auroc": value, "<prefix>/auroc_low": low, "<prefix>/auroc_high": high}`.
 
-
-def replicate_metrics(
-    y_true: np.ndarray,
-    y_score: np.ndarray,
-    case_number: np.ndarray,
-    threshold: float,
-    counts: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Return each metric per replicate, float64 (replicates,), without those lacking a class.
-
-    Args:
-        y_true: 0 or 1 per patch.
-        y_score: Probability of IDC+ per patch.
-        case_number: Case of each patch, 0 to cases - 1.
-        threshold: The operating point's.
-        counts: How often each case is drawn, (replicates, cases).
+    And so on for every metric.
     """
-    num_cases = counts.shape[1]
-
-    def per_case(values: np.ndarray) -> np.ndarray:
-        return np.bincount(case_number, weights=values, minlength=num_cases)
-
-    positive = y_true == 1
-    predicted = y_score >= threshold
-    counts = counts[(counts @ per_case(positive) > 0) & (counts @ per_case(~positive) > 0)]
-    tp = counts @ per_case(positive & predicted)
-    fn = counts @ per_case(positive & ~predicted)
-    fp = counts @ per_case(~positive & predicted)
-    tn = counts @ per_case(~positive & ~predicted)
-    sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
-    marginals = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-    squared_errors = counts @ per_case((y_score - y_true) ** 2)
-    return {
-        "auroc": _replicate_auroc(positive, y_score, case_number, counts),
-        "balanced_accuracy": (sensitivity + specificity) / 2,
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "f1_idc": 2 * tp / (2 * tp + fp + fn),
-        "auprc": _replicate_auprc(positive, y_score, case_number, counts),
-        "mcc": (tp * tn - fp * fn) / np.sqrt(np.maximum(marginals, 1.0)),
-        "brier": squared_errors / (tp + fn + fp + tn),
-    }
-
-
-def flatten_estimates(prefix: str, estimates: Mapping[str, Estimate]) -> dict[str, float]:
-    """Return `prefix/auroc`, `prefix/auroc_low`, `prefix/auroc_high`, and so on."""
     flat: dict[str, float] = {}
     for name, estimate in estimates.items():
         flat[f"{prefix}/{name}"] = estimate.value
@@ -154,59 +131,151 @@ def flatten_estimates(prefix: str, estimates: Mapping[str, Estimate]) -> dict[st
     return flat
 
 
-def _interval(
-    name: str, point: float, replicates: np.ndarray, quantile: float, edge: float
-) -> Estimate:
-    if name == "mcc":
-        limit = 1 - edge
-        forward, back = np.arctanh, np.tanh
-        low, high = -limit, limit
-    else:
-        forward, back = logit, expit
-        low, high = edge, 1 - edge
-    centre = forward(np.clip(point, low, high))
-    half_width = quantile * np.std(forward(np.clip(replicates, low, high)), ddof=1)
-    return Estimate(point, float(back(centre - half_width)), float(back(centre + half_width)))
+def draw_counts(num_cases: int, num_replicates: int, seed: int) -> np.ndarray:
+    """Return how often each replicate draws each case, int64 (replicates, cases)."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=num_replicates)
+
+
+def replicate_metrics(
+    y_true: np.ndarray,
+    y_score: np.ndarray,
+    case_index: np.ndarray,
+    threshold: float,
+    counts: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Return every metric of every replicate, float64 (replicates,) by name.
+
+    Args:
+        y_true: Labels, 0 or 1, (patches,).
+        y_score: Probability of IDC+, in [0, 1], (patches,).
+        case_index: Number of each patch's case, (patches,).
+        threshold: A patch is called IDC+ where its score is at least this.
+        counts: How often each replicate draws each case; each must draw both classes.
+    """
+    idc = np.asarray(y_true, dtype=bool)
+    called = y_score >= threshold
+    # A float product is fast, and exact for these whole numbers far below 2^53.
+    drawn = counts.astype(np.float64)
+    tp, fn, fp, tn = (
+        drawn @ _sum_by_case(part, case_index, counts.shape[1])
+        for part in (idc & called, idc & ~called, ~idc & called, ~idc & ~called)
+    )
+    squared_error = drawn @ _sum_by_case((y_score - idc) ** 2, case_index, counts.shape[1])
+    return {
+        **_threshold_metrics(tp, fn, fp, tn),
+        "auroc": _replicate_auroc(idc, y_score, case_index, drawn),
+        "auprc": _replicate_auprc(idc, y_score, case_index, counts),
+        "brier": squared_error / (tp + fn + fp + tn),
+    }
+
+
+def _keep_two_class(counts: np.ndarray, y_true: np.ndarray, case_index: np.ndarray) -> np.ndarray:
+    num_idc = counts @ np.bincount(case_index, weights=y_true)
+    num_other = counts @ np.bincount(case_index, weights=1 - y_true)
+    kept = counts[(num_idc > 0) & (num_other > 0)]
+    if len(kept) < 2:
+        raise InputError(f"{len(kept)} of {len(counts)} replicates hold both classes: draw more")
+    if len(kept) < len(counts):
+        log.warning("%d of %d replicates lack a class", len(counts) - len(kept), len(counts))
+    return kept
+
+
+def _sum_by_case(values: np.ndarray, case_index: np.ndarray, num_cases: int) -> np.ndarray:
+    return np.bincount(case_index, weights=values, minlength=num_cases)
+
+
+def _threshold_metrics(
+    tp: np.ndarray, fn: np.ndarray, fp: np.ndarray, tn: np.ndarray
+) -> dict[str, np.ndarray]:
+    sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
+    spread = np.sqrt((tp + fn) * (tn + fp) * (tp + fp) * (tn + fn))
+    return {
+        "balanced_accuracy": (sensitivity + specificity) / 2,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "f1_idc": 2 * tp / (2 * tp + fp + fn),
+        # Where all patches are called alike the numerator is 0 too, and so is the metric.
+        "mcc": (tp * tn - fp * fn) / np.where(spread > 0, spread, 1.0),
+    }
 
 
 def _replicate_auroc(
-    positive: np.ndarray, y_score: np.ndarray, case_number: np.ndarray, counts: np.ndarray
+    idc: np.ndarray, y_score: np.ndarray, case_index: np.ndarray, drawn: np.ndarray
 ) -> np.ndarray:
-    """AUROC = c'Uc / (P.c)(N.c): U counts the concordant pairs between each two cases."""
-    num_cases = counts.shape[1]
-    _, level = np.unique(y_score, return_inverse=True)
-    order = np.argsort(level, kind="stable")
-    level, case_number, positive = level[order], case_number[order], positive[order]
-    first = np.searchsorted(level, level, side="left")
-    behind = np.searchsorted(level, level, side="right")
-    concordant = np.empty((num_cases, num_cases))
-    for negative_case in range(num_cases):
-        is_negative = ~positive & (case_number == negative_case)
-        below = np.concatenate([[0.0], np.cumsum(is_negative)])
-        pairs = (below[first] + below[behind]) / 2  # equal scores count half
-        concordant[:, negative_case] = np.bincount(
-            case_number[positive], weights=pairs[positive], minlength=num_cases
-        )
-    num_positive = counts @ np.bincount(case_number[positive], minlength=num_cases)
-    num_negative = counts @ np.bincount(case_number[~positive], minlength=num_cases)
-    pairs_drawn = np.einsum("ri,ij,rj->r", counts, concordant, counts, optimize=True)
-    return np.asarray(pairs_drawn / (num_positive * num_negative))
+    """AUROC as concordant pairs over all pairs, both quadratic in the counts (Obuchowski 1997)."""
+    num_cases = drawn.shape[1]
+    concordant = _count_concordant(idc, y_score, case_index, num_cases)
+    num_idc = drawn @ _sum_by_case(idc, case_index, num_cases)
+    num_other = drawn @ _sum_by_case(~idc, case_index, num_cases)
+    right: np.ndarray = np.sum((drawn @ concordant) * drawn, axis=1)
+    return right / (num_idc * num_other)
+
+
+def _count_concordant(
+    idc: np.ndarray, y_score: np.ndarray, case_index: np.ndarray, num_cases: int
+) -> np.ndarray:
+    """Count the pairs (IDC+ of case i, IDC- of case j) ranked rightly, ties half: [i, j]."""
+    distinct, rank = np.unique(y_score, return_inverse=True)
+    pairs = np.empty((num_cases, num_cases))
+    for case in range(num_cases):
+        at_rank = np.bincount(rank[~idc & (case_index == case)], minlength=len(distinct))
+        below = np.cumsum(at_rank) - at_rank / 2
+        pairs[:, case] = _sum_by_case(below[rank[idc]], case_index[idc], num_cases)
+    return pairs
 
 
 def _replicate_auprc(
-    positive: np.ndarray, y_score: np.ndarray, case_number: np.ndarray, counts: np.ndarray
+    idc: np.ndarray, y_score: np.ndarray, case_index: np.ndarray, counts: np.ndarray
 ) -> np.ndarray:
-    """Average precision as a step function, equal scores taken together, as in scikit-learn."""
+    """Average precision from cumulative sums down the ranking, read where tied scores end."""
     order = np.argsort(-y_score, kind="stable")
-    scores, positive, case_number = y_score[order], positive[order], case_number[order]
-    group_ends = np.append(np.nonzero(np.diff(scores))[0], len(scores) - 1)
-    num_rows = max(1, _CHUNK_ELEMENTS // len(scores))
-    chunks = []
-    for start in range(0, len(counts), num_rows):
-        weights = counts[start : start + num_rows, case_number]
-        predicted = np.cumsum(weights, axis=1)[:, group_ends]
-        found = np.cumsum(weights * positive, axis=1)[:, group_ends]
-        precision = found / np.maximum(predicted, 1.0)
-        gained = np.diff(found, axis=1, prepend=0.0)
-        chunks.append((precision * gained).sum(axis=1) / found[:, -1])
-    return np.concatenate(chunks)
+    ends = np.flatnonzero(np.diff(y_score[order], append=-np.inf))
+    case_index, idc = case_index[order], idc[order]
+    size = max(1, _CHUNK_CELLS // len(order))
+    values = [
+        _average_precision(counts[start : start + size].astype(np.int32)[:, case_index], idc, ends)
+        for start in range(0, len(counts), size)
+    ]
+    return np.concatenate(values)
+
+
+def _average_precision(weights: np.ndarray, idc: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Weights are (replicates, patches), patches from the highest score to the lowest."""
+    num_called = np.cumsum(weights, axis=1)[:, ends]
+    num_found = np.cumsum(weights * idc, axis=1)[:, ends]
+    # Before the first drawn patch nothing is called, and nothing is gained either.
+    precision = num_found / np.maximum(num_called, 1)
+    gained = np.diff(num_found, axis=1, prepend=0)
+    area: np.ndarray = np.sum(gained * precision, axis=1)
+    return area / num_found[:, -1]
+
+
+def _estimate(
+    name: str, value: float, replicates: np.ndarray, quantile: float, num_patches: int
+) -> Estimate:
+    """Lay the interval around the point estimate on the metric's unbounded scale.
+
+    Half a patch away from a bound stands for the bound itself, whose image would be infinite; the
+    interval is widened to hold the point estimate where that moved it.
+    """
+    to_scale, from_scale, lowest = _scale(name)
+    margin = 0.5 / num_patches
+
+    def transform(values: np.ndarray) -> np.ndarray:
+        return to_scale(np.clip(values, lowest + margin, 1 - margin))
+
+    centre = transform(np.array(value))
+    reach = quantile * np.std(transform(replicates), ddof=1)
+    low, high = float(from_scale(centre - reach)), float(from_scale(centre + reach))
+    return Estimate(value=value, low=min(low, value), high=max(high, value))
+
+
+_Map = Callable[[np.ndarray], np.ndarray]
+
+
+def _scale(name: str) -> tuple[_Map, _Map, float]:
+    """Return the map to the unbounded scale, its inverse, and the metric's lower bound."""
+    if name == "mcc":
+        return np.arctanh, np.tanh, -1.0
+    return logit, expit, 0.0

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -20,6 +21,7 @@ DPI = 150
 INK, MUTED, GRID = "#22303C", "#6B7885", "#E3E8EC"
 PALETTE = ("#2B6CA3", "#C65D3B", "#4C8C6B", "#7D5BA6", "#B58A1B", "#4A5560")
 BLUES = LinearSegmentedColormap.from_list("idc", ["#F4F8FB", PALETTE[0]])
+CLASSES = ("IDC-", "IDC+")
 METRIC_LABELS = {
     "auroc": "Area under ROC curve",
     "auprc": "Average precision",
@@ -43,7 +45,7 @@ def draw_roc(points_by_name: Mapping[str, pd.DataFrame]) -> Figure:
     """
     figure, axes = _unit_square(points_by_name)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
-    axes.text(0.5, 0.47, "guessing", color=MUTED, fontsize=8.5, rotation=45, va="top", ha="center")
+    axes.text(0.52, 0.50, "guessing", color=MUTED, fontsize=8.5, rotation=45, va="top", ha="center")
     for (name, points), colour in zip(points_by_name.items(), _cycle(points_by_name), strict=True):
         axes.plot(points["fpr"], points["tpr"], color=colour, linewidth=2, label=name)
     _set_labels(
@@ -85,9 +87,8 @@ def draw_pr(points_by_name: Mapping[str, pd.DataFrame]) -> Figure:
         "Recall: share of IDC+ patches found",
         "Precision: share of IDC+ calls that are right",
     )
-    axes.text(
-        0.0, -0.17, "Dotted: share of IDC+ among all patches", color=MUTED, fontsize=8.5
-    ).set_transform(axes.transAxes)
+    note = "Dotted: share of IDC+ among all patches"
+    axes.text(0.0, -0.16, note, color=MUTED, fontsize=8.5, transform=axes.transAxes)
     _name_curves(axes, "lower left")
     return figure
 
@@ -106,7 +107,7 @@ def draw_confusion(matrix: ArrayLike) -> Figure:
     if counts.shape != (2, 2):
         raise InputError(f"a confusion matrix has shape (2, 2), not {counts.shape}")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(4.8, 4.4), dpi=DPI, layout="constrained")
+    figure = _new_figure(4.8, 4.4)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap=BLUES, vmin=0.0, vmax=1.0)
     for (row, column), count in np.ndenumerate(counts):
@@ -114,10 +115,10 @@ def draw_confusion(matrix: ArrayLike) -> Figure:
         colour = "white" if share > 0.55 else INK
         centred: dict[str, Any] = {"ha": "center", "va": "center", "color": colour}
         axes.text(column, row - 0.07, f"{count:,}", fontsize=17, fontweight="bold", **centred)
-        axes.text(column, row + 0.14, f"{share:.1%} of row", fontsize=9, **centred)
+        axes.text(column, row + 0.14, f"{share:.1%} of {CLASSES[row]}", fontsize=9, **centred)
     _set_labels(axes, "Confusion matrix", "Predicted", "Actual")
-    axes.set_xticks([0, 1], ["IDC-", "IDC+"])
-    axes.set_yticks([0, 1], ["IDC-", "IDC+"])
+    axes.set_xticks([0, 1], CLASSES)
+    axes.set_yticks([0, 1], CLASSES)
     axes.spines[:].set_visible(False)
     axes.axhline(0.5, color="white", linewidth=3)
     axes.axvline(0.5, color="white", linewidth=3)
@@ -135,7 +136,7 @@ def draw_training(history: pd.DataFrame) -> Figure:
     """
     if history.empty:
         raise InputError("the training history is empty")
-    figure = Figure(figsize=(6.4, 5.2), dpi=DPI, layout="constrained")
+    figure = _new_figure(6.4, 5.2)
     upper, lower = figure.subplots(2, 1, sharex=True)
     for axes, column, colour in ((upper, "train_loss", PALETTE[1]), (lower, "val_auroc", INK)):
         axes.plot(history["epoch"], history[column], color=colour, linewidth=2)
@@ -159,7 +160,7 @@ def draw_intervals(estimates: Mapping[str, Estimate]) -> Figure:
     """
     if not estimates:
         raise InputError("there are no estimates to draw")
-    figure = Figure(figsize=(7.2, 1.2 + 0.42 * len(estimates)), dpi=DPI, layout="constrained")
+    figure = _new_figure(7.2, 1.2 + 0.42 * len(estimates))
     axes = figure.add_subplot()
     for row, estimate in enumerate(estimates.values()):
         axes.plot(
@@ -169,12 +170,12 @@ def draw_intervals(estimates: Mapping[str, Estimate]) -> Figure:
             linewidth=3,
             alpha=0.45,
             solid_capstyle="round",
+            clip_on=False,
         )
-        axes.plot([estimate.value], [row], "o", color=PALETTE[0], markersize=7)
+        axes.plot([estimate.value], [row], "o", color=PALETTE[0], markersize=5.5, clip_on=False)
         text = f"{estimate.value:.3f}  ({estimate.low:.3f} to {estimate.high:.3f})"
-        axes.text(1.02, row, text, fontsize=9, color=INK, va="center").set_transform(
-            axes.get_yaxis_transform()
-        )
+        beside = axes.get_yaxis_transform()
+        axes.text(1.03, row, text, fontsize=9, color=INK, va="center", transform=beside)
     _style(axes)
     axes.grid(visible=False, axis="y")
     axes.set_yticks(range(len(estimates)), [METRIC_LABELS.get(name, name) for name in estimates])
@@ -194,10 +195,15 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
 
 
+def _new_figure(width: float, height: float) -> Figure:
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+
+
 def _unit_square(points_by_name: Mapping[str, pd.DataFrame]) -> tuple[Figure, Axes]:
     if not points_by_name:
         raise InputError("there are no curves to draw")
-    figure = Figure(figsize=(5.4, 5.4), dpi=DPI, layout="constrained")
+    figure = _new_figure(5.4, 5.4)
     axes = figure.add_subplot()
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.01)
