@@ -1,0 +1,1 @@
+"""Where in a patch the evidence for IDC+ lies."""

@@ -1,0 +1,115 @@
+"""Predictions -> operating point from val, metrics with intervals, points of the curves."""
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit
+
+from idc import layout
+from idc.config import EvaluateConfig, Params
+from idc.errors import InputError
+from idc.evaluation.bootstrap import bootstrap_metrics, flatten_estimates, summarise_cases
+from idc.evaluation.calibration import Calibration, OperatingPoint, choose_threshold, fit_calibration
+from idc.evaluation.curves import confusion_rows, pr_points, roc_points
+from idc.files import replacing_folder, save_json
+from idc.models.bundle import digest_bundle
+
+log = logging.getLogger(__name__)
+
+
+def run(params: Params) -> None:
+    """Freeze the operating point on val, then look at test.
+
+    Raises:
+        InputError: If predictions are missing, NaN, or of one class only.
+    """
+    predictions = _load_predictions()
+    val = predictions[predictions["split"] == "val"]
+    test = predictions[predictions["split"] == "test"]
+    point = _choose_operating_point(val, params.evaluate)
+    point.save(layout.OPERATING_POINT)
+    metrics = _measure(val, test, point, params.evaluate)
+    save_json(layout.METRICS, metrics)
+    _save_curves(test, point)
+    log.info(
+        "test AUROC %.3f [%.3f, %.3f], colour floor %.3f",
+        *(metrics[f"test/auroc{end}"] for end in ("", "_low", "_high")),
+        metrics["test_colour/auroc"],
+    )
+
+
+def _load_predictions() -> pd.DataFrame:
+    if not layout.PREDICTIONS.exists():
+        raise InputError(f"{layout.PREDICTIONS} is missing: run `dvc repro predict`")
+    return pd.read_parquet(layout.PREDICTIONS)
+
+
+def _choose_operating_point(val: pd.DataFrame, config: EvaluateConfig) -> OperatingPoint:
+    y_true, logits = val["y_true"].to_numpy(), val["logit"].to_numpy()
+    calibration = fit_calibration(logits, y_true)
+    threshold = choose_threshold(y_true, calibration.apply(logits), config.threshold_rule)
+    return OperatingPoint(
+        slope=calibration.slope,
+        intercept=calibration.intercept,
+        threshold=threshold,
+        threshold_rule=config.threshold_rule,
+        model_digest=digest_bundle(layout.BUNDLE),
+    )
+
+
+def _measure(
+    val: pd.DataFrame, test: pd.DataFrame, point: OperatingPoint, config: EvaluateConfig
+) -> dict[str, float]:
+    """Return flat metrics: natural prevalence as `test/*`, the manifest's share apart."""
+    metrics: dict[str, float] = {}
+    sides = {"val": val, "test": test, "test_manifest": test[test["in_manifest"]]}
+    for name, side in sides.items():
+        y_true, case = side["y_true"].to_numpy(), side["case"].to_numpy()
+        estimates = bootstrap_metrics(
+            y_true,
+            point.score(side["logit"].to_numpy()),
+            case,
+            point.threshold,
+            num_replicates=config.num_replicates,
+            seed=config.seed,
+        )
+        metrics |= flatten_estimates(name, estimates)
+        summary: dict[str, Any] = asdict(summarise_cases(y_true, case))
+        metrics |= {f"{name}/{key}": value for key, value in summary.items()}
+    return metrics | _measure_colour_floor(val, test, config)
+
+
+def _measure_colour_floor(
+    val: pd.DataFrame, test: pd.DataFrame, config: EvaluateConfig
+) -> dict[str, float]:
+    """Put the colour floor through the same calibration, threshold and bootstrap."""
+    clipped = {name: _as_logit(side["y_score_colour"]) for name, side in (("v", val), ("t", test))}
+    y_val = val["y_true"].to_numpy()
+    calibration: Calibration = fit_calibration(clipped["v"], y_val)
+    threshold = choose_threshold(y_val, calibration.apply(clipped["v"]), config.threshold_rule)
+    estimates = bootstrap_metrics(
+        test["y_true"].to_numpy(),
+        calibration.apply(clipped["t"]),
+        test["case"].to_numpy(),
+        threshold,
+        num_replicates=config.num_replicates,
+        seed=config.seed,
+    )
+    return flatten_estimates("test_colour", estimates)
+
+
+def _as_logit(probability: pd.Series) -> np.ndarray:
+    return np.asarray(logit(probability.clip(1e-9, 1 - 1e-9).to_numpy()))
+
+
+def _save_curves(test: pd.DataFrame, point: OperatingPoint) -> None:
+    y_true, logits = test["y_true"].to_numpy(), test["logit"].to_numpy()
+    y_score = point.score(logits)
+    with replacing_folder(layout.PLOTS) as partial:
+        roc_points(y_true, y_score).to_csv(partial / "roc.csv", index=False)
+        pr_points(y_true, y_score).to_csv(partial / "pr.csv", index=False)
+        confusion_rows(y_true, point.predict(logits)).to_csv(partial / "confusion.csv", index=False)
+

@@ -1,0 +1,75 @@
+"""All results -> MLflow: the run, its files and the registered model agree with `dvc.lock`."""
+
+import logging
+from pathlib import Path
+
+from idc import layout, tracking
+from idc.config import Params
+from idc.files import load_json, save_json
+from idc.lineage import (
+    git_commit,
+    load_lock,
+    recorded_md5,
+    refuse_unrecorded_results,
+    result_digest,
+)
+from idc.models.bundle import digest_bundle, load_history, load_spec
+
+log = logging.getLogger(__name__)
+
+_ARTIFACTS = (
+    layout.PARAMS,
+    layout.DVC_LOCK,
+    layout.INGEST_REPORT,
+    layout.LEAKAGE_REPORT,
+    layout.METRICS,
+    layout.PLOTS,
+    layout.EXPLAIN,
+    layout.REPORT_PAGE,
+    layout.MODEL_CARD,
+)
+
+
+def run(params: Params) -> None:
+    """Reconcile MLflow with the files; calling it again changes nothing.
+
+    Raises:
+        InputError: If a result is missing or not what `dvc.lock` records.
+        StoreAwayError: If the tracking server does not answer.
+    """
+    root = Path.cwd()
+    stages = load_lock(root)
+    refuse_unrecorded_results(root, stages)
+    weights = load_spec(layout.BUNDLE).class_weights
+    published = tracking.publish_result(
+        tracking.Result(
+            digest=result_digest(stages),
+            model_digest=digest_bundle(layout.BUNDLE),
+            commit=git_commit(root),
+            params=params,
+            metrics={
+                **load_json(layout.METRICS),
+                "class_weights/0": weights[0],
+                "class_weights/1": weights[1],
+            },
+            history=load_history(layout.BUNDLE),
+            raw_digest=recorded_md5(stages, "ingest", str(layout.RAW)),
+            manifest_digest=recorded_md5(stages, "sample", str(layout.MANIFEST)),
+            artifacts={path.name: path for path in _ARTIFACTS},
+            bundle=layout.BUNDLE,
+            operating_point=layout.OPERATING_POINT,
+        ),
+        root,
+    )
+    content = {
+        "result_digest": result_digest(stages),
+        "run_id": published.run_id,
+        "model_name": published.model_name,
+        "model_version": published.model_version,
+    }
+    if not layout.PUBLISHED.exists() or load_json(layout.PUBLISHED) != content:
+        save_json(layout.PUBLISHED, content)
+    log.info(
+        "MLflow run %s, model %s version %s",
+        published.run_id, published.model_name, published.model_version,
+    )  # fmt: skip

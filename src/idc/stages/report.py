@@ -1,0 +1,55 @@
+"""All reports -> one self-contained page and the model card."""
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from idc import layout
+from idc.config import Params, flatten
+from idc.evaluation.calibration import OperatingPoint
+from idc.explain.panel import GROUPS
+from idc.files import load_json, replacing_file
+from idc.models.bundle import load_history, load_spec
+from idc.report.page import ReportInputs, render_model_card, render_report
+
+_SHOWN_SECTIONS = ("ingest", "sample", "split", "model", "augment", "train", "evaluate", "explain")
+
+
+def run(params: Params) -> None:
+    """Render `reports/index.html` and `reports/model_card.md`.
+
+    Raises:
+        InputError: If a result is missing.
+    """
+    inputs = _gather(params)
+    with tempfile.TemporaryDirectory() as scratch:
+        page = render_report(inputs, Path(scratch))
+    for path, text in (
+        (layout.REPORT_PAGE, page),
+        (layout.MODEL_CARD, render_model_card(inputs)),
+    ):
+        with replacing_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def _gather(params: Params) -> ReportInputs:
+    sheets = {meaning: layout.EXPLAIN / f"{group}.png" for group, meaning in GROUPS.items()}
+    return ReportInputs(
+        params={
+            key: value
+            for key, value in flatten(params).items()
+            if key.split(".")[0] in _SHOWN_SECTIONS
+        },
+        ingest=load_json(layout.INGEST_REPORT),
+        leakage=load_json(layout.LEAKAGE_REPORT),
+        metrics=load_json(layout.METRICS),
+        spec=asdict(load_spec(layout.BUNDLE)),
+        operating_point=asdict(OperatingPoint.load(layout.OPERATING_POINT)),
+        history=load_history(layout.BUNDLE),
+        roc=pd.read_csv(layout.PLOTS / "roc.csv"),
+        pr=pd.read_csv(layout.PLOTS / "pr.csv"),
+        confusion=pd.read_csv(layout.PLOTS / "confusion.csv"),
+        sheets={meaning: path for meaning, path in sheets.items() if path.exists()},
+    )
