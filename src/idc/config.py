@@ -150,13 +150,6 @@ class TrainConfig(Section):
     """Seed of initial weights, order, augmentation and dropout."""
 
 
-class PredictConfig(Section):
-    """Scoring of the pool patches of val, gate and test."""
-
-    batch_size: Annotated[int, Field(ge=1)]
-    """Patches per forward pass."""
-
-
 class EvaluateConfig(Section):
     """Operating point and metrics."""
 
@@ -195,6 +188,8 @@ class RuntimeConfig(Section):
     """`auto` takes the GPU when there is one."""
     num_workers: Annotated[int, Field(ge=0, le=256)]
     """Processes that decode (ingest) or augment (train); 0 works in the main process."""
+    scoring_batch_size: Annotated[int, Field(ge=1)]
+    """Patches per forward pass where no gradient is needed."""
     num_threads: Annotated[int, Field(ge=1)] | None
     """CPU threads of torch; null takes all cores."""
 
@@ -208,7 +203,6 @@ class Params(Section):
     model: ModelConfig
     augment: AugmentConfig
     train: TrainConfig
-    predict: PredictConfig
     evaluate: EvaluateConfig
     explain: ExplainConfig
     publish: PublishConfig

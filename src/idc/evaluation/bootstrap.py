@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 MIN_CASES = 3
 
 _COVERAGE = 0.95
-_CHUNK_CELLS = 1_000_000  # replicates x patches held at once: stays near the processor's cache
 
 
 @dataclass(frozen=True)
@@ -228,27 +227,31 @@ def _count_concordant(
 def _replicate_auprc(
     idc: np.ndarray, y_score: np.ndarray, case_index: np.ndarray, counts: np.ndarray
 ) -> np.ndarray:
-    """Average precision from cumulative sums down the ranking, read where tied scores end."""
+    """Average precision: over the drawn IDC+ patches, the mean precision at each one's score."""
     order = np.argsort(-y_score, kind="stable")
-    ends = np.flatnonzero(np.diff(y_score[order], append=-np.inf))
-    case_index, idc = case_index[order], idc[order]
-    size = max(1, _CHUNK_CELLS // len(order))
-    values = [
-        _average_precision(counts[start : start + size].astype(np.int32)[:, case_index], idc, ends)
-        for start in range(0, len(counts), size)
-    ]
-    return np.concatenate(values)
+    ranked, idc, case_index = y_score[order], idc[order], case_index[order]
+    last = np.searchsorted(-ranked, -ranked[idc], side="right") - 1
+    last_idc = np.searchsorted(-ranked[idc], -ranked[idc], side="right") - 1
+    # Replicates one by one: each then fits the processor's cache, twice as fast as all at once.
+    return np.array(
+        [_average_precision(row[case_index], idc, last, last_idc) for row in counts.astype(np.int32)]
+    )
 
 
-def _average_precision(weights: np.ndarray, idc: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Weights are (replicates, patches), patches from the highest score to the lowest."""
-    num_called = np.cumsum(weights, axis=1)[:, ends]
-    num_found = np.cumsum(weights * idc, axis=1)[:, ends]
-    # Before the first drawn patch nothing is called, and nothing is gained either.
+def _average_precision(
+    weights: np.ndarray, idc: np.ndarray, last: np.ndarray, last_idc: np.ndarray
+) -> float:
+    """Weights and `idc` run down the ranking.
+
+    For each IDC+ patch, `last` is the place of the last patch with the same score, and `last_idc`
+    that of the last such IDC+ patch among the IDC+ patches.
+    """
+    weights_idc = weights[idc]
+    num_called = np.cumsum(weights)[last]
+    num_found = np.cumsum(weights_idc)[last_idc]
+    # Where nothing is drawn down to a score, its own weight is 0 too.
     precision = num_found / np.maximum(num_called, 1)
-    gained = np.diff(num_found, axis=1, prepend=0)
-    area: np.ndarray = np.sum(gained * precision, axis=1)
-    return area / num_found[:, -1]
+    return float(weights_idc @ precision) / float(num_found[-1])
 
 
 def _estimate(

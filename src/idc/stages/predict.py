@@ -35,7 +35,7 @@ def run(params: Params) -> None:
         pixels,
         rows,
         size_px=spec.size_px,
-        batch_size=params.predict.batch_size,
+        batch_size=params.runtime.scoring_batch_size,
         device=device,
     )
     train_rows, train_labels = take_side(splits, "train")

@@ -72,7 +72,7 @@ def _train(params: Params, checkpoint: Checkpoint) -> None:
         model.load_state_dict(trained.state)
         profile = mean_embedding(
             model, pixels, train.rows,
-            size_px=params.model.size_px, batch_size=params.predict.batch_size, device=device,
+            size_px=params.model.size_px, batch_size=params.runtime.scoring_batch_size, device=device,
         )  # fmt: skip
         spec = _describe(params, trained, weights, train.labels)
         save_bundle(layout.BUNDLE, trained.state, spec, trained.history_table(), profile)

@@ -82,7 +82,7 @@ def train_fusion(
         pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
         train: Patches to learn from.
         val: All pool patches of the val cases.
-        params: Sections `model`, `augment`, `train`, `predict` (its batch size) and `runtime`.
+        params: Sections `model`, `augment`, `train` and `runtime`.
         class_weights: Loss weight of IDC- and IDC+, (2,).
         device: Where to compute.
         checkpoint: Where finished epochs are kept; training goes on from the last one there.
@@ -145,7 +145,7 @@ class _Run:
             self.pixels,
             self.val.rows,
             size_px=self.params.model.size_px,
-            batch_size=self.params.predict.batch_size,
+            batch_size=self.params.runtime.scoring_batch_size,
             device=self.device,
         )
         result = EpochResult(

@@ -1,0 +1,64 @@
+# `make demo` and `make test` work as the first command in a fresh clone or an unpacked zip.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= pinned
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+export PYTHONPATH := $(CURDIR)/src:$(CURDIR)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export NO_ALBUMENTATIONS_UPDATE := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+ifeq ($(TORCH),system)
+VENV_FLAGS := --system-site-packages
+CONSTRAINTS := -c constraints.txt
+else
+CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
+endif
+
+.PHONY: help setup demo test check shown pipeline repro ui
+
+help:  ## list every target
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml constraints.txt constraints-torch.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[dev]'
+	touch $@
+
+.dvc/config.local: | $(VENV)/.installed
+	@# without git (an unpacked zip) DVC must be told so
+	@if [ "$$(git rev-parse --show-toplevel 2>/dev/null)" = "$(CURDIR)" ]; then touch $@; \
+	else $(BIN)/dvc config --local core.no_scm true; fi
+
+setup: $(VENV)/.installed .dvc/config.local  ## make the environment, nothing else
+
+demo: setup  ## the whole pipeline on a synthetic archive, under 5 minutes
+	$(BIN)/python -m flows.demo
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest -q
+
+check: setup  ## format, lint, types, import contracts, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell src flows tasks tests docs README.md ARCHITECTURE.md params.yaml dvc.yaml
+
+shown: setup  ## show on a synthetic archive that the whole thing holds together
+	$(BIN)/python -m tests.shown
+
+pipeline: setup  ## run the Prefect flow in place
+	$(BIN)/python -m flows.pipeline
+
+repro: setup  ## the same by DVC alone
+	$(BIN)/python -m idc check
+	$(BIN)/dvc repro
+
+ui: setup  ## look at the runs in MLflow, on http://127.0.0.1:5000
+	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}"

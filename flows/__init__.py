@@ -1,0 +1,1 @@
+"""Prefect flows: recipes of tasks, without logic of their own."""

@@ -1,0 +1,35 @@
+"""The pipeline as a Prefect flow: `python -m flows.pipeline` from the project's root."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, runtime
+
+from idc.stages import STAGES
+from idc.workspace import WORKSPACES, create_workspace
+from tasks.stages import check_inputs, reconcile_store, run_stage, show_results
+
+
+@flow(name="pipeline", log_prints=True)
+def pipeline(
+    overrides: dict[str, Any] | None = None, stage_timeout_s: float | None = None
+) -> None:
+    """Bring every stage up to date, one task each.
+
+    Args:
+        overrides: New parameter values by dotted key, such as `{"train.epochs": 3}`; such a run
+            happens in a workspace of its own and shares the cache.
+        stage_timeout_s: Seconds after which a stage and all its processes are ended.
+    """
+    root = Path.cwd()
+    if overrides:
+        root = create_workspace(root, WORKSPACES / runtime.flow_run.name, overrides)
+    check_inputs(root)
+    for stage in STAGES:
+        run_stage(stage, root, stage_timeout_s)
+    reconcile_store(root)
+    show_results(root)
+
+
+if __name__ == "__main__":
+    pipeline()

@@ -1,0 +1,1 @@
+"""Prefect tasks: the policy of a stage (retries, timeout, cancellation, artifacts), no science."""

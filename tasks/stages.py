@@ -1,0 +1,154 @@
+"""One Prefect task per stage: `dvc repro --single-item`, with retries for what passes by itself."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+
+from idc.cli import EXIT_AWAY
+from idc.files import load_json
+from idc.layout import METRICS, PUBLISHED, REPORT_PAGE
+from idc.stages import STAGES
+from idc.workspace import stage_environment
+from tasks.process import Finished, run_group
+
+_LOCK_HELD = "Unable to acquire lock"
+_NOISE = re.compile(r"^(ERROR: )?(failed to reproduce|Traceback)|^$")
+
+
+class StageFailedError(RuntimeError):
+    """A stage ended with an error of its own: retrying would repeat it."""
+
+
+class TryAgainError(RuntimeError):
+    """The repository lock is held, or the tracking server is away: worth another try."""
+
+
+async def _passes_by_itself(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    try:
+        await state.aresult()
+    except TryAgainError:
+        return True
+    except BaseException:
+        return False
+    return False
+
+
+@task(
+    cache_policy=NO_CACHE,  # DVC decides what is up to date: one cache, not two
+    retries=12,
+    retry_delay_seconds=5,
+    retry_condition_fn=_passes_by_itself,
+    task_run_name="{stage}",
+)
+def run_stage(stage: str, root: Path, timeout_s: float | None = None) -> None:
+    """Bring one stage up to date, streaming its lines into the run's log.
+
+    Raises:
+        StageFailedError: With the stage's last error line.
+        TryAgainError: If the repository lock is held or the tracking server is away.
+        TimeoutError: If it takes longer than `timeout_s`; all its processes are then ended.
+    """
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
+    _run(stage, command, root, timeout_s)
+
+
+@task(
+    cache_policy=NO_CACHE,
+    retries=12,
+    retry_delay_seconds=5,
+    retry_condition_fn=_passes_by_itself,
+)
+def check_inputs(root: Path) -> None:
+    """Say what is missing (archive, weights, store) before anything runs.
+
+    Raises:
+        StageFailedError: Naming what is missing and what to do.
+        TryAgainError: If the tracking server is away.
+    """
+    _run("check", [sys.executable, "-m", "idc", "check"], root, None)
+
+
+@task(
+    cache_policy=NO_CACHE,
+    retries=12,
+    retry_delay_seconds=5,
+    retry_condition_fn=_passes_by_itself,
+)
+def reconcile_store(root: Path) -> None:
+    """Publish once more: changes nothing, or mends a wiped store; DVC then records the result.
+
+    Raises:
+        StageFailedError: If the store cannot be written.
+        TryAgainError: If the tracking server is away.
+    """
+    before = (root / PUBLISHED).read_bytes()
+    _run("publish", [sys.executable, "-m", "idc", "publish"], root, None)
+    if (root / PUBLISHED).read_bytes() != before:
+        command = [sys.executable, "-m", "dvc", "commit", "--force", "publish"]
+        _run("publish", command, root, None)
+
+
+@task(cache_policy=NO_CACHE)
+def show_results(root: Path) -> None:
+    """Publish the metrics and where everything is as Prefect artifacts."""
+    metrics = load_json(root / METRICS)
+    published = load_json(root / PUBLISHED)
+    names = [key.removeprefix("test/") for key in metrics if f"{key}_low" in metrics]
+    rows = [
+        {
+            "metric": name,
+            "value": round(metrics[f"test/{name}"], 4),
+            "low": round(metrics[f"test/{name}_low"], 4),
+            "high": round(metrics[f"test/{name}_high"], 4),
+            "colour floor": round(metrics[f"test_colour/{name}"], 4),
+        }
+        for name in names
+        if f"test/{name}" in metrics
+    ]
+    create_table_artifact(rows, key="test-metrics", description="Test, natural prevalence")
+    create_markdown_artifact(
+        f"- report: `{root / REPORT_PAGE}`\n"
+        f"- MLflow run: `{published['run_id']}` (`make ui`)\n"
+        f"- model: `models:/{published['model_name']}/{published['model_version']}`\n",
+        key="results",
+        description="Where the results are",
+    )
+
+
+def _run(stage: str, command: list[str], root: Path, timeout_s: float | None) -> None:
+    assert stage in (*STAGES, "check")
+    finished = run_group(
+        command,
+        folder=root,
+        environment=stage_environment(root),
+        timeout_s=timeout_s,
+        on_line=get_run_logger().info,
+    )
+    _require_success(stage, finished)
+
+
+def _require_success(stage: str, finished: Finished) -> None:
+    if finished.returncode == 0:
+        return
+    message = f"{stage}: {last_error_line(finished.lines)}"
+    away = finished.returncode == EXIT_AWAY or any(
+        f"exited with {EXIT_AWAY}" in line for line in finished.lines
+    )
+    held = any(_LOCK_HELD in line for line in finished.lines)
+    if away or held:
+        raise TryAgainError(message)
+    raise StageFailedError(message)
+
+
+def last_error_line(lines: tuple[str, ...]) -> str:
+    """Return what the stage itself said last about its failure, without DVC's echo of it."""
+    said = [line for line in lines if not _NOISE.match(line)]
+    errors = [line for line in said if "error" in line.lower()]
+    chosen = (errors or said or ["no output"])[-1]
+    return re.sub(r"^idc \w+: error: ", "", chosen)
