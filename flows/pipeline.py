@@ -11,9 +11,7 @@ from tasks.stages import check_inputs, reconcile_store, run_stage, show_results
 
 
 @flow(name="pipeline", log_prints=True)
-def pipeline(
-    overrides: dict[str, Any] | None = None, stage_timeout_s: float | None = None
-) -> None:
+def pipeline(overrides: dict[str, Any] | None = None, stage_timeout_s: float | None = None) -> None:
     """Bring every stage up to date, one task each.
 
     Args:

@@ -85,7 +85,9 @@ def _require_own_code() -> None:
     code = Path(idc.__file__).resolve()
     own = Path("src/idc").resolve()
     if own.is_dir() and own not in code.parents:
-        raise InputError(f"the code of {code.parent} would run on {own}: set PYTHONPATH={own.parent}")
+        raise InputError(
+            f"the code of {code.parent} would run on {own}: set PYTHONPATH={own.parent}"
+        )
 
 
 def _check(params: Params) -> None:

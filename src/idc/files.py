@@ -1,7 +1,6 @@
 """Write beside, then rename: a file or folder appears under its final name only when whole."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -33,7 +32,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     try:
         yield partial
         shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -5,6 +5,7 @@ DVC restores results without running commands, so whatever must reach MLflow is 
 changes nothing. `live_run` shows a training while it runs.
 """
 
+import json
 import logging
 import os
 import sqlite3
@@ -19,27 +20,26 @@ from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-import mlflow  # noqa: E402
-import pandas as pd  # noqa: E402
-from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource  # noqa: E402
-from mlflow.data.meta_dataset import MetaDataset  # noqa: E402
-from mlflow.entities import (  # noqa: E402
+import mlflow
+import pandas as pd
+from mlflow.entities import (
+    Dataset,
     DatasetInput,
     InputTag,
     Metric,
     Param,
     Run,
 )
-from mlflow.entities.model_registry import ModelVersion  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.models.signature import ModelSignature  # noqa: E402
-from mlflow.tracking import MlflowClient  # noqa: E402
-from mlflow.types.schema import ColSpec, DataType, Schema  # noqa: E402
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models.signature import ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types.schema import ColSpec, DataType, Schema
 
-import idc  # noqa: E402
-from idc.config import Params, flatten  # noqa: E402
-from idc.errors import InputError, StoreAwayError  # noqa: E402
-from idc.layout import MLRUNS  # noqa: E402
+import idc
+from idc.config import Params, flatten
+from idc.errors import InputError, StoreAwayError
+from idc.layout import MLRUNS
 
 log = logging.getLogger(__name__)
 
@@ -236,9 +236,7 @@ def _experiment_id(client: MlflowClient, name: str, root: Path) -> str:
     return str(client.create_experiment(name, artifact_location=location))
 
 
-def _create_run(
-    client: MlflowClient, params: Params, root: Path, tags: Mapping[str, str]
-) -> Run:
+def _create_run(client: MlflowClient, params: Params, root: Path, tags: Mapping[str, str]) -> Run:
     backbones = "+".join(params.model.backbones)
     return client.create_run(
         _experiment_id(client, params.publish.experiment, root),
@@ -289,9 +287,7 @@ def _contradicts(run: Run, params: Params) -> bool:
     )
 
 
-def _log_params(
-    client: MlflowClient, run: Run, params: Params, sections: tuple[str, ...]
-) -> None:
+def _log_params(client: MlflowClient, run: Run, params: Params, sections: tuple[str, ...]) -> None:
     missing = [
         Param(key, value)
         for key, value in flatten(params).items()
@@ -330,44 +326,10 @@ def _log_datasets(client: MlflowClient, run: Run, result: Result) -> None:
     }
     inputs = []
     for name, (path, digest, context) in datasets.items():
-        source = _DvcSource(path)
-        dataset = MetaDataset(source, name=name, digest=digest)
-        tags = [InputTag("mlflow.data.context", context)]
-        inputs.append(DatasetInput(dataset._to_mlflow_entity(), tags))
+        # the digest is DVC's md5 of the path, which names the very bytes
+        dataset = Dataset(name, digest, source_type="dvc", source=json.dumps({"uri": path}))
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
     client.log_inputs(run.info.run_id, inputs)
-
-
-class _DvcSource(FileSystemDatasetSource):  # type: ignore[misc]
-    """A path that DVC tracks; the digest beside it is DVC's md5."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    @property
-    def uri(self) -> str:
-        return self._path
-
-    @staticmethod
-    def _get_source_type() -> str:
-        return "dvc"
-
-    def load(self, dst_path: str | None = None) -> str:
-        return self._path
-
-    @staticmethod
-    def _can_resolve(raw_source: Any) -> bool:  # noqa: ANN401
-        return False
-
-    @classmethod
-    def _resolve(cls, raw_source: Any) -> "_DvcSource":  # noqa: ANN401
-        return cls(str(raw_source))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"uri": self._path}
-
-    @classmethod
-    def from_dict(cls, source_dict: Mapping[str, Any]) -> "_DvcSource":
-        return cls(source_dict["uri"])
 
 
 def _log_missing_artifacts(client: MlflowClient, run: Run, result: Result) -> None:
@@ -426,4 +388,3 @@ def _move_alias(client: MlflowClient, model: ModelVersion) -> None:
     current = client.get_registered_model(model.name).aliases.get(ALIAS)
     if str(current) != str(model.version):
         client.set_registered_model_alias(model.name, ALIAS, model.version)
-

@@ -48,6 +48,14 @@ def test_curves_are_named_in_their_colour():
     assert [each.get_color() for each in legend.get_texts()] == list(plots.PALETTE[:2])
 
 
+@pytest.mark.parametrize("step", [1, -1])
+def test_pr_draws_the_prevalence_whichever_end_comes_first(step):
+    figure = plots.draw_pr({"test": pr_points(Y_TRUE[:5], Y_SCORE[:5])[::step]})
+    curve, prevalence = figure.axes[0].get_lines()
+    assert list(prevalence.get_ydata()) == [0.4, 0.4]
+    assert (np.diff(curve.get_xdata()) >= 0).all()
+
+
 def test_confusion_says_counts_and_shares():
     assert texts(plots.draw_confusion([[1500, 500], [10, 30]])) == [
         "1,500",

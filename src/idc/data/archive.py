@@ -68,7 +68,7 @@ def find_sources(raw: Path) -> tuple[Path, ...]:
     if not sources:
         raise InputError(
             f"{raw} holds no archive: download the IDC breast-histopathology patches (277,524 PNG "
-            f"files in one zip, \"Breast Histopathology Images\"), put the zip into {raw}/ and "
+            f'files in one zip, "Breast Histopathology Images"), put the zip into {raw}/ and '
             f"run `dvc add {raw}`; `idc synth {raw}/synthetic.zip` makes one to try things with"
         )
     return tuple(sources)

@@ -4,10 +4,10 @@ import os
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network
 
-import albumentations as A  # noqa: E402
-import numpy as np  # noqa: E402
+import albumentations as A
+import numpy as np
 
-from idc.config import AugmentConfig  # noqa: E402
+from idc.config import AugmentConfig
 
 
 class Augmentation:

@@ -165,7 +165,9 @@ def _require_sides(splits: pd.DataFrame, *, gate_may_be_empty: bool) -> None:
     for side in SIDES:
         if side == "gate" and gate_may_be_empty and counts.loc[side].sum() == 0:
             continue
-        missing = [name for label, name in ((0, "IDC-"), (1, "IDC+")) if counts.loc[side, label] == 0]
+        missing = [
+            name for label, name in ((0, "IDC-"), (1, "IDC+")) if counts.loc[side, label] == 0
+        ]
         if missing:
             raise InputError(
                 f"split: side {side} has no {' and no '.join(missing)} patch: give it more cases "

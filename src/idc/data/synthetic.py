@@ -25,9 +25,14 @@ _EOSIN = np.array([0.07, 0.99, 0.11])
 _NUCLEAR_COVER = 0.20  # share of the area that nuclei cover, in both classes
 _BENIGN_RADIUS_PX = 1.9
 _IDC_RADIUS_PX = 3.9
+# Large nuclei lose less contrast to blur and overlap more; these settings even both out, so that
+# neither the mean nor the spread of a patch's colour gives the class away.
+_IDC_GREY = (115, 205)
+_BENIGN_GREY = (165, 230)
+_IDC_OVERLAP = 1.8
 _SUBPIXEL_BITS = 4
 _FIRST_CASE = 90001
-_NESTED_FOLDER = "IDC_regular_ps50_idx5"
+NESTED_FOLDER = "IDC_regular_ps50_idx5"
 _SLIVER_SHARE = 0.01
 _CONTOUR_ERROR = 0.04  # share of cells whose tissue contradicts their label
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date keeps the zip's bytes the same
@@ -79,7 +84,7 @@ def create_archive(
                 member = f"{case}/{name.label}/{name}"
                 archive.writestr(zipfile.ZipInfo(member, _EPOCH), content)
                 if nested:
-                    copy = zipfile.ZipInfo(f"{_NESTED_FOLDER}/{member}", _EPOCH)
+                    copy = zipfile.ZipInfo(f"{NESTED_FOLDER}/{member}", _EPOCH)
                     archive.writestr(copy, content)
                 if masks is not None:
                     file = masks / case / str(name)
@@ -93,11 +98,19 @@ def draw_slide(rng: np.random.Generator, num_patches: int) -> Slide:
     tissue = _tissue_cells(rng, side, num_patches)
     idc = _idc_cells(rng, tissue)
     size_px = side * PATCH_SIZE_PX
-    nests = _nest_mask(rng, idc, size_px)
+    # annotations are coarse contours: some cells look like the other side of the border
+    looks_idc = tissue & (idc ^ (rng.random(idc.shape) < _CONTOUR_ERROR))
+    nests = _nest_mask(rng, looks_idc, size_px)
     nuclei = np.zeros((size_px, size_px), np.uint8)
     for row, column in np.argwhere(tissue):
         origin = np.array([column, row]) * PATCH_SIZE_PX
-        _draw_cell(rng, nuclei, origin, is_idc=bool(idc[row, column]))
+        # cellularity and staining vary more within a class than between the two
+        cover = _NUCLEAR_COVER * float(np.clip(rng.lognormal(0.0, 0.4), 0.3, 2.0))
+        shade = rng.uniform(0.7, 1.1)
+        if looks_idc[row, column]:
+            _draw_idc(rng, nuclei, nests, origin, cover, shade)
+        else:
+            _draw_benign(rng, nuclei, origin, cover, shade)
     rgb = _stain(rng, nuclei.astype(np.float32) / 255)
     return Slide(rgb, nests, tissue, idc)
 
@@ -116,7 +129,9 @@ def _idc_cells(rng: np.random.Generator, tissue: np.ndarray) -> np.ndarray:
     burden = rng.beta(1.6, 3.0)
     if rng.random() < 0.06:
         burden = 0.0
-    field = np.where(tissue, _smooth_field(rng, len(tissue), 1.6), -np.inf)
+    allowed = tissue.copy()
+    allowed[:, np.argwhere(tissue)[:, 1].max()] = False  # the published slivers are negative
+    field = np.where(allowed, _smooth_field(rng, len(tissue), 1.6), -np.inf)
     num_idc = round(burden * int(tissue.sum()))
     cells = np.zeros(tissue.size, bool)
     cells[np.argsort(-field, axis=None, kind="stable")[:num_idc]] = True
@@ -132,28 +147,21 @@ def _smooth_field(rng: np.random.Generator, side: int, sigma: float) -> np.ndarr
 def _nest_mask(rng: np.random.Generator, idc: np.ndarray, size_px: int) -> np.ndarray:
     """Return the tumour nests by pixel: the IDC cells, with gaps of stroma between nests."""
     cells = cv2.resize(idc.astype(np.uint8), (size_px, size_px), interpolation=cv2.INTER_NEAREST)
-    gaps = _smooth_field(rng, size_px, 6.0) > 1.6
+    gaps = _smooth_field(rng, size_px, 6.0) > 1.0
     return np.where((cells == 1) & ~gaps, 255, 0).astype(np.uint8)
 
 
-def _draw_cell(
-    rng: np.random.Generator, nuclei: np.ndarray, origin: np.ndarray, *, is_idc: bool
-) -> None:
-    # cellularity and staining vary more within a class than between the two
-    cover = _NUCLEAR_COVER * float(np.clip(rng.lognormal(0.0, 0.4), 0.3, 2.0))
-    shade = rng.uniform(0.7, 1.1)
-    # annotations are coarse contours: some cells look like the other side of the border
-    looks_idc = is_idc != (rng.random() < _CONTOUR_ERROR)
-    draw = _draw_idc if looks_idc else _draw_benign
-    draw(rng, nuclei, origin, cover, shade)
-
-
 def _draw_idc(
-    rng: np.random.Generator, nuclei: np.ndarray, origin: np.ndarray, cover: float, shade: float
+    rng: np.random.Generator,
+    nuclei: np.ndarray,
+    nests: np.ndarray,
+    origin: np.ndarray,
+    cover: float,
+    shade: float,
 ) -> None:
-    """Large nuclei of varying size and outline, crowded around a few centres."""
+    """Large nuclei of varying size and outline, crowded in nests around a few centres."""
     centres = origin + rng.uniform(0, PATCH_SIZE_PX, (5, 2))
-    area_left = 1.45 * cover * PATCH_SIZE_PX**2  # crowded nuclei overlap
+    area_left = _IDC_OVERLAP * cover * PATCH_SIZE_PX**2  # some overlap, some fall into gaps
     while area_left > 0:
         radius = _IDC_RADIUS_PX * rng.lognormal(-0.05, 0.3)
         place = centres[rng.integers(len(centres))] + rng.normal(0, 9.0, 2)
@@ -163,8 +171,9 @@ def _draw_idc(
         stretch = np.array([rng.uniform(0.75, 1.3), 1.0])
         outline = place + np.stack([np.cos(angles), np.sin(angles)], 1) * reach[:, None] * stretch
         points = np.round(outline * 2**_SUBPIXEL_BITS).astype(np.int32)
-        grey = int(shade * rng.uniform(125, 215))
-        cv2.fillPoly(nuclei, [points], grey, cv2.LINE_AA, _SUBPIXEL_BITS)
+        grey = int(shade * rng.uniform(*_IDC_GREY))
+        if nests[int(place[1]), int(place[0])]:
+            cv2.fillPoly(nuclei, [points], grey, cv2.LINE_AA, _SUBPIXEL_BITS)
         area_left -= np.pi * radius**2 * stretch[0]
 
 
@@ -181,7 +190,7 @@ def _draw_benign(
     pitch = PATCH_SIZE_PX / np.sqrt(max(len(steps), 1))
     per_row = max(1, int(PATCH_SIZE_PX / pitch))
     grid = np.stack([steps % per_row, steps // per_row], 1) * pitch
-    scattered = origin + np.mod(grid + rng.normal(0, 1.3, grid.shape), PATCH_SIZE_PX)
+    scattered = origin + np.mod(grid + rng.normal(0, 2.0, grid.shape), PATCH_SIZE_PX)
     for place in np.concatenate([ring, scattered]):
         centre_point = np.round(place * 2**_SUBPIXEL_BITS).astype(int)
         radius = _BENIGN_RADIUS_PX * rng.normal(1.0, 0.06)
@@ -189,7 +198,7 @@ def _draw_benign(
             nuclei,
             (int(centre_point[0]), int(centre_point[1])),
             round(radius * 2**_SUBPIXEL_BITS),
-            int(shade * rng.uniform(165, 230)),
+            int(shade * rng.uniform(*_BENIGN_GREY)),
             cv2.FILLED,
             cv2.LINE_AA,
             _SUBPIXEL_BITS,
@@ -211,7 +220,7 @@ def _stain(rng: np.random.Generator, nuclei: np.ndarray) -> np.ndarray:
         + 0.05 * rng.uniform(0.4, 1.0)
     )
     rgb = 255 * np.exp(-density) + rng.normal(0, 3.0, (side, side, 3))
-    return np.clip(rgb, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(rgb, 0, 255), dtype=np.uint8)
 
 
 def _cut_patches(
@@ -228,15 +237,16 @@ def _cut_patches(
 
 
 def _sliver_cells(slide: Slide, rng: np.random.Generator) -> dict[tuple[int, int], int]:
-    """Choose benign cells of the rightmost column of tissue and how wide they remain (px)."""
-    right = np.argwhere(slide.tissue & ~slide.idc)
-    right = right[right[:, 1] == right[:, 1].max()] if len(right) else right
+    """Choose cells of the rightmost column of tissue and how wide they remain (px)."""
+    column = np.argwhere(slide.tissue)[:, 1].max()
+    benign = slide.tissue[:, column] & ~slide.idc[:, column]
+    rows = np.flatnonzero(benign if benign.any() else slide.tissue[:, column])
     wanted = max(1, round(_SLIVER_SHARE * int(slide.tissue.sum())))
-    chosen = rng.permutation(right)[:wanted]
-    return {(int(row), int(column)): int(rng.integers(6, 44)) for row, column in chosen}
+    chosen = rng.permutation(rows)[:wanted]
+    return {(int(row), int(column)): int(rng.integers(6, 44)) for row in chosen}
 
 
 def _encode_png(pixels: np.ndarray) -> bytes:
-    done, content = cv2.imencode(".png", pixels)
+    done, content = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     assert done, "an 8-bit array always encodes"
     return bytes(content)

@@ -207,8 +207,9 @@ def _replicate_auroc(
     concordant = _count_concordant(idc, y_score, case_index, num_cases)
     num_idc = drawn @ _sum_by_case(idc, case_index, num_cases)
     num_other = drawn @ _sum_by_case(~idc, case_index, num_cases)
-    right: np.ndarray = np.sum((drawn @ concordant) * drawn, axis=1)
-    return right / (num_idc * num_other)
+    right = np.sum((drawn @ concordant) * drawn, axis=1)
+    share: np.ndarray = right / (num_idc * num_other)
+    return share
 
 
 def _count_concordant(
@@ -234,7 +235,10 @@ def _replicate_auprc(
     last_idc = np.searchsorted(-ranked[idc], -ranked[idc], side="right") - 1
     # Replicates one by one: each then fits the processor's cache, twice as fast as all at once.
     return np.array(
-        [_average_precision(row[case_index], idc, last, last_idc) for row in counts.astype(np.int32)]
+        [
+            _average_precision(row[case_index], idc, last, last_idc)
+            for row in counts.astype(np.int32)
+        ]
     )
 
 
@@ -251,7 +255,7 @@ def _average_precision(
     num_found = np.cumsum(weights_idc)[last_idc]
     # Where nothing is drawn down to a score, its own weight is 0 too.
     precision = num_found / np.maximum(num_called, 1)
-    return float(weights_idc @ precision) / float(num_found[-1])
+    return float(np.sum(weights_idc * precision) / num_found[-1])
 
 
 def _estimate(

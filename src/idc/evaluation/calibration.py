@@ -147,7 +147,8 @@ def _fit_line(logit: np.ndarray, target: np.ndarray) -> tuple[float, float]:
 
 
 def _smooth(idc: np.ndarray) -> np.ndarray:
-    num_idc, num_other = idc.sum(), (~idc).sum()
+    num_idc = int(np.count_nonzero(idc))
+    num_other = len(idc) - num_idc
     return np.where(idc, (num_idc + 1) / (num_idc + 2), 1 / (num_other + 2))
 
 

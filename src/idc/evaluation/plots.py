@@ -79,7 +79,8 @@ def draw_pr(points_by_name: Mapping[str, pd.DataFrame]) -> Figure:
             label=name,
             drawstyle="steps-pre",
         )
-        prevalence = float(points["precision"].iloc[0])
+        # the lowest threshold calls every patch IDC+, whichever end the table starts at
+        prevalence = float(points["precision"].iloc[int(points["threshold"].to_numpy().argmin())])
         axes.axhline(prevalence, color=colour, linewidth=1, linestyle=(0, (1, 3)))
     _set_labels(
         axes,

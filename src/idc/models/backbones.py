@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -20,6 +21,7 @@ class Backbone(nn.Module):
         returns: (batch, num_features) pooled embedding.
     """
 
+    net: Any  # timm's own attributes are untyped
     mean: Tensor
     std: Tensor
 

@@ -86,7 +86,7 @@ def load_model(folder: Path) -> tuple[FusionCNN, ModelSpec]:
     except (SafetensorError, FileNotFoundError, RuntimeError) as error:
         raise InputError(f"{path} does not hold this network: {str(error)[:200]}") from None
     model.eval()
-    return model.to(memory_format=torch.channels_last), spec  # type: ignore[call-overload,no-any-return]
+    return model.to(memory_format=torch.channels_last), spec
 
 
 def load_history(folder: Path) -> pd.DataFrame:

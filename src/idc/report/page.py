@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from matplotlib.figure import Figure
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from idc.evaluation.bootstrap import Estimate
 from idc.evaluation.plots import (
@@ -110,4 +110,3 @@ def _embed_figure(figure: Figure, scratch: Path) -> Markup:
 
 def _embed(png: bytes) -> Markup:
     return Markup("data:image/png;base64," + base64.b64encode(png).decode())
-

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from idc.data.archive import decode_image, pad_to_patch
 from idc.errors import InputError
@@ -23,7 +23,7 @@ from idc.models.scoring import score_patches
 _BATCH_SIZE = 256
 
 
-class FusionModel(PythonModel):  # type: ignore[misc]
+class FusionModel(PythonModel):
     """Score patches with the frozen operating point."""
 
     def load_context(self, context: PythonModelContext) -> None:

@@ -12,7 +12,12 @@ from idc import layout
 from idc.config import EvaluateConfig, Params
 from idc.errors import InputError
 from idc.evaluation.bootstrap import bootstrap_metrics, flatten_estimates, summarise_cases
-from idc.evaluation.calibration import Calibration, OperatingPoint, choose_threshold, fit_calibration
+from idc.evaluation.calibration import (
+    Calibration,
+    OperatingPoint,
+    choose_threshold,
+    fit_calibration,
+)
 from idc.evaluation.curves import confusion_rows, pr_points, roc_points
 from idc.files import replacing_folder, save_json
 from idc.models.bundle import digest_bundle
@@ -112,4 +117,3 @@ def _save_curves(test: pd.DataFrame, point: OperatingPoint) -> None:
         roc_points(y_true, y_score).to_csv(partial / "roc.csv", index=False)
         pr_points(y_true, y_score).to_csv(partial / "pr.csv", index=False)
         confusion_rows(y_true, point.predict(logits)).to_csv(partial / "confusion.csv", index=False)
-

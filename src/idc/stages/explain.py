@@ -36,9 +36,7 @@ def run(params: Params) -> None:
     if point.model_digest != digest_bundle(layout.BUNDLE):
         raise InputError(f"{layout.OPERATING_POINT} is of another model: run `dvc repro evaluate`")
     test = _load_test(point)
-    panel = draw_panel(
-        test, num_per_group=params.explain.num_per_group, seed=params.explain.seed
-    )
+    panel = draw_panel(test, num_per_group=params.explain.num_per_group, seed=params.explain.seed)
     model, spec = load_model(layout.BUNDLE)
     prepare_for_gradients(model.to(device))
     pixels = load_pixels(layout.PIXELS)[panel["row"].to_numpy()]
@@ -58,9 +56,7 @@ def _explain(maps: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return {name: heat.numpy() for name, heat in maps.items()}
 
 
-def _save(
-    panel: pd.DataFrame, pixels: np.ndarray, maps: dict[str, dict[str, np.ndarray]]
-) -> None:
+def _save(panel: pd.DataFrame, pixels: np.ndarray, maps: dict[str, dict[str, np.ndarray]]) -> None:
     columns = ["group", "row", "case", "x", "y", "y_true", "y_pred", "y_score"]
     with replacing_folder(layout.EXPLAIN) as partial:
         panel[columns].round({"y_score": 6}).to_csv(partial / "panel.csv", index=False)

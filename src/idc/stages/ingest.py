@@ -58,5 +58,3 @@ def _describe(index: pd.DataFrame, listing: Listing, unreadable: list[str]) -> d
             "max": int(index["case"].value_counts().max()),
         },
     }
-
-

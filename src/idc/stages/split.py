@@ -21,9 +21,7 @@ def run(params: Params) -> None:
         InputError: If a side is empty, a list is wrong, or a case is on two sides.
     """
     manifest = pd.read_csv(layout.MANIFEST, dtype={"case": str})
-    splits = split_patches(
-        load_index(layout.INDEX), manifest, params.split, layout.CASE_LISTS
-    )
+    splits = split_patches(load_index(layout.INDEX), manifest, params.split, layout.CASE_LISTS)
     leakage = measure_leakage(splits)
     if params.split.mode == "patch":
         log.warning(

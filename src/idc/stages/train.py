@@ -71,9 +71,13 @@ def _train(params: Params, checkpoint: Checkpoint) -> None:
         )  # fmt: skip
         model.load_state_dict(trained.state)
         profile = mean_embedding(
-            model, pixels, train.rows,
-            size_px=params.model.size_px, batch_size=params.runtime.scoring_batch_size, device=device,
-        )  # fmt: skip
+            model,
+            pixels,
+            train.rows,
+            size_px=params.model.size_px,
+            batch_size=params.runtime.scoring_batch_size,
+            device=device,
+        )
         spec = _describe(params, trained, weights, train.labels)
         save_bundle(layout.BUNDLE, trained.state, spec, trained.history_table(), profile)
         live.name_model(digest_bundle(layout.BUNDLE))

@@ -64,7 +64,7 @@ class Checkpoint:
                 os.fsync(file.fileno())
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state of the last finished epoch, or None where there is none to go on from."""
+        """Return the state of the last finished epoch, or None without one."""
         if not self._path.exists():
             return None
         try:

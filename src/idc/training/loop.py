@@ -197,7 +197,7 @@ class _Run:
         weights = self.class_weights[labels.long()]
         loss = (weights * losses).sum() / weights.sum()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.schedule.step()
         return loss.detach()

@@ -1,0 +1,36 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from idc.errors import InputError
+from idc.models.backbones import Backbone, require_weights
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
+def test_backbone_when_given_images_then_its_embedding_has_num_features(name):
+    backbone = Backbone(name, "none").eval()
+    assert backbone(torch.rand(2, 3, 32, 32)).shape == (2, backbone.num_features)
+
+
+def test_backbone_when_weights_are_in_a_folder_then_loads_them(tmp_path):
+    saved = Backbone("test_resnet", "none").net
+    save_file(saved.state_dict(), tmp_path / "test_resnet.safetensors")
+    loaded = Backbone("test_resnet", str(tmp_path)).net.state_dict()
+    for name, tensor in saved.state_dict().items():
+        assert torch.equal(loaded[name], tensor), name
+
+
+def test_cam_layer_when_asked_then_its_maps_have_stride_16():
+    backbone, shapes = Backbone("test_resnet", "none").eval(), []
+    backbone.cam_layer().register_forward_hook(lambda _, __, maps: shapes.append(maps.shape[2:]))
+    backbone(torch.rand(1, 3, 64, 64))
+    assert shapes == [(4, 4)]
+
+
+def test_require_weights_when_none_are_wanted_then_asks_for_nothing():
+    assert require_weights(("test_resnet",), "none") is None
+
+
+def test_require_weights_when_the_folder_lacks_one_then_names_the_file(tmp_path):
+    with pytest.raises(InputError, match=r"test_resnet\.safetensors does not exist"):
+        require_weights(("test_resnet",), str(tmp_path))

@@ -1,0 +1,61 @@
+import pandas as pd
+import pytest
+import torch
+
+from idc.errors import InputError
+from idc.models.bundle import (
+    ModelSpec,
+    digest_bundle,
+    load_history,
+    load_model,
+    load_spec,
+    save_bundle,
+)
+from idc.models.fusion import FusionCNN
+
+SPEC = ModelSpec(["test_resnet"], "none", 32, 0.2, [1.0, 1.5], [6, 4], 2, 0.8125)
+HISTORY = pd.DataFrame({"epoch": [1, 2], "val_auroc": [0.5, 0.8125]})
+
+
+@pytest.fixture
+def model():
+    return FusionCNN(["test_resnet"], pretrained="none", dropout=0.2).eval()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    save_bundle(tmp_path / "fusion", model.state_dict(), SPEC, HISTORY, torch.arange(96.0))
+    return tmp_path / "fusion"
+
+
+def test_load_model_when_saved_then_gives_the_same_logits(model, folder):
+    images = torch.rand(3, 3, 32, 32)
+    torch.testing.assert_close(load_model(folder)[0](images), model(images))
+
+
+def test_load_spec_when_saved_then_is_the_same(folder):
+    assert load_spec(folder) == SPEC
+
+
+def test_load_history_when_saved_then_is_the_same(folder):
+    pd.testing.assert_frame_equal(load_history(folder), HISTORY)
+
+
+def test_load_model_when_weights_are_truncated_then_names_the_file(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"model\.safetensors does not hold this network"):
+        load_model(folder)
+
+
+def test_digest_bundle_when_weights_change_then_changes(model, folder):
+    before = digest_bundle(folder)
+    with torch.no_grad():
+        model.head[-1].bias += 1
+    save_bundle(folder, model.state_dict(), SPEC, HISTORY, torch.arange(96.0))
+    assert digest_bundle(folder) != before
+
+
+def test_digest_bundle_when_there_is_no_model_then_says_how_to_make_it(tmp_path):
+    with pytest.raises(InputError, match="run `dvc repro train`"):
+        digest_bundle(tmp_path)

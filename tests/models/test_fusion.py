@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+
+from idc.errors import InputError
+from idc.models.fusion import FusionCNN, create_fusion
+from idc.models.scoring import mean_embedding, score_patches
+
+TINY = ("test_resnet", "test_efficientnet")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(1)
+    return FusionCNN(TINY, pretrained="none", dropout=0.5).eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (7, 50, 50, 3), dtype=np.uint8)
+
+
+def test_fusion_when_built_of_the_three_real_backbones_then_joins_all_their_features():
+    names = ("efficientnet_b0", "resnet50", "densenet121")
+    model = FusionCNN(names, pretrained="none", dropout=0.2)
+    assert [branch.num_features for branch in model.branches] == [1280, 2048, 1024]
+    assert model.head[-1].in_features == 1280 + 2048 + 1024
+
+
+def test_fusion_when_given_a_batch_then_returns_one_logit_per_image(model, images):
+    assert model(images).shape == (6,)
+
+
+@torch.inference_mode()
+def test_fusion_when_images_come_in_another_order_then_logits_follow(model, images):
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    torch.testing.assert_close(model(images[order]), model(images)[order])
+
+
+@torch.inference_mode()
+def test_fusion_when_an_image_is_alone_then_its_logit_stays_the_same(model, images):
+    torch.testing.assert_close(model(images[2:3]), model(images)[2:3])
+
+
+@torch.inference_mode()
+def test_fusion_when_images_differ_then_logits_differ(model, images):
+    assert len(model(images).unique()) == 6
+
+
+@torch.inference_mode()
+def test_fusion_when_embeddings_are_classified_then_equals_the_forward_pass(model, images):
+    torch.testing.assert_close(model.classify(model.embed(images)), model(images))
+
+
+def test_fusion_when_trained_then_every_backbone_gets_a_gradient(images):
+    model = FusionCNN(TINY, pretrained="none", dropout=0.0).train()
+    model(images).square().sum().backward()
+    for branch in model.branches:
+        assert any(p.grad is not None and p.grad.any() for p in branch.parameters())
+
+
+def test_create_fusion_when_the_seed_is_equal_then_builds_equal_weights(change_params):
+    states = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        states.append(create_fusion(change_params().model).state_dict())
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+def test_create_fusion_when_a_backbone_is_unknown_then_names_near_ones(change_params):
+    config = change_params(model={"backbones": ["resnet5000"]}).model
+    with pytest.raises(InputError, match="timm has no 'resnet5000'; near it: "):
+        create_fusion(config)
+
+
+def test_score_patches_when_the_batch_size_differs_then_logits_agree(model, pixels):
+    rows = np.array([6, 0, 3, 3, 1])
+    one, all_ = (
+        score_patches(model, pixels, rows, size_px=32, batch_size=size, device=CPU)
+        for size in (2, 5)
+    )
+    np.testing.assert_allclose(one, all_, rtol=1e-4, atol=1e-5)
+
+
+def test_score_patches_when_rows_are_chosen_then_scores_those_in_their_order(model, pixels):
+    everything = score_patches(model, pixels, np.arange(7), size_px=32, batch_size=7, device=CPU)
+    rows = np.array([6, 0, 3])
+    chosen = score_patches(model, pixels, rows, size_px=32, batch_size=7, device=CPU)
+    np.testing.assert_allclose(chosen, everything[rows], rtol=1e-4, atol=1e-5)
+
+
+def test_mean_embedding_when_batches_are_unequal_then_is_the_mean_over_patches(model, pixels):
+    rows = np.arange(7)
+    joint, parted = (
+        mean_embedding(model, pixels, rows, size_px=32, batch_size=size, device=CPU)
+        for size in (7, 3)
+    )
+    torch.testing.assert_close(parted, joint)
+    assert joint.shape == (96 + 256,)

@@ -1,0 +1,220 @@
+import sqlite3
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+
+from idc import tracking
+from idc.errors import InputError, StoreAwayError
+from idc.evaluation.calibration import OperatingPoint
+from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
+from idc.models.fusion import create_fusion
+from idc.tracking import Result, check_store, live_run, publish_result, tracking_uri
+
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [1, 2],
+        "train_loss": [0.7, 0.5],
+        "val_auroc": [0.6, 0.8],
+        "learning_rate": [1e-3, 1e-4],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """A store with its tables and nothing in them: making them takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path.read_bytes()
+
+
+def open_root(folder, empty_store):
+    store = folder / "mlruns/mlflow.db"
+    store.parent.mkdir(parents=True)
+    store.write_bytes(empty_store)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory, change_params):
+    folder = tmp_path_factory.mktemp("result")
+    params = change_params()
+    model = create_fusion(params.model)
+    spec = ModelSpec(["test_resnet"], "none", 32, 0.2, [1.0, 1.0], [4, 4], 2, 0.8)
+    save_bundle(folder / "fusion", model.state_dict(), spec, HISTORY, torch.zeros(96))
+    model_digest = digest_bundle(folder / "fusion")
+    OperatingPoint(1.0, 0.0, 0.5, "youden", model_digest).save(folder / "point.json")
+    (folder / "card.md").write_text("card", encoding="utf-8")
+    return Result(
+        digest="r1",
+        model_digest=model_digest,
+        commit="abc",
+        params=params,
+        metrics={"test/auroc": 0.75},
+        history=HISTORY,
+        raw_digest="raw1",
+        manifest_digest="manifest1",
+        artifacts={"card.md": folder / "card.md"},
+        bundle=folder / "fusion",
+        operating_point=folder / "point.json",
+    )
+
+
+def snapshot(root, result):
+    client = MlflowClient(tracking_uri(root), tracking_uri(root))
+    experiment = client.get_experiment_by_name(result.params.publish.experiment)
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    versions = client.search_model_versions(f"name = '{result.params.publish.model_name}'")
+    steps = {
+        run.info.run_id: [
+            (metric.step, metric.value)
+            for metric in client.get_metric_history(run.info.run_id, "val/epoch_auroc")
+        ]
+        for run in runs
+    }
+    files = {
+        run.info.run_id: sorted(item.path for item in client.list_artifacts(run.info.run_id))
+        for run in runs
+    }
+    model = client.get_registered_model(result.params.publish.model_name)
+    return SimpleNamespace(
+        runs={run.info.run_id: run for run in runs},
+        versions={str(version.version): version.tags["result_digest"] for version in versions},
+        steps=steps,
+        files=files,
+        challenger=str(model.aliases[tracking.ALIAS]),
+    )
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory, empty_store, result):
+    """A training that lost its second epoch, published twice, then evaluated another way."""
+    root = open_root(tmp_path_factory.mktemp("root"), empty_store)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+        patch.chdir(root)
+        with live_run(result.params, "abc") as live:
+            live.log_class_weights(np.array([1.0, 1.0]))
+            live.log_epoch(1, {"train/loss": 0.7, "val/epoch_auroc": 0.6})
+            live.name_model(result.model_digest)
+        first = publish_result(result, root)
+        after_first = snapshot(root, result)
+        again = publish_result(result, root)
+        after_again = snapshot(root, result)
+        other = replace(result, digest="r2", metrics={"test/auroc": 0.7})
+        second = publish_result(other, root)
+        after_second = snapshot(root, result)
+    return SimpleNamespace(
+        first=first, again=again, second=second,
+        after_first=after_first, after_again=after_again, after_second=after_second,
+    )  # fmt: skip
+
+
+def test_publish_result_when_a_live_run_trained_it_then_joins_that_run(story):
+    assert list(story.after_first.runs) == [story.first.run_id]
+
+
+def test_publish_result_when_an_epoch_was_lost_then_adds_it_without_repeating(story):
+    assert story.after_first.steps[story.first.run_id] == [(1, 0.6), (2, 0.8)]
+
+
+def test_publish_result_when_done_then_the_run_has_parameters_metrics_and_tags(story, result):
+    data = story.after_first.runs[story.first.run_id].data
+    assert data.params["evaluate.num_replicates"] == "100"
+    assert data.params["train.epochs"] == str(result.params.train.epochs)
+    assert data.metrics["test/auroc"] == 0.75
+    assert data.metrics["class_weights/0"] == 1.0
+    assert (data.tags["result_digest"], data.tags["git_commit"]) == ("r1", "abc")
+
+
+def test_publish_result_when_done_then_the_run_names_its_data(story):
+    inputs = story.after_first.runs[story.first.run_id].inputs.dataset_inputs
+    assert {item.dataset.digest for item in inputs} == {"raw1", "manifest1"}
+
+
+def test_publish_result_when_done_then_the_run_is_finished(story):
+    assert story.after_first.runs[story.first.run_id].info.status == "FINISHED"
+
+
+def test_publish_result_when_done_then_the_challenger_is_its_version(story):
+    assert story.after_first.challenger == story.first.model_version
+
+
+def test_publish_result_when_called_again_then_returns_the_same(story):
+    assert story.again == story.first
+
+
+def test_publish_result_when_called_again_then_changes_nothing(story):
+    before, after = story.after_first, story.after_again
+    assert after.versions == before.versions
+    assert after.steps == before.steps
+    assert after.files == before.files
+    assert after.challenger == before.challenger
+    for run_id, run in before.runs.items():
+        assert after.runs[run_id].to_dictionary() == run.to_dictionary()
+
+
+def test_publish_result_when_evaluated_another_way_then_gets_a_run_tagged_trained_by(story):
+    run = story.after_second.runs[story.second.run_id]
+    assert story.second.run_id != story.first.run_id
+    assert run.data.tags["trained_by"] == story.first.run_id
+
+
+def test_publish_result_when_evaluated_another_way_then_leaves_the_first_figures(story):
+    assert story.after_second.runs[story.first.run_id].data.metrics["test/auroc"] == 0.75
+
+
+def test_publish_result_when_evaluated_another_way_then_the_challenger_follows(story):
+    assert story.after_second.versions == {"1": "r1", "2": "r2"}
+    assert story.after_second.challenger == "2"
+
+
+def test_publish_result_when_the_store_was_wiped_then_rebuilds_it(tmp_path, empty_store, result):
+    root = open_root(tmp_path, empty_store)
+    published = publish_result(result, root)
+    state = snapshot(root, result)
+    assert state.steps == {published.run_id: [(1, 0.6), (2, 0.8)]}
+    assert state.runs[published.run_id].data.metrics["test/auroc"] == 0.75
+    assert state.versions == {published.model_version: "r1"}
+    assert "card.md" in state.files[published.run_id]
+
+
+def test_live_run_when_an_error_passes_then_the_run_is_failed(
+    tmp_path, empty_store, change_params, monkeypatch
+):
+    monkeypatch.chdir(open_root(tmp_path, empty_store))
+    with pytest.raises(KeyError), live_run(change_params(), "abc"):
+        raise KeyError
+    client = MlflowClient(tracking_uri(tmp_path))
+    experiment = client.get_experiment_by_name("idc")
+    assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
+
+
+def test_tracking_uri_when_the_environment_names_a_store_then_uses_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")
+    assert tracking_uri(tmp_path) == "http://localhost:1"
+
+
+def test_check_store_when_no_server_answers_then_says_try_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    with pytest.raises(StoreAwayError, match="does not answer"):
+        check_store(tmp_path)
+
+
+def test_check_store_when_the_store_is_no_database_then_says_so(tmp_path):
+    (tmp_path / "mlruns").mkdir()
+    (tmp_path / "mlruns/mlflow.db").write_bytes(b"not a database, only bytes" * 40)
+    with pytest.raises(InputError, match="cannot be written"):
+        check_store(tmp_path)
+
+
+def test_check_store_when_there_is_none_then_leaves_a_store_that_can_be_opened(tmp_path):
+    check_store(tmp_path)
+    with sqlite3.connect(tmp_path / "mlruns/mlflow.db") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
