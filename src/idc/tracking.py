@@ -220,8 +220,12 @@ def _connect(root: Path) -> MlflowClient:
     os.environ.pop("MLFLOW_RUN_ID", None)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     uri = tracking_uri(root)
+    inherited = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    if inherited is None:
+        # mlflow exports the address; the next root in this process has a store of its own
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
     return MlflowClient(uri, uri)
 
 
