@@ -28,7 +28,7 @@ _IDC_RADIUS_PX = 3.9
 # Large nuclei lose less contrast to blur and overlap more; these settings even both out, so that
 # neither the mean nor the spread of a patch's colour gives the class away.
 _IDC_GREY = (115, 205)
-_BENIGN_GREY = (165, 230)
+_BENIGN_GREY = (145, 210)
 _IDC_OVERLAP = 1.8
 _SUBPIXEL_BITS = 4
 _FIRST_CASE = 90001
@@ -130,7 +130,8 @@ def _idc_cells(rng: np.random.Generator, tissue: np.ndarray) -> np.ndarray:
     if rng.random() < 0.06:
         burden = 0.0
     allowed = tissue.copy()
-    allowed[:, np.argwhere(tissue)[:, 1].max()] = False  # the published slivers are negative
+    last_row, last_column = np.argwhere(tissue).max(axis=0)
+    allowed[last_row] = allowed[:, last_column] = False  # the published slivers are negative
     field = np.where(allowed, _smooth_field(rng, len(tissue), 1.6), -np.inf)
     num_idc = round(burden * int(tissue.sum()))
     cells = np.zeros(tissue.size, bool)
@@ -161,20 +162,18 @@ def _draw_idc(
 ) -> None:
     """Large nuclei of varying size and outline, crowded in nests around a few centres."""
     centres = origin + rng.uniform(0, PATCH_SIZE_PX, (5, 2))
-    area_left = _IDC_OVERLAP * cover * PATCH_SIZE_PX**2  # some overlap, some fall into gaps
-    while area_left > 0:
-        radius = _IDC_RADIUS_PX * rng.lognormal(-0.05, 0.3)
-        place = centres[rng.integers(len(centres))] + rng.normal(0, 9.0, 2)
-        place = origin + np.mod(place - origin, PATCH_SIZE_PX)
-        angles = np.linspace(0, 2 * np.pi, 9)[:-1]
-        reach = radius * rng.normal(1.0, 0.16, len(angles))
-        stretch = np.array([rng.uniform(0.75, 1.3), 1.0])
-        outline = place + np.stack([np.cos(angles), np.sin(angles)], 1) * reach[:, None] * stretch
-        points = np.round(outline * 2**_SUBPIXEL_BITS).astype(np.int32)
-        grey = int(shade * rng.uniform(*_IDC_GREY))
-        if nests[int(place[1]), int(place[0])]:
-            cv2.fillPoly(nuclei, [points], grey, cv2.LINE_AA, _SUBPIXEL_BITS)
-        area_left -= np.pi * radius**2 * stretch[0]
+    area = _IDC_OVERLAP * cover * PATCH_SIZE_PX**2  # some overlap, some fall into gaps
+    num_nuclei = 1 + round(area / (np.pi * _IDC_RADIUS_PX**2))
+    places = centres[rng.integers(len(centres), size=num_nuclei)]
+    places = origin + np.mod(places + rng.normal(0, 9.0, places.shape) - origin, PATCH_SIZE_PX)
+    columns, rows = places.astype(int).T
+    places = places[nests[rows, columns] > 0]
+    radii = _IDC_RADIUS_PX * rng.lognormal(-0.05, 0.3, (len(places), 1, 1))
+    stretch = np.ones((len(places), 1, 2))
+    stretch[..., 0] = rng.uniform(0.75, 1.3, (len(places), 1))
+    reach = radii * rng.normal(1.0, 0.16, (len(places), 8, 1)) * stretch
+    corners = places[:, None] + reach * _corner_directions(8)
+    _fill_outlines(nuclei, corners, shade * rng.uniform(*_IDC_GREY, len(places)))
 
 
 def _draw_benign(
@@ -191,18 +190,22 @@ def _draw_benign(
     per_row = max(1, int(PATCH_SIZE_PX / pitch))
     grid = np.stack([steps % per_row, steps // per_row], 1) * pitch
     scattered = origin + np.mod(grid + rng.normal(0, 2.0, grid.shape), PATCH_SIZE_PX)
-    for place in np.concatenate([ring, scattered]):
-        centre_point = np.round(place * 2**_SUBPIXEL_BITS).astype(int)
-        radius = _BENIGN_RADIUS_PX * rng.normal(1.0, 0.06)
-        cv2.circle(
-            nuclei,
-            (int(centre_point[0]), int(centre_point[1])),
-            round(radius * 2**_SUBPIXEL_BITS),
-            int(shade * rng.uniform(*_BENIGN_GREY)),
-            cv2.FILLED,
-            cv2.LINE_AA,
-            _SUBPIXEL_BITS,
-        )
+    places = np.concatenate([ring, scattered])
+    radii = _BENIGN_RADIUS_PX * rng.normal(1.0, 0.06, (len(places), 1, 1))
+    corners = places[:, None] + radii * _corner_directions(12)
+    _fill_outlines(nuclei, corners, shade * rng.uniform(*_BENIGN_GREY, len(places)))
+
+
+def _fill_outlines(nuclei: np.ndarray, corners: np.ndarray, greys: np.ndarray) -> None:
+    """Fill nuclei given as (count, corners, 2) in px: cv2.circle draws diamonds this small."""
+    points = np.round(corners * 2**_SUBPIXEL_BITS).astype(np.int32)
+    for outline, grey in zip(points, greys.astype(int).tolist(), strict=True):
+        cv2.fillPoly(nuclei, [outline], grey, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+
+def _corner_directions(count: int) -> np.ndarray:
+    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return np.stack([np.cos(angles), np.sin(angles)], 1)
 
 
 def _stain(rng: np.random.Generator, nuclei: np.ndarray) -> np.ndarray:
@@ -211,7 +214,7 @@ def _stain(rng: np.random.Generator, nuclei: np.ndarray) -> np.ndarray:
     haematoxylin = _HAEMATOXYLIN * rng.normal(1, 0.08, 3) * rng.uniform(0.8, 1.3)
     eosin = _EOSIN * rng.normal(1, 0.08, 3) * rng.uniform(0.7, 1.3)
     fat = np.clip(2.5 * _smooth_field(rng, side, 9.0) - 4.2, 0, 1)
-    stroma = 0.42 + 0.07 * _smooth_field(rng, side, 7.0) + 0.05 * _smooth_field(rng, side, 1.2)
+    stroma = 0.42 + 0.07 * _smooth_field(rng, side, 7.0) + 0.06 * _fibres(rng, side)
     eosin_amount = np.clip(stroma, 0.05, None) * (1 - 0.9 * fat) * (1 - 0.5 * nuclei)
     nuclear_amount = cv2.GaussianBlur(nuclei, (0, 0), 0.6) * (1 - 0.8 * fat)
     density = (
@@ -223,6 +226,19 @@ def _stain(rng: np.random.Generator, nuclei: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(rgb, 0, 255), dtype=np.uint8)
 
 
+def _fibres(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Return wavy collagen strands, (side, side), of mean about 0 and SD about 1."""
+    strands = cv2.GaussianBlur(rng.standard_normal((side, side)), (0, 0), 9.0, sigmaY=0.8)
+    wave = 25 * _smooth_field(rng, side, 22.0).astype(np.float32)
+    rows, columns = np.mgrid[:side, :side].astype(np.float32)
+    if rng.random() < 0.5:
+        rows, columns = columns, rows
+    bent = cv2.remap(
+        strands / strands.std(), columns, rows + wave, cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT
+    )
+    return np.asarray(bent)
+
+
 def _cut_patches(
     case: str, slide: Slide, rng: np.random.Generator
 ) -> Iterator[tuple[PatchName, np.ndarray, np.ndarray]]:
@@ -230,20 +246,26 @@ def _cut_patches(
     slivers = _sliver_cells(slide, rng)
     for row, column in np.argwhere(slide.tissue):
         y, x = row * PATCH_SIZE_PX, column * PATCH_SIZE_PX
-        width_px = slivers.get((int(row), int(column)), PATCH_SIZE_PX)
-        part = np.s_[y : y + PATCH_SIZE_PX, x : x + width_px]
+        height_px, width_px = slivers.get((int(row), int(column)), (PATCH_SIZE_PX, PATCH_SIZE_PX))
+        part = np.s_[y : y + height_px, x : x + width_px]
         name = PatchName(case, int(x) + 1, int(y) + 1, int(slide.idc[row, column]))
         yield name, slide.rgb[part], slide.nests[part]
 
 
-def _sliver_cells(slide: Slide, rng: np.random.Generator) -> dict[tuple[int, int], int]:
-    """Choose cells of the rightmost column of tissue and how wide they remain (px)."""
-    column = np.argwhere(slide.tissue)[:, 1].max()
-    benign = slide.tissue[:, column] & ~slide.idc[:, column]
-    rows = np.flatnonzero(benign if benign.any() else slide.tissue[:, column])
+def _sliver_cells(slide: Slide, rng: np.random.Generator) -> dict[tuple[int, int], tuple[int, int]]:
+    """Choose cells of the last column or row of tissue and what remains of them (height, width)."""
+    axis = int(rng.integers(2))  # 0: the bottom edge cuts height, 1: the right edge cuts width
+    cells = np.argwhere(slide.tissue)
+    cells = cells[cells[:, axis] == cells[:, axis].max()]
+    is_idc = slide.idc[cells[:, 0], cells[:, 1]]
+    cells = cells if is_idc.all() else cells[~is_idc]
     wanted = max(1, round(_SLIVER_SHARE * int(slide.tissue.sum())))
-    chosen = rng.permutation(rows)[:wanted]
-    return {(int(row), int(column)): int(rng.integers(6, 44)) for row in chosen}
+    slivers = {}
+    for row, column in rng.permutation(cells)[:wanted]:
+        size = [PATCH_SIZE_PX, PATCH_SIZE_PX]
+        size[axis] = int(rng.integers(6, 44))
+        slivers[int(row), int(column)] = (size[0], size[1])
+    return slivers
 
 
 def _encode_png(pixels: np.ndarray) -> bytes:
