@@ -1,0 +1,42 @@
+import pytest
+
+from tasks.process import Finished
+from tasks.stages import StageFailedError, TryAgainError, _require_success, last_error_line
+
+FAILED = (
+    "Running stage 'sample':",
+    "> python -m idc sample",
+    "idc sample: error: the pool holds no IDC+ patch (label 1): complete the archive",
+    "ERROR: failed to reproduce 'sample': failed to run: python -m idc sample, exited with 2",
+)
+
+
+def test_failure_when_a_stage_fails_then_its_own_last_line_is_the_message():
+    with pytest.raises(StageFailedError, match=r"^sample: the pool holds no IDC\+ patch"):
+        _require_success("sample", Finished(1, FAILED))
+
+
+def test_failure_when_the_repo_lock_is_held_then_it_is_worth_another_try():
+    lines = ("ERROR: Unable to acquire lock. Most likely another DVC process is running",)
+    with pytest.raises(TryAgainError):
+        _require_success("train", Finished(1, lines))
+
+
+def test_failure_when_a_stage_runs_elsewhere_then_it_is_final():
+    lines = ("ERROR: '/x/data' is busy, it is being blocked by: (PID 12): dvc repro",)
+    with pytest.raises(StageFailedError, match="PID 12"):
+        _require_success("train", Finished(1, lines))
+
+
+def test_failure_when_the_tracking_server_is_away_then_it_is_worth_another_try():
+    lines = (
+        "idc publish: try again: tracking server http://x does not answer",
+        "ERROR: failed to reproduce 'publish': failed to run: python -m idc publish, "
+        "exited with 75",
+    )
+    with pytest.raises(TryAgainError, match="does not answer"):
+        _require_success("publish", Finished(1, lines))
+
+
+def test_last_error_line_when_nothing_was_said_then_it_says_so():
+    assert last_error_line(()) == "no output"
