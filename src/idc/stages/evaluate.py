@@ -35,8 +35,9 @@ def run(params: Params) -> None:
     val = predictions[predictions["split"] == "val"]
     test = predictions[predictions["split"] == "test"]
     point = _choose_operating_point(val, params.evaluate)
-    point.save(layout.OPERATING_POINT)
     metrics = _measure(val, test, point, params.evaluate)
+    # written only now: a fault on test must not leave half of the results behind
+    point.save(layout.OPERATING_POINT)
     save_json(layout.METRICS, metrics)
     _save_curves(test, point)
     log.info(
