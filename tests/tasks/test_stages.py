@@ -1,7 +1,17 @@
+import asyncio
+
 import pytest
+from prefect.states import Failed
 
 from tasks.process import Finished
-from tasks.stages import StageFailedError, TryAgainError, _require_success, last_error_line
+from tasks.stages import (
+    StageFailedError,
+    TryAgainError,
+    _passes_by_itself,
+    _require_success,
+    last_error_line,
+    run_stage,
+)
 
 FAILED = (
     "Running stage 'sample':",
@@ -40,3 +50,11 @@ def test_failure_when_the_tracking_server_is_away_then_it_is_worth_another_try()
 
 def test_last_error_line_when_nothing_was_said_then_it_says_so():
     assert last_error_line(()) == "no output"
+
+
+@pytest.mark.parametrize(
+    ("error", "retried"), [(TryAgainError("lock"), True), (StageFailedError("its own"), False)]
+)
+def test_retry_when_a_stage_fails_then_only_what_passes_by_itself_is_tried_again(error, retried):
+    assert asyncio.run(_passes_by_itself(run_stage, None, Failed(data=error))) is retried
+    assert run_stage.retries > 0
