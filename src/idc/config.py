@@ -13,7 +13,7 @@ from idc.errors import InputError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Flag = Literal["sliver", "blank", "near_blank"]
+Flag = Literal["sliver", "blank", "near_blank", "out_of_focus", "ink"]
 
 
 class Section(BaseModel):
@@ -74,6 +74,21 @@ class SideLists(Section):
     """Cases for the reported figures."""
 
 
+class FoldsConfig(Section):
+    """Cross-validation by case: the cases are dealt to folds of equal size."""
+
+    num_folds: Annotated[int, Field(ge=3, le=50)]
+    """Folds in all."""
+    test_fold: Annotated[int, Field(ge=0)]
+    """The fold (from 0) that is tested; the next one is val, the others train."""
+
+    @model_validator(mode="after")
+    def _name_a_fold_that_exists(self) -> "FoldsConfig":
+        if self.test_fold >= self.num_folds:
+            raise ValueError(f"test_fold must be below num_folds = {self.num_folds}")
+        return self
+
+
 class SplitConfig(Section):
     """How cases (or patches) are assigned to train, val, gate and test."""
 
@@ -81,6 +96,8 @@ class SplitConfig(Section):
     """`case`: whole cases; `patch`: patches at random, which leaks; `lists`: named cases."""
     fractions: SideFractions
     """Target shares of the patches in the modes `case` and `patch`."""
+    folds: FoldsConfig | None
+    """Mode `case`: k-fold cross-validation instead of the fixed sides; null for those."""
     lists: SideLists
     """Case lists of the mode `lists`."""
     carve_val: Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -89,6 +106,12 @@ class SplitConfig(Section):
     """Mode `lists`: where cases on no list go."""
     seed: Seed
     """Seed of the assignment."""
+
+    @model_validator(mode="after")
+    def _fold_whole_cases_only(self) -> "SplitConfig":
+        if self.folds is not None and self.mode != "case":
+            raise ValueError(f"folds needs mode case, not {self.mode}; set folds to null")
+        return self
 
 
 class ModelConfig(Section):
@@ -186,8 +209,10 @@ class RuntimeConfig(Section):
 
     device: Literal["auto", "cpu", "cuda"]
     """`auto` takes the GPU when there is one."""
+    num_processes: Annotated[int, Field(ge=1, le=256)] | None
+    """Processes that read and decode archives; null takes all cores."""
     num_workers: Annotated[int, Field(ge=0, le=256)]
-    """Processes that decode (ingest) or augment (train); 0 works in the main process."""
+    """Processes that augment training patches; 0 works in the main process."""
     scoring_batch_size: Annotated[int, Field(ge=1)]
     """Patches per forward pass where no gradient is needed."""
     num_threads: Annotated[int, Field(ge=1)] | None

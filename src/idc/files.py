@@ -1,5 +1,6 @@
 """Write beside, then rename: a file or folder appears under its final name only when whole."""
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -9,14 +10,21 @@ from typing import Any
 
 from idc.errors import InputError
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path`; on success it takes `path`'s place, on failure it is removed."""
+    """Yield a path beside `path`; on success it takes `path`'s place, on failure it is removed.
+
+    Raises:
+        InputError: If the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        yield partial
+        with _naming_a_full_disk(path):
+            yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -24,17 +32,34 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; on success it takes `path`'s place."""
+    """Yield an empty folder beside `path`; on success it takes `path`'s place.
+
+    Raises:
+        InputError: If the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        yield partial
+        with _naming_a_full_disk(path):
+            yield partial
         shutil.rmtree(path, ignore_errors=True)
         partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _naming_a_full_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise InputError(
+            f"{path} cannot be written whole ({error.strerror}): make room and run again"
+        ) from None
 
 
 def save_json(path: Path, content: Any) -> None:  # noqa: ANN401  (any JSON value)

@@ -15,6 +15,7 @@ PATCHES = Path("data/patches")
 PIXELS = PATCHES / "pixels.npy"
 INDEX = PATCHES / "index.parquet"
 MANIFEST = Path("data/manifest.csv")
+CASE_SIDES = Path("data/case_sides.csv")
 SPLITS = Path("data/splits.csv")
 PREDICTIONS = Path("data/predictions.parquet")
 

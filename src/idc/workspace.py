@@ -15,13 +15,13 @@ import yaml
 
 from idc.config import load_params
 from idc.errors import InputError
-from idc.layout import CASE_LISTS, DVC_FILE, DVC_LOCK, PARAMS, RAW
+from idc.layout import CASE_LISTS, CASE_SIDES, DVC_FILE, DVC_LOCK, PARAMS, RAW
 
 WORKSPACES = Path(".workspaces")
 
 _COPIED = (
     Path("src/idc"), Path("flows"), Path("tasks"), Path(".dvc/config"), Path(".dvcignore"),
-    DVC_FILE, DVC_LOCK, PARAMS, CASE_LISTS,
+    DVC_FILE, DVC_LOCK, PARAMS, CASE_LISTS, CASE_SIDES,
 )  # fmt: skip
 _IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 

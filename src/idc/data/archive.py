@@ -1,59 +1,79 @@
-"""Read labelled archives, zips or folders, into one pixel store, without unpacking them.
+"""List what labelled archives, zips or folders, hold: every patch once, before any is decoded.
 
-Listing and decoding are apart: the listing knows every patch, its label and its copies before a
-single pixel is decoded, so contradictions stop the stage in seconds.
+Nothing is ever unpacked. Contradictions (a name off the grammar, a folder that says another label,
+one place with two labels) stop here, in seconds. A patch costs some 300 bytes of memory, whatever
+its size.
 """
 
 import hashlib
+import os
+import struct
 import zipfile
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from multiprocessing import get_context
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from types import TracebackType
+from typing import IO
 
-import cv2
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 
-from idc.data.patches import PATCH_SIZE_PX, PatchName, parse_patch_name
+from idc.data.decoding import UnreadableError
+from idc.data.patches import NAME_GRAMMAR, as_text, parse_paths
 from idc.errors import InputError
-from idc.progress import track
 
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
-_PATCHES_PER_CHUNK = 512
-_WHITE_LEVEL = 220  # a pixel whose darkest channel is above this counts as white
+_IMAGE = r"(?i)\.(png|jpe?g|tiff?|bmp)$"
+_LEFT_BY_MACOS = r"(^|/)(__MACOSX/|\._)"
+_UNSAFE = r"(^|/)\.\.(/|$)|^/|\\|^[A-Za-z]:"
+_MAX_FILE_BYTES = 1 << 20  # a 50x50 patch has some 6 kB, as a 16-bit RGBA picture at most 21 kB
+_BUFFER_BYTES = 1 << 14  # header and patch in one read
 _MAX_NAMES_IN_MESSAGE = 5
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 0x1
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_NAME_KEY = ["case", "x", "y", "label"]
 
 
 @dataclass(frozen=True)
-class Member:
-    """One patch inside an archive: the zip or folder, and its path inside."""
+class Source:
+    """A zip or a folder of patches, and the state it was listed in."""
 
-    source: Path
-    path: str
-    name: PatchName
+    path: Path
+    state: str
+
+    def refuse_change(self) -> None:
+        """Check that nothing was changed since the listing.
+
+        Raises:
+            InputError: If something was.
+        """
+        if not self.path.exists() or _state_of(self.path) != self.state:
+            raise InputError(
+                f"{self.path} was changed while it was read: run again when it is complete"
+            )
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Every patch once, sorted by name, and how many nested copies were passed over."""
+    """What the sources hold.
 
-    members: tuple[Member, ...]
+    `members` has a row per patch, sorted by case, x, y: `case`, `x`, `y`, `label`, `source` (number
+    in `sources`), `path` inside it, and where a zip keeps it: `offset`, `stored_bytes`, `num_bytes`
+    (unpacked), `crc`, `method`. `rivals` has the same columns for further files of the same name
+    whose bytes differ: only their pixels can tell whether they are copies.
+    """
+
+    sources: tuple[Source, ...]
+    members: pd.DataFrame
+    rivals: pd.DataFrame
     num_copies: int
+    num_other_files: int
 
-
-@dataclass(frozen=True)
-class DecodedPatch:
-    """Pixels padded to 50x50 with what was measured before padding; `pixels` None: unreadable."""
-
-    pixels: np.ndarray | None
-    height_px: int = 0
-    width_px: int = 0
-    sha256: str = ""
-    white_share: float = 0.0
+    def name_of(self, member: pd.Series) -> str:
+        """Return `<source>:<path inside>` of one row of `members` or `rivals`."""
+        return f"{self.sources[member['source']].path.name}:{member['path']}"
 
 
 def find_sources(raw: Path) -> tuple[Path, ...]:
@@ -74,195 +94,264 @@ def find_sources(raw: Path) -> tuple[Path, ...]:
     return tuple(sources)
 
 
-def list_members(sources: Iterable[Path]) -> Listing:
-    """List every patch of all sources once; a nested copy gives way to the shallowest path.
+def list_members(paths: Iterable[Path]) -> Listing:
+    """List every patch of all sources once; a copy gives way to the shallowest path.
 
     Raises:
-        InputError: If a zip cannot be read, an image is off the name grammar, its label folder
-            contradicts its name, or one place on a slide carries two labels.
+        InputError: If a zip cannot be read or holds what no patch archive does, an image is off the
+            name grammar, its label folder contradicts its name, or one place on a slide carries
+            two labels.
     """
-    found = list(chain.from_iterable(_members_of(source) for source in sources))
-    if not found:
-        raise InputError("the archives hold no patch: expected <case>/<0|1>/<case>_idx5_x…_y….png")
-    found.sort(key=lambda member: (member.name, member.path.count("/"), str(member.source)))
-    members = tuple(
-        member
-        for before, member in zip([None, *found], found, strict=False)
-        if before is None or before.name != member.name
-    )
+    sources = tuple(Source(path, _state_of(path)) for path in paths)
+    tables = [_files_of(source.path).assign(source=i) for i, source in enumerate(sources)]
+    files = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"path": []})
+    images = files[_matches(files["path"], _IMAGE) & ~_matches(files["path"], _LEFT_BY_MACOS)]
+    if images.empty:
+        raise InputError(f"the archives hold no patch: expected <case>/<0|1>/{NAME_GRAMMAR}")
+    images = _parse_names(images.reset_index(drop=True), sources)
+    first = ~images.duplicated(_NAME_KEY)
+    members = images[first].reset_index(drop=True)
     _refuse_two_labels(members)
-    return Listing(members, num_copies=len(found) - len(members))
+    further = images[~first].reset_index(drop=True)
+    rivals = further[_differing(members, further, sources)].reset_index(drop=True)
+    return Listing(
+        sources,
+        members,
+        rivals,
+        num_copies=len(further),
+        num_other_files=len(files) - len(images),
+    )
 
 
-def decode_members(members: Sequence[Member], *, num_workers: int) -> Iterator[DecodedPatch]:
-    """Decode in the order of `members`, in `num_workers` processes (0: in this one)."""
-    chunks = [
-        members[start : start + _PATCHES_PER_CHUNK]
-        for start in range(0, len(members), _PATCHES_PER_CHUNK)
-    ]
-    if num_workers == 0:
-        decoded: Iterable[list[DecodedPatch]] = map(_decode_chunk, chunks)
-        yield from chain.from_iterable(track(decoded, total=len(chunks), what="decoding"))
-        return
-    # spawn: a forked child would inherit the threads' locks of cv2 and numpy
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        decoded = pool.map(_decode_chunk, chunks)
-        yield from chain.from_iterable(track(decoded, total=len(chunks), what="decoding"))
+class MemberReader:
+    """Reads members of the sources; as a context manager it closes the zips it opened."""
+
+    def __init__(self, sources: Sequence[Path]) -> None:
+        self._sources = sources
+        self._open: dict[int, IO[bytes]] = {}
+
+    def __enter__(self) -> "MemberReader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+    def read(self, member: "MemberPlace") -> bytes:
+        """Return the bytes of one file, never more than its entry declares.
+
+        Raises:
+            UnreadableError: If it is gone or damaged.
+        """
+        source = self._sources[member.source]
+        try:
+            if source.is_dir():
+                return _read_file(source / member.path)
+            if member.source not in self._open:
+                self._open[member.source] = source.open("rb", buffering=_BUFFER_BYTES)
+            return _read_entry(self._open[member.source], member)
+        except OSError as error:
+            raise UnreadableError(f"cannot be read ({error.strerror})") from None
 
 
-def store_patches(
-    listing: Listing, pixels_path: Path, *, num_workers: int
-) -> tuple[pd.DataFrame, list[str]]:
-    """Write the readable patches to `pixels_path` as uint8 (patches, 50, 50, 3) RGB.
+@dataclass(frozen=True, slots=True)
+class MemberPlace:
+    """Where one file's bytes are; the last five say nothing for a file in a folder."""
 
-    Returns:
-        The index (see `idc.data.patches.load_index`) and the archive paths of unreadable patches.
+    source: int
+    path: str
+    offset: int
+    stored_bytes: int
+    num_bytes: int
+    crc: int
+    method: int
 
-    Raises:
-        InputError: If not one patch can be read.
-    """
-    shape = (len(listing.members), PATCH_SIZE_PX, PATCH_SIZE_PX, 3)
-    store = np.lib.format.open_memmap(pixels_path, mode="w+", dtype=np.uint8, shape=shape)
-    rows: list[dict[str, object]] = []
-    unreadable: list[str] = []
-    decoded = decode_members(listing.members, num_workers=num_workers)
-    for member, patch in zip(listing.members, decoded, strict=True):
-        if patch.pixels is None:
-            unreadable.append(f"{member.source.name}:{member.path}")
+
+PLACE_COLUMNS = ["source", "path", "offset", "stored_bytes", "num_bytes", "crc", "method"]
+
+
+def places_of(members: pd.DataFrame) -> list[MemberPlace]:
+    """Return where each row of `Listing.members` lies."""
+    columns = [members[name].tolist() for name in PLACE_COLUMNS]
+    return [MemberPlace(*values) for values in zip(*columns, strict=True)]
+
+
+def _state_of(source: Path) -> str:
+    """Return a digest over names, sizes and times of change: any change while reading shows."""
+    files = [source] if source.is_file() else sorted(_files_below(source))
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            facts = file.stat()
+        except OSError:  # a link that points nowhere: reading it will say so
             continue
-        store[len(rows)] = patch.pixels
-        rows.append(_index_row(member.name, patch))
-    if not rows:
-        raise InputError(f"none of {len(listing.members)} patches decodes, first {unreadable[0]}")
-    store.flush()
-    if unreadable:
-        # fewer patches than rows were laid out: the header must say the true number
-        np.save(pixels_path, np.array(store[: len(rows)]))
-    return pd.DataFrame(rows).astype(_INDEX_DTYPES), unreadable
+        digest.update(f"{file}:{facts.st_size}:{facts.st_mtime_ns};".encode())
+    return digest.hexdigest()
 
 
-_INDEX_DTYPES = {
-    "x": "int32", "y": "int32", "label": "int8", "height_px": "int16", "width_px": "int16",
-}  # fmt: skip
+def _files_below(folder: Path) -> list[Path]:
+    return [Path(top) / name for top, _, names in os.walk(folder) for name in names]
 
 
-def pad_to_patch(pixels: np.ndarray) -> np.ndarray:
-    """Pad (height, width, 3) uint8 to 50x50 at the right and bottom by reflection.
-
-    White padding would tell the label: slide-edge slivers are nearly all IDC-.
-
-    Raises:
-        InputError: If a side is longer than 50 px.
-    """
-    height, width = pixels.shape[:2]
-    if max(height, width) > PATCH_SIZE_PX:
-        raise InputError(f"a patch is at most {PATCH_SIZE_PX} px a side, not {width}x{height}")
-    below, right = PATCH_SIZE_PX - height, PATCH_SIZE_PX - width
-    # "symmetric" repeats the border, so it also pads a patch one pixel thin
-    return np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="symmetric")
-
-
-def decode_image(content: bytes) -> np.ndarray | None:
-    """Decode PNG or JPEG bytes to uint8 (height, width, 3) RGB; None where they are neither."""
-    if not content:
-        return None
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
-    return None if pixels is None else np.asarray(pixels, dtype=np.uint8)
-
-
-def _members_of(source: Path) -> Iterator[Member]:
-    for path in _paths_in(source):
-        parts = PurePosixPath(path)
-        if parts.suffix.lower() not in _IMAGE_SUFFIXES or parts.name.startswith("."):
-            continue
-        if "__MACOSX" in parts.parts:
-            continue
-        yield Member(source, path, _checked_name(source, parts))
-
-
-def _paths_in(source: Path) -> list[str]:
+def _files_of(source: Path) -> pd.DataFrame:
+    """Return a row per file: `path` and the columns that say where a zip keeps it."""
     if source.is_dir():
-        return [file.relative_to(source).as_posix() for file in source.rglob("*") if file.is_file()]
+        return _files_of_folder(source)
     try:
         with zipfile.ZipFile(source) as archive:
-            return [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-    except (zipfile.BadZipFile, OSError) as error:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            rows = [
+                (
+                    entry.filename, entry.header_offset, entry.compress_size, entry.file_size,
+                    entry.CRC, entry.compress_type, entry.flag_bits,
+                )
+                for entry in entries
+            ]  # fmt: skip
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise InputError(
             f"{source} is not a readable zip ({error}): download it again and compare its size"
         ) from None
+    columns = ["path", "offset", "stored_bytes", "num_bytes", "crc", "method", "flags"]
+    files = pd.DataFrame(rows, columns=columns)
+    _refuse_unsafe(source, files)
+    return files.drop(columns="flags")
 
 
-def _checked_name(source: Path, path: PurePosixPath) -> PatchName:
-    try:
-        name = parse_patch_name(path.name)
-    except InputError as error:
-        raise InputError(f"{source.name}:{path}: {error}; rename or remove it") from None
-    folder = path.parent.name
-    if folder in {"0", "1"} and int(folder) != name.label:
+def _refuse_unsafe(source: Path, files: pd.DataFrame) -> None:
+    """Refuse what an archive of patches never holds; naming the first file."""
+    rules = {
+        "leaves its folder; a patch archive has no such path": _matches(files["path"], _UNSAFE),
+        f"unpacks to over {_MAX_FILE_BYTES:,} bytes, a patch has under 25,000: "
+        "a zip bomb, or no patch": (
+            (files["num_bytes"] > _MAX_FILE_BYTES) & _matches(files["path"], _IMAGE)
+        ),
+        "is encrypted": (files["flags"].astype("int64") & _ENCRYPTED) > 0,
+        "is compressed by a method other than deflate": ~files["method"].isin(_METHODS),
+    }
+    for rule, broken in rules.items():
+        if broken.any():
+            first = files.loc[broken, "path"].iloc[0]
+            raise InputError(
+                f"{source.name}:{first} {rule}; {int(broken.sum())} such files: pack it anew "
+                "without them"
+            )
+
+
+def _files_of_folder(source: Path) -> pd.DataFrame:
+    paths = sorted(
+        file.relative_to(source).as_posix()
+        for file in _files_below(source)
+        if file.suffix.lower() != ".zip"
+    )
+    nowhere = dict.fromkeys(["offset", "stored_bytes", "num_bytes", "crc", "method"], 0)
+    return pd.DataFrame({"path": paths}).assign(**nowhere)
+
+
+def _matches(paths: pd.Series, pattern: str) -> pd.Series:
+    found = pc.match_substring_regex(as_text(paths), pattern)
+    return pd.Series(found.to_numpy(zero_copy_only=False), index=paths.index, dtype=bool)
+
+
+def _parse_names(images: pd.DataFrame, sources: Sequence[Source]) -> pd.DataFrame:
+    """Add what the names say, and sort: by name, then depth, then source."""
+    named = pd.concat([images, parse_paths(images["path"])], axis=1)
+    _refuse_off_grammar(named, sources)
+    _refuse_other_folder(named, sources)
+    case_order = pd.factorize(named["case"], sort=True)[0]
+    order = [case_order, *(named[key].to_numpy() for key in (*_NAME_KEY[1:], "depth", "source"))]
+    named = named.iloc[np.lexsort(order[::-1])]
+    return named[[*_NAME_KEY, *PLACE_COLUMNS]].reset_index(drop=True)
+
+
+def _refuse_off_grammar(named: pd.DataFrame, sources: Sequence[Source]) -> None:
+    off = named[named["case"].isna()]
+    if not off.empty:
         raise InputError(
-            f"{source.name}:{path}: folder says label {folder}, name says {name.label}; "
-            "mend whichever is wrong"
+            f"{_name(off.iloc[0], sources)} is not named {NAME_GRAMMAR} ({len(off)} such files): "
+            "rename or remove it"
         )
-    return name
 
 
-def _refuse_two_labels(members: Sequence[Member]) -> None:
-    places = Counter((member.name.case, member.name.x, member.name.y) for member in members)
-    twice = [place for place, times in places.items() if times > 1]
-    if twice:
-        named = ", ".join(f"{case} x{x} y{y}" for case, x, y in twice[:_MAX_NAMES_IN_MESSAGE])
+def _refuse_other_folder(named: pd.DataFrame, sources: Sequence[Source]) -> None:
+    says = named["folder"].isin(["0", "1"]) & (named["folder"] != named["label"].astype(str))
+    if says.any():
+        first = named[says].iloc[0]
+        raise InputError(
+            f"{_name(first, sources)}: folder says label {first['folder']}, name says "
+            f"{first['label']} ({int(says.sum())} such files): mend whichever is wrong"
+        )
+
+
+def _name(member: pd.Series, sources: Sequence[Source]) -> str:
+    return f"{sources[member['source']].path.name}:{member['path']}"
+
+
+def _refuse_two_labels(members: pd.DataFrame) -> None:
+    twice = members[members.duplicated(["case", "x", "y"])]
+    if not twice.empty:
+        named = ", ".join(
+            f"{place.case} x{place.x} y{place.y}"
+            for place in twice.head(_MAX_NAMES_IN_MESSAGE).itertuples()
+        )
         raise InputError(
             f"{len(twice)} places on a slide carry two labels ({named}): remove the wrong patch"
         )
 
 
-def _decode_chunk(members: Sequence[Member]) -> list[DecodedPatch]:
-    cv2.setNumThreads(1)
-    archives = {
-        source: zipfile.ZipFile(source)
-        for source in {member.source for member in members}
-        if not source.is_dir()
-    }
-    try:
-        return [_decode(_read(member, archives)) for member in members]
-    finally:
-        for archive in archives.values():
-            archive.close()
+def _differing(
+    members: pd.DataFrame, further: pd.DataFrame, sources: Sequence[Source]
+) -> np.ndarray:
+    """Return which further files have other bytes than the member of the same name."""
+    if further.empty:
+        return np.zeros(0, bool)
+    kept = further[_NAME_KEY].merge(members, on=_NAME_KEY, how="left")
+    pair = [_with_checksums(table, sources) for table in (further, kept)]
+    return np.asarray((pair[0] != pair[1]).any(axis=1))
 
 
-def _read(member: Member, archives: dict[Path, zipfile.ZipFile]) -> bytes:
-    try:
-        if member.source in archives:
-            return archives[member.source].read(member.path)
-        return (member.source / member.path).read_bytes()
-    except (zipfile.BadZipFile, OSError):
-        return b""
+def _with_checksums(table: pd.DataFrame, sources: Sequence[Source]) -> np.ndarray:
+    """Return (rows, 2): CRC and size; a zip declares them, a folder's files are read."""
+    facts = table[["crc", "num_bytes"]].to_numpy(np.int64, copy=True)
+    folders = [i for i, source in enumerate(sources) if source.path.is_dir()]
+    for row in np.flatnonzero(table["source"].isin(folders)):
+        member = table.iloc[row]
+        content = (sources[member["source"]].path / member["path"]).read_bytes()
+        facts[row] = zlib.crc32(content), len(content)
+    return facts
 
 
-def _decode(content: bytes) -> DecodedPatch:
-    pixels = decode_image(content)
-    if pixels is None or max(pixels.shape[:2]) > PATCH_SIZE_PX:
-        return DecodedPatch(pixels=None)
-    height, width = pixels.shape[:2]
-    return DecodedPatch(
-        pixels=pad_to_patch(pixels),
-        height_px=height,
-        width_px=width,
-        sha256=hashlib.sha256(pixels.tobytes()).hexdigest(),
-        white_share=float((pixels.min(axis=2) > _WHITE_LEVEL).mean()),
-    )
+def _read_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(_MAX_FILE_BYTES + 1)
+    if len(content) > _MAX_FILE_BYTES:
+        raise UnreadableError(f"has over {_MAX_FILE_BYTES:,} bytes")
+    return content
 
 
-def _index_row(name: PatchName, patch: DecodedPatch) -> dict[str, object]:
-    return {
-        "case": name.case,
-        "x": name.x,
-        "y": name.y,
-        "label": name.label,
-        "height_px": patch.height_px,
-        "width_px": patch.width_px,
-        "sha256": patch.sha256,
-        "sliver": (patch.height_px, patch.width_px) != (PATCH_SIZE_PX, PATCH_SIZE_PX),
-        "near_blank": patch.white_share > 0.75,
-        "blank": patch.white_share > 0.90,
-    }
+def _read_entry(file: IO[bytes], member: MemberPlace) -> bytes:
+    """Read one entry where the directory says it is.
+
+    zipfile itself reads the whole directory (a second and 300 MB of memory at full size) in each
+    process that opens an archive, and takes longer to open an entry than to read it.
+    """
+    file.seek(member.offset)
+    header = file.read(_LOCAL_HEADER.size)
+    if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
+        raise UnreadableError("is damaged in the archive (no entry where the directory says)")
+    _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
+    file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+    content = file.read(member.stored_bytes)
+    if member.method == zipfile.ZIP_DEFLATED:
+        try:
+            content = zlib.decompressobj(-15).decompress(content, member.num_bytes + 1)
+        except zlib.error:
+            raise UnreadableError("is damaged in the archive (does not inflate)") from None
+    if len(content) != member.num_bytes or zlib.crc32(content) != member.crc:
+        raise UnreadableError("is damaged in the archive (checksum)")
+    return content

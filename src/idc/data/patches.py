@@ -4,18 +4,30 @@ A patch of the published archive is called `<case>_idx5_x<X>_y<Y>_class<0|1>.png
 column and row of its top-left corner on the downsampled slide, in steps of 50 px.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from idc.errors import InputError
 
 PATCH_SIZE_PX = 50
 
-_NAME = re.compile(r"(?P<case>[^_/\\]+)_idx5_x(?P<x>\d+)_y(?P<y>\d+)_class(?P<label>[01])\.png")
+FLAGS = ("sliver", "near_blank", "blank", "out_of_focus", "ink")
+"""Quality flags: `sliver` by the archived size, the others by `idc.data.quality`."""
+
+NAME_GRAMMAR = "<case>_idx5_x<X>_y<Y>_class<0|1>.png"
+
+# read by RE2: thousands of names at once
+_PATH = (
+    r"(?:^|(?:^|/)(?P<folder>[^/]*)/)"
+    r"(?P<case>[^_/\\,\"#\x00-\x1f]+)"  # it stands in CSV files and file names
+    r"_idx5_x(?P<x>[0-9]{1,7})_y(?P<y>[0-9]{1,7})_class(?P<label>[01])"
+    r"\.(?i:png|jpe?g)$"
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -31,34 +43,49 @@ class PatchName:
         return f"{self.case}_idx5_x{self.x}_y{self.y}_class{self.label}.png"
 
 
-def parse_patch_name(name: str) -> PatchName:
-    """Read a patch's file name.
+def parse_paths(paths: pd.Series) -> pd.DataFrame:
+    """Read what the paths of patches say.
 
-    Example: `parse_patch_name("10253_idx5_x1001_y1051_class0.png")` is
-    `PatchName("10253", 1001, 1051, 0)`.
+    Example: `IDC/10253/0/10253_idx5_x1001_y1051_class0.png` says case `10253`, x 1001, y 1051,
+    label 0, folder `0`, depth 3.
+
+    Args:
+        paths: str, with `/` between folders.
+
+    Returns:
+        `case` (str, Unicode NFC: macOS writes an accent apart from its letter, and both spellings
+        are one case; missing where the name is off the grammar), `x` and `y` int32 (px, -1 where
+        off), `label` int8 (-1 where off), `folder` str (the innermost), `depth` int (folders
+        above); indexed like `paths`.
+    """
+    normal = pc.utf8_normalize(as_text(paths), "NFC")
+    parts = pc.extract_regex(normal, _PATH)
+
+    def number(key: str, kind: str) -> np.ndarray:
+        values: np.ndarray = parts.field(key).cast(pa.int32()).fill_null(-1).to_numpy()
+        return values.astype(kind)
+
+    columns = {
+        "case": parts.field("case").to_numpy(zero_copy_only=False),
+        "x": number("x", "int32"),
+        "y": number("y", "int32"),
+        "label": number("label", "int8"),
+        "folder": parts.field("folder").to_numpy(zero_copy_only=False),
+        "depth": pc.count_substring(normal, "/").to_numpy(),
+    }
+    return pd.DataFrame(columns, index=paths.index)
+
+
+def as_text(paths: pd.Series) -> pa.Array:
+    """Return paths as an Arrow array, which thousands of names are matched in at once.
 
     Raises:
-        InputError: If the name is off the published grammar.
+        InputError: If a name is no Unicode text, as names from very old systems may be.
     """
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise InputError(f"{name!r} is not named <case>_idx5_x<X>_y<Y>_class<0|1>.png")
-    return PatchName(match["case"], int(match["x"]), int(match["y"]), int(match["label"]))
-
-
-def load_index(path: Path) -> pd.DataFrame:
-    """Read the index: row i describes `pixels[i]`.
-
-    Columns: `case` str, `x` and `y` int32 (px), `label` int8, `height_px` and `width_px` int16
-    (as archived), `sha256` str (of the decoded pixels before padding), and the quality flags
-    `sliver`, `near_blank`, `blank` bool.
-
-    Raises:
-        InputError: If there is none.
-    """
-    if not path.exists():
-        raise InputError(f"{path} is missing: run `dvc repro ingest`")
-    return pd.read_parquet(path)
+    try:
+        return pa.array(paths.to_list(), pa.string())
+    except UnicodeEncodeError as error:
+        raise InputError(f"the name {error.object!r} is not Unicode: rename the file") from None
 
 
 def load_pixels(path: Path) -> np.ndarray:

@@ -1,22 +1,10 @@
-"""Read the split table and take one side of it."""
-
-from pathlib import Path
+"""The sides of a split, and the patches on one of them."""
 
 import numpy as np
 import pandas as pd
 
-from idc.errors import InputError
-
-
-def load_splits(path: Path) -> pd.DataFrame:
-    """Read `data/splits.csv`: `row`, `case` (str), `x`, `y`, `label`, `split`, `in_manifest`.
-
-    Raises:
-        InputError: If there is none.
-    """
-    if not path.exists():
-        raise InputError(f"{path} is missing: run `dvc repro split`")
-    return pd.read_csv(path, dtype={"case": str, "label": np.int8, "row": np.int64})
+SIDES = ("train", "val", "gate", "test")
+HELD_OUT = SIDES[1:]
 
 
 def take_side(splits: pd.DataFrame, side: str) -> tuple[np.ndarray, np.ndarray]:

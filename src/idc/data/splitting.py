@@ -11,29 +11,35 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from idc.config import SideFractions, SplitConfig
+from idc.config import FoldsConfig, SideFractions, SplitConfig
 from idc.data.sampling import hash_key, rank_patches
+from idc.data.sides import HELD_OUT, SIDES
 from idc.errors import InputError
-
-SIDES = ("train", "val", "gate", "test")
-HELD_OUT = SIDES[1:]
 
 _SIZE_BLOCK = 8  # cases of similar size are shuffled among each other before they are dealt
 
+_COLUMNS = ["row", "case", "x", "y", "label", "split", "in_manifest"]
+
 
 def split_patches(
-    index: pd.DataFrame, manifest: pd.DataFrame, config: SplitConfig, case_lists: Path
+    index: pd.DataFrame,
+    manifest: pd.DataFrame,
+    config: SplitConfig,
+    *,
+    case_lists: Path,
+    case_sides: Mapping[str, str],
 ) -> pd.DataFrame:
     """Assign every manifest patch, and every pool patch of val, gate and test, to a side.
 
     Args:
-        index: The pool, as `idc.data.patches.load_index` returns it.
+        index: The pool, as `idc.data.tables.INDEX` says.
         manifest: As `idc.data.sampling.draw_manifest` returns it.
-        config: Mode, fractions or lists, seed.
+        config: Mode, fractions or lists, folds, seed.
         case_lists: Folder of the case lists (mode `lists` only).
+        case_sides: Side of each case dealt before (mode `case` without folds only); it stays.
 
     Returns:
-        Columns `row`, `case`, `x`, `y`, `label`, `split`, `in_manifest`, sorted by `row`.
+        As `idc.data.tables.SPLITS` says, sorted by `row`.
 
     Raises:
         InputError: If a side is empty or lacks a class, or a case list is wrong.
@@ -42,47 +48,52 @@ def split_patches(
     pool["in_manifest"] = pool["row"].isin(manifest["row"])
     if config.mode == "patch":
         pool["split"] = deal_patches(pool, config.fractions, config.seed)
-    elif config.mode == "case":
-        pool["split"] = pool["case"].map(deal_cases(pool, config.fractions, config.seed))
-    else:
+    elif config.mode == "lists":
         pool["split"] = pool["case"].map(_listed_sides(pool, config, case_lists))
+    elif config.folds is not None:
+        pool["split"] = pool["case"].map(deal_folds(pool, config.folds, config.seed))
+    else:
+        sides = deal_cases(pool, config.fractions, config.seed, known=case_sides)
+        pool["split"] = pool["case"].map(sides)
     kept = pool[pool["split"].isin(HELD_OUT) | (pool["in_manifest"] & (pool["split"] == "train"))]
-    _require_sides(kept, gate_may_be_empty=config.mode == "lists" or config.fractions.gate == 0)
-    columns = ["row", "case", "x", "y", "label", "split", "in_manifest"]
-    return kept[columns].reset_index(drop=True)
+    _require_sides(kept, gate_may_be_empty=_gate_may_be_empty(config))
+    return kept[_COLUMNS].astype({"split": "str"}).reset_index(drop=True)
 
 
-def deal_cases(pool: pd.DataFrame, fractions: SideFractions, seed: int) -> dict[str, str]:
+def deal_cases(
+    pool: pd.DataFrame,
+    fractions: SideFractions,
+    seed: int,
+    *,
+    known: Mapping[str, str] | None = None,
+) -> dict[str, str]:
     """Deal whole cases so that each side nears its share of cases and of patches of each class.
 
-    Cases go from the largest to the smallest, shuffled among cases of similar size; each goes to
-    the side that is then closest to its targets (greedy, as in scikit-learn's StratifiedGroupKFold
-    but with sides of unequal size).
+    So every side gets its part of the large and the small cases, of the high and the low burdens.
 
     Args:
         pool: Columns `case`, `label`.
         fractions: Target share of each held-out side; train takes the rest.
         seed: Seed of the shuffle.
+        known: Sides of cases dealt before: they keep them, the new cases fill what is short.
 
     Returns:
-        Side per case.
+        Side per case of the pool.
     """
-    shares = _side_shares(fractions)
-    sizes = _case_sizes(pool)
-    total = sizes.sum()
-    dealt = pd.DataFrame(0.0, index=list(shares), columns=sizes.columns)
-    sides: dict[str, str] = {}
-    for case in _dealing_order(sizes, seed):
-        shortfall = {
-            side: float(
-                np.mean((share * total - dealt.loc[side] - sizes.loc[case] / 2) / (share * total))
-            )
-            for side, share in shares.items()
-        }
-        side = max(shortfall, key=lambda name: shortfall[name])
-        dealt.loc[side] += sizes.loc[case]
-        sides[case] = side
-    return sides
+    return _deal(pool, _side_shares(fractions), seed, known or {})
+
+
+def deal_folds(pool: pd.DataFrame, folds: FoldsConfig, seed: int) -> dict[str, str]:
+    """Deal whole cases to folds of equal share; one is test, the next one val, the others train.
+
+    Which cases make a fold does not depend on which fold is tested, so over all values of
+    `test_fold` every case is tested once.
+    """
+    shares = {str(fold): 1 / folds.num_folds for fold in range(folds.num_folds)}
+    side = dict.fromkeys(shares, "train")
+    side[str((folds.test_fold + 1) % folds.num_folds)] = "val"
+    side[str(folds.test_fold)] = "test"
+    return {case: side[fold] for case, fold in _deal(pool, shares, seed, {}).items()}
 
 
 def deal_patches(pool: pd.DataFrame, fractions: SideFractions, seed: int) -> pd.Series:
@@ -108,6 +119,30 @@ def deal_patches(pool: pd.DataFrame, fractions: SideFractions, seed: int) -> pd.
     ).reindex(pool.index)
 
 
+def _deal(
+    pool: pd.DataFrame, shares: Mapping[str, float], seed: int, known: Mapping[str, str]
+) -> dict[str, str]:
+    """Give each case to the side that it brings nearest to its targets; known cases stay.
+
+    Greedy, as in scikit-learn's StratifiedGroupKFold, but with sides of unequal size: the squared
+    gap to each target, relative to the target, falls the most.
+    """
+    sizes = _case_sizes(pool)
+    places = list(shares)
+    targets = np.outer(list(shares.values()), sizes.sum().to_numpy())
+    # one factor of the target makes gaps relative, the total keeps small sides from coming first
+    scale = np.maximum(targets * targets.sum(axis=0), 1e-9)
+    held = np.zeros_like(targets)
+    sides: dict[str, str] = {}
+    for case in _dealing_order(sizes, seed, known):
+        amount = sizes.loc[case].to_numpy()
+        gain = (amount * (2 * (targets - held) - amount) / scale).sum(axis=1)
+        sides[case] = known.get(case, places[int(gain.argmax())])
+        if sides[case] in shares:
+            held[places.index(sides[case])] += amount
+    return sides
+
+
 def _side_shares(fractions: SideFractions) -> dict[str, float]:
     held_out = {"val": fractions.val, "gate": fractions.gate, "test": fractions.test}
     shares = {"train": 1.0 - sum(held_out.values()), **held_out}
@@ -120,11 +155,14 @@ def _case_sizes(pool: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"case": 1.0, "idc_negative": counts[0], "idc_positive": counts[1]})
 
 
-def _dealing_order(sizes: pd.DataFrame, seed: int) -> list[str]:
+def _dealing_order(sizes: pd.DataFrame, seed: int, known: Mapping[str, str]) -> list[str]:
+    """Return the known cases, then the others, the large ones first: they would not fit at last."""
     num_patches = sizes["idc_negative"] + sizes["idc_positive"]
     by_size = sorted(sizes.index, key=lambda case: (-num_patches[case], case))
     block = {case: place // _SIZE_BLOCK for place, case in enumerate(by_size)}
-    return sorted(by_size, key=lambda case: (block[case], hash_key(seed, (case,))))
+    return sorted(
+        by_size, key=lambda case: (case not in known, block[case], hash_key(seed, (case,)))
+    )
 
 
 def _listed_sides(pool: pd.DataFrame, config: SplitConfig, folder: Path) -> dict[str, str]:
@@ -156,6 +194,10 @@ def _read_lists(config: SplitConfig, folder: Path) -> Mapping[str, str]:
                     f"{path}: case {case} is also listed for {sides[case]}; keep it on one side"
                 )
     return sides
+
+
+def _gate_may_be_empty(config: SplitConfig) -> bool:
+    return config.mode == "lists" or config.folds is not None or config.fractions.gate == 0
 
 
 def _require_sides(splits: pd.DataFrame, *, gate_may_be_empty: bool) -> None:

@@ -100,21 +100,49 @@ def bootstrap_metrics(
     """
     point = compute_metrics(y_true, y_score, threshold)
     summary = summarise_cases(y_true, case)
-    if summary.num_cases < MIN_CASES:
-        raise InputError(
-            f"no interval can be given for {summary.num_cases} case(s): "
-            f"the bootstrap needs at least {MIN_CASES}"
-        )
+    quantile = _quantile(summary)
     case_index = np.unique(case, return_inverse=True)[1]
     counts = _keep_two_class(
         draw_counts(summary.num_cases, num_replicates, seed), y_true, case_index
     )
     replicates = replicate_metrics(y_true, y_score, case_index, threshold, counts)
-    quantile = stdtrit(max(summary.effective_cases - 1, 1.0), (1 + _COVERAGE) / 2)
     return {
         name: _estimate(name, value, replicates[name], quantile, summary.num_patches)
         for name, value in point.items()
     }
+
+
+def bootstrap_share(
+    hits: np.ndarray, case: np.ndarray, *, num_replicates: int, seed: int
+) -> Estimate:
+    """Return the share of patches that are hits, with its 95 % interval.
+
+    Args:
+        hits: bool (patches,).
+        case: Case id of each patch, any sortable type, (patches,).
+        num_replicates: How many times the cases are drawn.
+        seed: Seed of the draws.
+
+    Raises:
+        InputError: If there are fewer than three cases.
+    """
+    summary = summarise_cases(hits, case)
+    quantile = _quantile(summary)
+    case_index = np.unique(case, return_inverse=True)[1]
+    counts = draw_counts(summary.num_cases, num_replicates, seed)
+    patches = counts @ _sum_by_case(np.ones(len(hits)), case_index, summary.num_cases)
+    found = counts @ _sum_by_case(hits.astype(float), case_index, summary.num_cases)
+    return _estimate("share", float(hits.mean()), found / patches, quantile, len(hits))
+
+
+def _quantile(summary: CaseSummary) -> float:
+    """Return by how many standard errors an interval reaches from its centre."""
+    if summary.num_cases < MIN_CASES:
+        raise InputError(
+            f"no interval can be given for {summary.num_cases} case(s): "
+            f"the bootstrap needs at least {MIN_CASES}"
+        )
+    return float(stdtrit(max(summary.effective_cases - 1, 1.0), (1 + _COVERAGE) / 2))
 
 
 def flatten_estimates(prefix: str, estimates: dict[str, Estimate]) -> dict[str, float]:

@@ -14,7 +14,7 @@ import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from idc.data.archive import decode_image, pad_to_patch
+from idc.data.decoding import UnreadableError, decode_patch, pad_to_patch
 from idc.errors import InputError
 from idc.evaluation.calibration import OperatingPoint
 from idc.models.bundle import load_model
@@ -75,11 +75,8 @@ class FusionModel(PythonModel):
 def _read_patch(place: int, image: bytes | str) -> np.ndarray:
     try:
         content = base64.b64decode(image, validate=True) if isinstance(image, str) else image
-        pixels = decode_image(content)
-        if pixels is None:
-            raise InputError("neither PNG nor JPEG")
-        return pad_to_patch(pixels)
-    except (binascii.Error, InputError) as error:
+        return pad_to_patch(decode_patch(content)[0])
+    except (binascii.Error, UnreadableError) as error:
         raise InputError(f"image {place}: {error}") from None
 
 

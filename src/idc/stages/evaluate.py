@@ -10,8 +10,14 @@ from scipy.special import logit
 
 from idc import layout
 from idc.config import EvaluateConfig, Params
-from idc.errors import InputError
-from idc.evaluation.bootstrap import bootstrap_metrics, flatten_estimates, summarise_cases
+from idc.data.tables import PREDICTIONS, load_table
+from idc.evaluation.bootstrap import (
+    MIN_CASES,
+    bootstrap_metrics,
+    bootstrap_share,
+    flatten_estimates,
+    summarise_cases,
+)
 from idc.evaluation.calibration import (
     Calibration,
     OperatingPoint,
@@ -31,7 +37,7 @@ def run(params: Params) -> None:
     Raises:
         InputError: If predictions are missing, NaN, or of one class only.
     """
-    predictions = _load_predictions()
+    predictions = load_table(layout.PREDICTIONS, PREDICTIONS)
     val = predictions[predictions["split"] == "val"]
     test = predictions[predictions["split"] == "test"]
     point = _choose_operating_point(val, params.evaluate)
@@ -45,12 +51,6 @@ def run(params: Params) -> None:
         *(metrics[f"test/auroc{end}"] for end in ("", "_low", "_high")),
         metrics["test_colour/auroc"],
     )
-
-
-def _load_predictions() -> pd.DataFrame:
-    if not layout.PREDICTIONS.exists():
-        raise InputError(f"{layout.PREDICTIONS} is missing: run `dvc repro predict`")
-    return pd.read_parquet(layout.PREDICTIONS)
 
 
 def _choose_operating_point(val: pd.DataFrame, config: EvaluateConfig) -> OperatingPoint:
@@ -85,7 +85,32 @@ def _measure(
         metrics |= flatten_estimates(name, estimates)
         summary: dict[str, Any] = asdict(summarise_cases(y_true, case))
         metrics |= {f"{name}/{key}": value for key, value in summary.items()}
+    metrics |= _measure_slivers(test, point, config)
     return metrics | _measure_colour_floor(val, test, config)
+
+
+def _measure_slivers(
+    test: pd.DataFrame, point: OperatingPoint, config: EvaluateConfig
+) -> dict[str, float]:
+    """Report slide-edge patches apart: their padding must not have taught the model their label.
+
+    They are nearly all IDC-, so specificity is what they can tell; it needs three cases or more.
+    """
+    slivers = test[test["sliver"]]
+    called = point.predict(slivers["logit"].to_numpy()) == 1
+    is_idc = slivers["y_true"].to_numpy() == 1
+    metrics: dict[str, float] = {
+        "test_sliver/num_patches": len(slivers),
+        "test_sliver/num_idc": int(is_idc.sum()),
+        "test_sliver/num_idc_found": int((is_idc & called).sum()),
+    }
+    case = slivers["case"].to_numpy()[~is_idc]
+    if len(np.unique(case)) >= MIN_CASES:
+        specificity = bootstrap_share(
+            ~called[~is_idc], case, num_replicates=config.num_replicates, seed=config.seed
+        )
+        metrics |= flatten_estimates("test_sliver", {"specificity": specificity})
+    return metrics
 
 
 def _measure_colour_floor(

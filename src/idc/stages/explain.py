@@ -10,6 +10,7 @@ from idc import layout
 from idc.config import Params
 from idc.data.batches import to_images
 from idc.data.patches import load_pixels
+from idc.data.tables import PREDICTIONS, load_table
 from idc.errors import InputError
 from idc.evaluation.calibration import OperatingPoint
 from idc.evaluation.plots import save_figure
@@ -46,7 +47,7 @@ def run(params: Params) -> None:
 
 
 def _load_test(point: OperatingPoint) -> pd.DataFrame:
-    predictions = pd.read_parquet(layout.PREDICTIONS)
+    predictions = load_table(layout.PREDICTIONS, PREDICTIONS)
     test = predictions[predictions["split"] == "test"].reset_index(drop=True)
     logits = test["logit"].to_numpy()
     return test.assign(y_score=point.score(logits), y_pred=point.predict(logits))

@@ -1,15 +1,18 @@
 """Raw archives -> pixel store, index and a report of what was in them."""
 
 import logging
-from typing import Any
-
-import pandas as pd
+import shutil
+from pathlib import Path
 
 from idc import layout
 from idc.config import Params
-from idc.data.archive import Listing, find_sources, list_members, store_patches
+from idc.data.archive import Listing, find_sources, list_members
+from idc.data.integrity import describe_index
+from idc.data.pixel_store import StoredPatches, size_of_store, store_patches
+from idc.data.tables import INDEX, save_table
 from idc.errors import InputError
 from idc.files import replacing_folder, save_json
+from idc.processes import count_cores
 
 log = logging.getLogger(__name__)
 
@@ -18,43 +21,58 @@ def run(params: Params) -> None:
     """Read every zip and patch folder below `data/raw`.
 
     Raises:
-        InputError: If there is no archive, it contradicts itself, or too much of it is unreadable.
+        InputError: If there is no archive, it contradicts itself or changes meanwhile, too much of
+            it is unreadable, or the disk is too small.
     """
     listing = list_members(find_sources(layout.RAW))
+    log.info("%d patches listed, %d copies", len(listing.members), listing.num_copies)
     with replacing_folder(layout.PATCHES) as partial:
-        index, unreadable = store_patches(
-            listing, partial / layout.PIXELS.name, num_workers=params.runtime.num_workers
+        _require_space(partial, len(listing.members))
+        stored = store_patches(
+            listing,
+            partial / layout.PIXELS.name,
+            num_processes=params.runtime.num_processes or count_cores(),
         )
-        _refuse_unreadable(unreadable, len(listing.members), params.ingest.max_unreadable_share)
-        index.to_parquet(partial / layout.INDEX.name, index=False)
-    save_json(layout.INGEST_REPORT, _describe(index, listing, unreadable))
-    log.info("%d patches of %d cases", len(index), index["case"].nunique())
+        _refuse_unreadable(stored, len(listing.members), params.ingest.max_unreadable_share)
+        save_table(partial / layout.INDEX.name, stored.index, INDEX)
+    _report(stored, listing)
 
 
-def _refuse_unreadable(unreadable: list[str], num_patches: int, max_share: float) -> None:
-    if len(unreadable) > max_share * num_patches:
+def _require_space(folder: Path, num_patches: int) -> None:
+    needed, free = size_of_store(num_patches), shutil.disk_usage(folder).free
+    if free < needed:
         raise InputError(
-            f"{len(unreadable)} of {num_patches} patches do not decode, first {unreadable[0]}: "
-            "mend the archive, or raise ingest.max_unreadable_share to leave them out"
+            f"{layout.PATCHES} needs {needed / 1e9:.2f} GB, its disk has {free / 1e9:.2f} GB free: "
+            "make room"
         )
 
 
-def _describe(index: pd.DataFrame, listing: Listing, unreadable: list[str]) -> dict[str, Any]:
-    counts = index["label"].value_counts()
-    return {
-        "num_patches": len(index),
-        "num_idc_negative": int(counts.get(0, 0)),
-        "num_idc_positive": int(counts.get(1, 0)),
-        "num_cases": int(index["case"].nunique()),
-        "num_nested_copies": listing.num_copies,
-        "num_slivers": int(index["sliver"].sum()),
-        "num_near_blank": int(index["near_blank"].sum()),
-        "num_blank": int(index["blank"].sum()),
-        "num_equal_pixels": int(index["sha256"].duplicated().sum()),
-        "unreadable": unreadable,
-        "patches_per_case": {
-            "min": int(index["case"].value_counts().min()),
-            "median": float(index["case"].value_counts().median()),
-            "max": int(index["case"].value_counts().max()),
-        },
+def _refuse_unreadable(stored: StoredPatches, num_patches: int, max_share: float) -> None:
+    unreadable = stored.unreadable
+    if len(unreadable) > max_share * num_patches:
+        first = unreadable[0]
+        raise InputError(
+            f"{len(unreadable)} of {num_patches} patches are unreadable, first {first['patch']}: "
+            f"{first['reason']}; mend the archive, or raise ingest.max_unreadable_share to leave "
+            "them out"
+        )
+
+
+def _report(stored: StoredPatches, listing: Listing) -> None:
+    report = {
+        **describe_index(stored.index),
+        "num_copies": listing.num_copies,
+        "num_other_files": listing.num_other_files,
+        "formats": stored.formats,
+        "unreadable": stored.unreadable,
     }
+    save_json(layout.INGEST_REPORT, report)
+    log.info("%d patches of %d cases", report["num_patches"], report["num_cases"])
+    log.info("%s %s", layout.RAW, report["published"]["text"])
+    across = report["equal_pixels"]["across_labels"]
+    if across:
+        log.warning(
+            "%d groups of equal pixels carry both labels, first: %s",
+            report["equal_pixels"]["num_groups_across_labels"],
+            ", ".join(across[0]),
+        )

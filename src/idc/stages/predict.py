@@ -2,14 +2,11 @@
 
 import logging
 
-import pandas as pd
-
 from idc import layout
 from idc.config import Params
 from idc.data.patches import load_pixels
-from idc.data.sides import load_splits, take_side
-from idc.data.splitting import HELD_OUT
-from idc.files import replacing_file
+from idc.data.sides import HELD_OUT, take_side
+from idc.data.tables import INDEX, PREDICTIONS, SPLITS, load_table, save_table
 from idc.models.bundle import load_model
 from idc.models.colour import colour_statistics, fit_colour_floor
 from idc.models.device import choose_device
@@ -26,9 +23,10 @@ def run(params: Params) -> None:
     """
     device = choose_device(params.runtime)
     pixels = load_pixels(layout.PIXELS)
-    splits = load_splits(layout.SPLITS)
+    splits = load_table(layout.SPLITS, SPLITS)
     held_out = splits[splits["split"].isin(HELD_OUT)].reset_index(drop=True)
     rows = held_out["row"].to_numpy()
+    held_out["sliver"] = load_table(layout.INDEX, INDEX)["sliver"].to_numpy()[rows]
     model, spec = load_model(layout.BUNDLE)
     held_out["logit"] = score_patches(
         model.to(device),
@@ -41,13 +39,6 @@ def run(params: Params) -> None:
     train_rows, train_labels = take_side(splits, "train")
     floor = fit_colour_floor(colour_statistics(pixels, train_rows), train_labels)
     held_out["y_score_colour"] = floor.predict_proba(colour_statistics(pixels, rows))[:, 1]
-    _save(held_out.rename(columns={"label": "y_true"}))
+    predictions = held_out.rename(columns={"label": "y_true"})
+    save_table(layout.PREDICTIONS, predictions[list(PREDICTIONS.columns)], PREDICTIONS)
     log.info("%d patches scored", len(held_out))
-
-
-def _save(predictions: pd.DataFrame) -> None:
-    columns = [
-        "row", "case", "x", "y", "split", "in_manifest", "y_true", "logit", "y_score_colour",
-    ]  # fmt: skip
-    with replacing_file(layout.PREDICTIONS) as partial:
-        predictions[columns].to_parquet(partial, index=False)

@@ -49,6 +49,7 @@ def run(params: Params) -> None:
             params=params,
             metrics={
                 **load_json(layout.METRICS),
+                **_leakage_metrics(),
                 "class_weights/0": weights[0],
                 "class_weights/1": weights[1],
             },
@@ -73,3 +74,12 @@ def run(params: Params) -> None:
         "MLflow run %s, model %s version %s",
         published.run_id, published.model_name, published.model_version,
     )  # fmt: skip
+
+
+def _leakage_metrics() -> dict[str, float]:
+    leakage = load_json(layout.LEAKAGE_REPORT)
+    counts = ("num_cases_on_two_sides", "num_identical_twins", "num_near_twins")
+    shares = leakage["share_touching_train"]
+    return {f"leakage/{name}": float(leakage[name]) for name in counts} | {
+        f"leakage/share_{side}_touching_train": share for side, share in shares.items()
+    }

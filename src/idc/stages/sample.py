@@ -4,9 +4,8 @@ import logging
 
 from idc import layout
 from idc.config import Params
-from idc.data.patches import load_index
 from idc.data.sampling import draw_manifest
-from idc.files import replacing_file
+from idc.data.tables import INDEX, MANIFEST, load_table, save_table
 
 log = logging.getLogger(__name__)
 
@@ -17,8 +16,7 @@ def run(params: Params) -> None:
     Raises:
         InputError: If a class is missing or the pool is too small.
     """
-    manifest = draw_manifest(load_index(layout.INDEX), params.sample)
-    with replacing_file(layout.MANIFEST) as partial:
-        manifest.to_csv(partial, index=False)
+    manifest = draw_manifest(load_table(layout.INDEX, INDEX), params.sample)
+    save_table(layout.MANIFEST, manifest, MANIFEST)
     counts = manifest["label"].value_counts()
     log.info("%d patches: %d IDC-, %d IDC+", len(manifest), counts[0], counts[1])

@@ -1,46 +1,89 @@
-"""Manifest and index -> sides and the leakage report."""
+"""Manifest and index -> sides, the side of every case, and the leakage report."""
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from idc import layout
-from idc.config import Params
+from idc.config import Params, SplitConfig
+from idc.data.case_sides import ensure_case_sides, load_case_sides, save_case_sides
 from idc.data.leakage import measure_leakage, refuse_leakage
-from idc.data.patches import load_index
-from idc.data.splitting import SIDES, split_patches
-from idc.files import replacing_file, save_json
+from idc.data.patches import load_pixels
+from idc.data.sides import SIDES
+from idc.data.splitting import split_patches
+from idc.data.tables import INDEX, MANIFEST, SPLITS, load_table, save_table
+from idc.files import save_json
 
 log = logging.getLogger(__name__)
+
+_FEWEST_CASES = 20  # below, a side's prevalence is that of its few cases
+_LARGEST_GAP = 0.03
 
 
 def run(params: Params) -> None:
     """Assign patches to sides.
 
     Raises:
-        InputError: If a side is empty, a list is wrong, or a case is on two sides.
+        InputError: If a side is empty, a list is wrong, the sides of the cases were dealt by
+            another rule, or a case or an identical patch is on two sides.
     """
-    manifest = pd.read_csv(layout.MANIFEST, dtype={"case": str})
-    splits = split_patches(load_index(layout.INDEX), manifest, params.split, layout.CASE_LISTS)
-    leakage = measure_leakage(splits)
-    if params.split.mode == "patch":
-        log.warning(
-            "split.mode patch: %d cases are on two sides and %.0f %% of the test patches touch a "
-            "training patch; figures from this split are optimistic",
-            leakage["num_cases_on_two_sides"],
-            100 * leakage["share_test_touching_train"],
-        )
-    else:
-        refuse_leakage(leakage)
-    with replacing_file(layout.SPLITS) as partial:
-        splits.to_csv(partial, index=False)
-    save_json(
-        layout.LEAKAGE_REPORT,
-        {"mode": params.split.mode, **leakage, "sides": _describe_sides(splits)},
+    index = load_table(layout.INDEX, INDEX)
+    manifest = load_table(layout.MANIFEST, MANIFEST)
+    known = _known_sides(params.split)
+    splits = split_patches(
+        index, manifest, params.split, case_lists=layout.CASE_LISTS, case_sides=known
     )
+    leakage = measure_leakage(splits, index, load_pixels(layout.PIXELS))
+    _judge(leakage, params.split)
+    save_table(layout.SPLITS, splits, SPLITS)
+    sides = _describe_sides(splits, float(index["label"].mean()))
+    save_json(layout.LEAKAGE_REPORT, {"mode": params.split.mode, **leakage, "sides": sides})
+    _keep_sides(splits, params.split, known)
 
 
-def _describe_sides(splits: pd.DataFrame) -> dict[str, dict[str, float]]:
+def _remembers(config: SplitConfig) -> bool:
+    return config.mode == "case" and config.folds is None
+
+
+def _known_sides(config: SplitConfig) -> dict[str, str]:
+    if not _remembers(config):
+        return {}
+    return load_case_sides(layout.CASE_SIDES, config.fractions, config.seed)
+
+
+def _keep_sides(splits: pd.DataFrame, config: SplitConfig, known: Mapping[str, str]) -> None:
+    if not _remembers(config):
+        ensure_case_sides(layout.CASE_SIDES)
+        return
+    sides = dict(zip(splits["case"], splits["split"], strict=True))
+    added = {case: side for case, side in sides.items() if case not in known}
+    save_case_sides(layout.CASE_SIDES, config.fractions, config.seed, before=known, added=added)
+    if added and known:
+        log.info("%d new cases joined %d known ones", len(added), len(known))
+
+
+def _judge(leakage: dict[str, Any], config: SplitConfig) -> None:
+    if config.mode != "patch":
+        refuse_leakage(leakage)
+    else:
+        log.warning(
+            "split.mode patch LEAKS: %d cases are on two sides and %.0f %% of the test patches "
+            "touch a training patch; figures from this split are optimistic",
+            leakage["num_cases_on_two_sides"],
+            100 * leakage["share_touching_train"]["test"],
+        )
+    if leakage["num_near_twins"]:
+        first = leakage["near_twins"][0]
+        log.warning(
+            "%d pairs of tissue patches on two sides are nearly the same, first: %s",
+            leakage["num_near_twins"],
+            " and ".join(first["patches"]),
+        )
+
+
+def _describe_sides(splits: pd.DataFrame, pool_prevalence: float) -> dict[str, dict[str, float]]:
     sides = {}
     for side in SIDES:
         part = splits[splits["split"] == side]
@@ -53,4 +96,11 @@ def _describe_sides(splits: pd.DataFrame) -> dict[str, dict[str, float]]:
             "prevalence": round(float(part["label"].mean()), 6),
         }
         log.info("%s: %s", side, sides[side])
+        gap = abs(float(part["label"].mean()) - pool_prevalence)
+        # train holds the balanced manifest: its prevalence is meant to differ from the pool's
+        if side != "train" and sides[side]["num_cases"] >= _FEWEST_CASES and gap > _LARGEST_GAP:
+            log.warning(
+                "%s: %.1f %% IDC+ is %.1f points from the pool's %.1f %%",
+                side, 100 * sides[side]["prevalence"], 100 * gap, 100 * pool_prevalence,
+            )  # fmt: skip
     return sides

@@ -11,7 +11,8 @@ import idc
 from idc import layout, tracking
 from idc.config import Params
 from idc.data.patches import load_pixels
-from idc.data.sides import load_splits, take_side
+from idc.data.sides import take_side
+from idc.data.tables import SPLITS, load_table
 from idc.lineage import git_commit
 from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
 from idc.models.device import choose_device
@@ -43,7 +44,7 @@ def _train(params: Params, checkpoint: Checkpoint) -> None:
     device = choose_device(params.runtime)
     torch.manual_seed(params.train.seed)
     pixels = load_pixels(layout.PIXELS)
-    splits = load_splits(layout.SPLITS)
+    splits = load_table(layout.SPLITS, SPLITS)
     train = Patches(*take_side(splits, "train"))
     val = Patches(*take_side(splits, "val"))
     weights = weigh_classes(train.labels, params.train.class_weights)

@@ -1,0 +1,88 @@
+"""The side of every case ever dealt, in a small file that belongs into the user's git.
+
+A case never changes its side, or test figures of different months could not be compared and a
+test case could be learnt from later. New cases are added; no line is ever changed or removed.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from idc.config import SideFractions
+from idc.data.sides import SIDES
+from idc.errors import InputError
+from idc.files import replacing_file
+
+_HEADER = "case,side\n"
+
+
+def load_case_sides(path: Path, fractions: SideFractions, seed: int) -> dict[str, str]:
+    """Read the side per case; a missing file, or one without cases, holds none.
+
+    Args:
+        path: The file.
+        fractions: The shares that new cases would be dealt by.
+        seed: The seed they would be dealt by.
+
+    Raises:
+        InputError: If the file was dealt by another rule, names a case twice or an unknown side.
+    """
+    if not path.exists():
+        return {}
+    text = path.read_text(encoding="utf-8")
+    try:
+        table = pd.read_csv(io.StringIO(text), comment="#", dtype=str, keep_default_na=False)
+        sides = dict(zip(table["case"], table["side"], strict=True))
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path} is no table of case and side ({error}): restore it") from None
+    wrong = sorted({side for side in sides.values() if side not in SIDES})
+    if wrong or len(sides) < len(table):
+        fault = f"knows no side {wrong[0]!r}" if wrong else "names a case twice"
+        raise InputError(f"{path} {fault}: restore it from git, it is append-only")
+    rule = _rule(fractions, seed)
+    if sides and text.splitlines()[0] != rule:
+        raise InputError(
+            f"{path} was dealt by `{text.splitlines()[0].lstrip('# ')}`, params.yaml says "
+            f"`{rule.lstrip('# ')}`: set split.fractions and split.seed back, for a case must not "
+            "change its side; or remove the file to deal anew, after which no earlier test figure "
+            "can be compared"
+        )
+    return sides
+
+
+def save_case_sides(
+    path: Path,
+    fractions: SideFractions,
+    seed: int,
+    *,
+    before: Mapping[str, str],
+    added: Mapping[str, str],
+) -> None:
+    """Append the new cases to what the file holds, in the order of their names.
+
+    Args:
+        path: The file.
+        fractions: The shares the cases were dealt by.
+        seed: The seed they were dealt by.
+        before: What `load_case_sides` returned.
+        added: Side per new case.
+    """
+    if not added:
+        return
+    lines = [f"{case},{side}\n" for case, side in sorted(added.items())]
+    head = path.read_text(encoding="utf-8") if before else f"{_rule(fractions, seed)}\n{_HEADER}"
+    with replacing_file(path) as partial:
+        partial.write_text(head + "".join(lines), encoding="utf-8")
+
+
+def ensure_case_sides(path: Path) -> None:
+    """Make an empty file where there is none: other split modes leave it as it is."""
+    if not path.exists():
+        with replacing_file(path) as partial:
+            partial.write_text(_HEADER, encoding="utf-8")
+
+
+def _rule(fractions: SideFractions, seed: int) -> str:
+    return f"# seed {seed}, val {fractions.val}, gate {fractions.gate}, test {fractions.test}"
