@@ -77,10 +77,12 @@ def make_index() -> Callable[..., pd.DataFrame]:
         return index.assign(
             height_px=np.int16(50),
             width_px=np.int16(50),
-            sha256="",
+            sha256="0" * 64,
             sliver=False,
             near_blank=False,
             blank=False,
+            out_of_focus=False,
+            ink=False,
         )
 
     return make

@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -5,30 +6,105 @@ from idc.data.leakage import measure_leakage, refuse_leakage
 from idc.errors import InputError
 
 
-def table(*rows):
-    return pd.DataFrame(rows, columns=["case", "x", "y", "split"])
+@pytest.fixture
+def measure():
+    """`measure(("a", 1, 1, "train"), ...)`: the leakage of patches with noise for pixels."""
+
+    def measure_rows(*rows, pixels=None, no_tissue=()):
+        splits = pd.DataFrame(rows, columns=["case", "x", "y", "split"]).rename_axis("row")
+        splits = splits.reset_index()
+        index = pd.DataFrame({"near_blank": False, "out_of_focus": False, "sliver": False},
+                             index=splits.index)  # fmt: skip
+        index.loc[list(no_tissue), "near_blank"] = True
+        if pixels is None:
+            pixels = noise(len(splits))
+        return measure_leakage(splits, index, pixels)
+
+    return measure_rows
 
 
-def test_measure_leakage_when_cases_are_apart_then_finds_none():
-    leakage = measure_leakage(table(("a", 1, 1, "train"), ("b", 51, 1, "test")))
+def noise(count):
+    return np.random.default_rng(0).integers(0, 256, (count, 50, 50, 3), dtype=np.uint8)
+
+
+def test_measure_leakage_when_cases_are_apart_then_finds_none(measure):
+    leakage = measure(("a", 1, 1, "train"), ("b", 51, 1, "test"))
     assert leakage["num_cases_on_two_sides"] == 0
-    assert leakage["share_test_touching_train"] == 0.0
+    assert leakage["share_touching_train"] == {"test": 0.0}
+    assert leakage["num_identical_twins"] == leakage["num_near_twins"] == 0
 
 
-def test_measure_leakage_when_a_case_is_on_two_sides_then_names_it():
-    leakage = measure_leakage(
-        table(("a", 1, 1, "train"), ("a", 501, 1, "test"), ("b", 1, 1, "val"))
-    )
+def test_measure_leakage_when_a_case_is_on_two_sides_then_names_it(measure):
+    leakage = measure(("a", 1, 1, "train"), ("a", 501, 1, "test"), ("b", 1, 1, "val"))
     assert leakage["cases_on_two_sides"] == ["a"]
 
 
-@pytest.mark.parametrize(("x", "y", "share"), [(51, 1, 1.0), (51, 51, 1.0), (101, 1, 0.0)])
-def test_measure_leakage_when_a_test_patch_is_near_train_then_counts_touching_ones(x, y, share):
-    leakage = measure_leakage(table(("a", 1, 1, "train"), ("a", x, y, "test")))
-    assert leakage["share_test_touching_train"] == share
+@pytest.mark.parametrize(
+    ("x", "y", "share"),
+    [(51, 1, 1.0), (51, 51, 1.0), (1, 51, 1.0), (101, 1, 0.0), (0, 0, 0.0), (1, 0, 0.0)],
+)
+def test_measure_leakage_when_a_test_patch_is_near_train_then_counts_touching_ones(
+    measure, x, y, share
+):
+    leakage = measure(("a", 1, 1, "train"), ("a", x, y, "test"))
+    assert leakage["share_touching_train"]["test"] == share
 
 
-def test_refuse_leakage_when_a_case_is_on_two_sides_then_names_it():
-    leakage = measure_leakage(table(("a", 1, 1, "train"), ("a", 501, 1, "test")))
+def test_measure_leakage_when_another_case_has_the_place_then_it_does_not_touch(measure):
+    leakage = measure(("a", 1, 1, "train"), ("b", 51, 1, "test"), ("b", 1, 1, "val"))
+    assert leakage["share_touching_train"] == {"val": 0.0, "test": 0.0}
+
+
+@pytest.mark.parametrize("sides", [("train", "test"), ("train", "val"), ("val", "test")])
+def test_measure_leakage_when_two_sides_hold_equal_pixels_then_names_the_pair(measure, sides):
+    pixels = noise(2)
+    pixels[1] = pixels[0]
+    leakage = measure(("a", 1, 1, sides[0]), ("b", 51, 1, sides[1]), pixels=pixels)
+    assert leakage["num_identical_twins"] == 1
+    assert leakage["identical_twins"][0]["patches"] == [
+        f"a x1 y1 ({sides[0]})", f"b x51 y1 ({sides[1]})",
+    ]  # fmt: skip
+
+
+def test_measure_leakage_when_equal_pixels_are_on_one_side_then_counts_none(measure):
+    pixels = noise(2)
+    pixels[1] = pixels[0]
+    leakage = measure(("a", 1, 1, "train"), ("b", 51, 1, "train"), pixels=pixels)
+    assert leakage["num_identical_twins"] == 0
+
+
+def test_measure_leakage_when_equal_pixels_are_glass_then_counts_none(measure):
+    pixels = noise(2)
+    pixels[1] = pixels[0]
+    leakage = measure(("a", 1, 1, "train"), ("b", 51, 1, "test"), pixels=pixels, no_tissue=(0, 1))
+    assert leakage["num_identical_twins"] == 0
+
+
+@pytest.mark.parametrize(("change", "count"), [(4, 1), (6, 0)])
+def test_measure_leakage_when_pixels_differ_by_little_then_counts_near_twins(
+    measure, change, count
+):
+    pixels = noise(2) // 2
+    pixels[1] = pixels[0] + change
+    leakage = measure(("a", 1, 1, "train"), ("b", 51, 1, "test"), pixels=pixels)
+    assert leakage["num_near_twins"] == count
+
+
+def test_refuse_leakage_when_a_case_is_on_two_sides_then_names_it(measure):
+    leakage = measure(("a", 1, 1, "train"), ("a", 501, 1, "test"))
     with pytest.raises(InputError, match=r"1 cases are on two sides of the split \(a\)"):
         refuse_leakage(leakage)
+
+
+def test_refuse_leakage_when_an_identical_patch_is_on_two_sides_then_names_the_pair(measure):
+    pixels = noise(2)
+    pixels[1] = pixels[0]
+    leakage = measure(("a", 1, 1, "train"), ("b", 51, 1, "test"), pixels=pixels)
+    with pytest.raises(InputError, match=r"very same pixels \(a x1 y1 \(train\) = b x51 y1"):
+        refuse_leakage(leakage)
+
+
+def test_refuse_leakage_when_patches_are_only_near_twins_then_lets_them_pass(measure):
+    pixels = noise(2) // 2
+    pixels[1] = pixels[0] + 1
+    refuse_leakage(measure(("a", 1, 1, "train"), ("b", 51, 1, "test"), pixels=pixels))

@@ -1,6 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from idc.config import SampleConfig
 from idc.data.sampling import draw_manifest, rank_patches
@@ -108,3 +110,57 @@ def test_rank_patches_when_other_cases_leave_then_stays_the_same(index):
     np.testing.assert_array_equal(
         rank_patches(alone, 17), rank_patches(index, 17)[index["case"] == "b"]
     )
+
+
+pools = st.dictionaries(
+    st.text("abcdef0123456789", min_size=1, max_size=4),
+    st.tuples(st.integers(0, 20), st.integers(0, 20)).filter(any),
+    min_size=2,
+    max_size=12,
+).filter(lambda cases: min(sum(n) for n in zip(*cases.values(), strict=True)) >= 2)
+
+
+@given(pools, st.integers(1, 30), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_draw_manifest_when_drawn_from_any_pool_then_is_balanced_to_the_patch(
+    make_index, cases, half, seed
+):
+    manifest = draw_manifest(make_index(cases), config(2 * half, allow_fewer=True, seed=seed))
+    available = min(sum(counts) for counts in zip(*cases.values(), strict=True))
+    assert manifest["label"].value_counts().to_dict() == dict.fromkeys((0, 1), min(half, available))
+
+
+@given(pools, st.data(), st.integers(0, 2**32 - 1), st.none() | st.integers(1, 10))
+@settings(max_examples=40, deadline=None)
+def test_draw_manifest_when_drawn_smaller_then_is_a_prefix_of_the_larger(
+    make_index, cases, data, seed, cap
+):
+    index = make_index(cases)
+    large, small = sorted(data.draw(st.tuples(*[st.integers(1, 30)] * 2)), reverse=True)
+    wanted = {"allow_fewer": True, "seed": seed, "max_per_case": cap}
+    larger, smaller = (
+        places(draw_manifest(index, config(2 * half, **wanted))) for half in (large, small)
+    )
+    assert larger[: len(smaller)] == smaller
+
+
+@given(pools, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_draw_manifest_when_the_archive_is_in_another_order_then_draws_the_same(
+    make_index, cases, seed, order
+):
+    index = make_index(cases)
+    shuffled = index.sample(frac=1.0, random_state=order % 2**31).reset_index(drop=True)
+    wanted = config(10, allow_fewer=True, seed=seed)
+    assert places(draw_manifest(shuffled, wanted)) == places(draw_manifest(index, wanted))
+
+
+def test_draw_manifest_when_all_is_wanted_then_takes_the_pool_with_its_imbalance(index):
+    counts = draw_manifest(index, config("all"))["label"].value_counts()
+    assert (counts[0], counts[1]) == (62, 39)
+
+
+def test_draw_manifest_when_a_flag_is_excluded_then_leaves_its_patches_out(index):
+    flagged = index.assign(ink=index["case"] == "a")
+    manifest = draw_manifest(flagged, config("all", exclude_flags=("ink",)))
+    assert set(manifest["case"]) == {"b", "c"}

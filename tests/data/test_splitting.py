@@ -1,9 +1,12 @@
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from idc.config import SideFractions, SplitConfig
+from idc.config import FoldsConfig, SideFractions, SplitConfig
 from idc.data.sampling import rank_patches
-from idc.data.splitting import deal_cases, deal_patches, split_patches
+from idc.data.splitting import deal_cases, deal_folds, deal_patches, split_patches
 from idc.errors import InputError
 
 CASES = {f"c{number:02d}": (10 + number, 5 + number % 7) for number in range(40)}
@@ -15,6 +18,7 @@ def config(mode="case", **changes):
     values = {
         "fractions": FRACTIONS,
         "lists": NO_LISTS,
+        "folds": None,
         "carve_val": 0.0,
         "rest": "train",
         "seed": 17,
@@ -23,10 +27,10 @@ def config(mode="case", **changes):
     return SplitConfig(mode=mode, **values)
 
 
-def split(index, settings, folder=None):
+def split(index, chosen, folder=None, known=None):
     pool = index.rename_axis("row").reset_index()
     manifest = pool[pool["row"] % 2 == 0]
-    return split_patches(index, manifest, settings, folder)
+    return split_patches(index, manifest, chosen, case_lists=folder, case_sides=known or {})
 
 
 def sides_by_case(splits):
@@ -105,21 +109,21 @@ def test_split_patches_when_no_test_is_wanted_then_refuses(index):
 def test_split_patches_when_a_side_lacks_a_class_then_names_side_and_class(make_index, lists,
                                                                            tmp_path):  # fmt: skip
     index = make_index({"a": (5, 5), "b": (5, 5), "c": (5, 0)})
-    settings = config("lists", lists=lists(val=["b"], test=["c"]))
+    chosen = config("lists", lists=lists(val=["b"], test=["c"]))
     with pytest.raises(InputError, match=r"side test has no IDC\+ patch"):
-        split(index, settings, tmp_path)
+        split(index, chosen, tmp_path)
 
 
 def test_split_patches_when_lists_are_given_then_follows_them(index, lists, tmp_path):
-    settings = config("lists", lists=lists(val=["c01", "c02"], test=["c03"]))
-    sides = sides_by_case(split(index, settings, tmp_path))
+    chosen = config("lists", lists=lists(val=["c01", "c02"], test=["c03"]))
+    sides = sides_by_case(split(index, chosen, tmp_path))
     assert {case for case, side in sides.items() if side == {"val"}} == {"c01", "c02"}
     assert {case for case, side in sides.items() if side == {"test"}} == {"c03"}
 
 
 def test_split_patches_when_the_rest_is_train_then_unlisted_cases_train(index, lists, tmp_path):
-    settings = config("lists", lists=lists(train=["c00"], val=["c01"], test=["c02"]))
-    assert sides_by_case(split(index, settings, tmp_path))["c30"] == {"train"}
+    chosen = config("lists", lists=lists(train=["c00"], val=["c01"], test=["c02"]))
+    assert sides_by_case(split(index, chosen, tmp_path))["c30"] == {"train"}
 
 
 def test_split_patches_when_the_rest_is_dropped_then_only_listed_cases_stay(index, lists, tmp_path):
@@ -131,10 +135,8 @@ def test_split_patches_when_the_rest_is_dropped_then_only_listed_cases_stay(inde
 def test_split_patches_when_val_is_carved_then_takes_its_share_of_the_train_cases(
     index, lists, tmp_path
 ):
-    settings = config("lists", lists=lists(test=["c03", "c04"]), carve_val=0.25)
-    sides = {
-        case: side for case, (side,) in sides_by_case(split(index, settings, tmp_path)).items()
-    }
+    chosen = config("lists", lists=lists(test=["c03", "c04"]), carve_val=0.25)
+    sides = {case: side for case, (side,) in sides_by_case(split(index, chosen, tmp_path)).items()}
     sizes = index["case"].map(sides).value_counts()
     assert sizes["val"] / (sizes["val"] + sizes["train"]) == pytest.approx(0.25, abs=0.04)
 
@@ -142,8 +144,8 @@ def test_split_patches_when_val_is_carved_then_takes_its_share_of_the_train_case
 def test_split_patches_when_val_is_carved_then_test_cases_stay_where_they_are(
     index, lists, tmp_path
 ):
-    settings = config("lists", lists=lists(test=["c03", "c04"]), carve_val=0.25)
-    splits = split(index, settings, tmp_path)
+    chosen = config("lists", lists=lists(test=["c03", "c04"]), carve_val=0.25)
+    splits = split(index, chosen, tmp_path)
     assert set(splits.loc[splits["split"] == "test", "case"]) == {"c03", "c04"}
 
 
@@ -154,9 +156,9 @@ def test_split_patches_when_a_list_is_missing_then_names_those_there(index, list
 
 
 def test_split_patches_when_a_case_is_on_two_lists_then_names_it(index, lists, tmp_path):
-    settings = config("lists", lists=lists(val=["c01"], test=["c01", "c02"]))
+    chosen = config("lists", lists=lists(val=["c01"], test=["c01", "c02"]))
     with pytest.raises(InputError, match="case c01 is also listed for val"):
-        split(index, settings, tmp_path)
+        split(index, chosen, tmp_path)
 
 
 def test_deal_patches_when_dealt_then_each_label_gets_its_shares(index):
@@ -185,3 +187,118 @@ def test_deal_patches_when_dealt_then_test_patches_do_not_follow_the_manifests_o
     in_test = (sides == "test").to_numpy()
     drawn_first = pd.Series(rank_patches(index, 17)).rank(pct=True)[in_test]
     assert drawn_first.mean() == pytest.approx(0.5, abs=0.1)
+
+
+FOUR_SIDES = SideFractions(val=0.15, gate=0.1, test=0.2)
+
+case_counts = st.dictionaries(
+    st.text("abcdefgh0123456789", min_size=1, max_size=6),
+    st.tuples(st.integers(0, 40), st.integers(0, 40)).filter(any),
+    min_size=1,
+    max_size=40,
+)
+
+
+def pool_of(cases):
+    rows = [
+        (case, label)
+        for case, counts in cases.items()
+        for label, n in enumerate(counts)
+        for _ in range(n)
+    ]
+    return pd.DataFrame(rows, columns=["case", "label"])
+
+
+@given(case_counts, st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_deal_cases_when_given_any_cases_then_each_gets_one_known_side(cases, seed):
+    sides = deal_cases(pool_of(cases), FOUR_SIDES, seed)
+    assert set(sides) == set(cases)
+    assert set(sides.values()) <= {"train", "val", "gate", "test"}
+
+
+@given(case_counts, case_counts, st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_deal_cases_when_cases_are_added_or_gone_then_known_ones_keep_their_side(
+    before, after, seed
+):
+    first = deal_cases(pool_of(before), FOUR_SIDES, seed)
+    second = deal_cases(pool_of(before | after), FOUR_SIDES, seed, known=first)
+    assert {case: second[case] for case in first} == first
+    alone = deal_cases(pool_of(after), FOUR_SIDES, seed, known=second)
+    assert alone == {case: second[case] for case in after}
+
+
+@given(case_counts, st.integers(0, 2**32 - 1), st.randoms(use_true_random=False))
+@settings(max_examples=40, deadline=None)
+def test_deal_cases_when_patches_come_in_another_order_then_deals_the_same(cases, seed, random):
+    pool = pool_of(cases)
+    order = list(range(len(pool)))
+    random.shuffle(order)
+    assert deal_cases(pool.iloc[order], FOUR_SIDES, seed) == deal_cases(pool, FOUR_SIDES, seed)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_deal_cases_when_cases_are_many_then_prevalence_is_within_three_points(seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.lognormal(6.3, 0.8, 200).astype(int) + 20
+    idc = (sizes * rng.beta(1.2, 2.7, 200)).astype(int)
+    cases = {f"c{i}": (int(n - k), int(k)) for i, (n, k) in enumerate(zip(sizes, idc, strict=True))}
+    sides = pd.Series(deal_cases(pool_of(cases), FOUR_SIDES, seed))
+    held = pd.DataFrame({"n": sizes, "idc": idc}, index=list(cases)).groupby(sides).sum()
+    assert (held["idc"] / held["n"] - idc.sum() / sizes.sum()).abs().max() < 0.03
+    assert sides.value_counts().min() >= 15
+
+
+def test_deal_cases_when_two_thirds_are_new_then_new_ones_fill_what_is_short(index):
+    known = dict.fromkeys(sorted(CASES)[:13], "test")
+    sides = deal_cases(index, FOUR_SIDES, 17, known=known)
+    new = [side for case, side in sides.items() if case not in known]
+    assert "test" not in new
+    assert {"train", "val", "gate"} == set(new)
+
+
+@given(case_counts, st.integers(3, 7), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_deal_folds_when_every_fold_is_tested_then_each_case_is_tested_once(cases, num, seed):
+    pool = pool_of(cases)
+    tested = [
+        case
+        for fold in range(num)
+        for case, side in deal_folds(pool, FoldsConfig(num_folds=num, test_fold=fold), seed).items()
+        if side == "test"
+    ]
+    assert sorted(tested) == sorted(cases)
+
+
+def test_deal_folds_when_one_is_tested_then_the_next_one_is_val(index):
+    first = deal_folds(index, FoldsConfig(num_folds=5, test_fold=1), 17)
+    second = deal_folds(index, FoldsConfig(num_folds=5, test_fold=2), 17)
+    assert {c for c, s in first.items() if s == "val"} == {
+        c for c, s in second.items() if s == "test"
+    }
+
+
+def test_split_patches_when_folds_are_wanted_then_gate_is_empty_and_known_sides_are_ignored(index):
+    chosen = config(folds={"num_folds": 4, "test_fold": 0})
+    splits = split(index, chosen, known=dict.fromkeys(CASES, "test"))
+    assert set(splits["split"]) == {"train", "val", "test"}
+
+
+def test_split_patches_when_sides_are_known_then_follows_them(index):
+    known = dict.fromkeys(list(CASES)[:3], "val")
+    sides = sides_by_case(split(index, config(), known=known))
+    assert all(sides[case] == {"val"} for case in known)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"mode": "patch", "folds": {"num_folds": 5, "test_fold": 0}}, "folds needs mode case"),
+        ({"folds": {"num_folds": 5, "test_fold": 5}}, "test_fold must be below num_folds = 5"),
+    ],
+)
+def test_split_config_when_folds_make_no_sense_then_refuses(change, rule):
+    with pytest.raises(ValueError, match=rule):
+        config(**change)

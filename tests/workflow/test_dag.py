@@ -20,6 +20,8 @@ CANNOT_CHANGE_A_RESULT = {
     "idc.errors": "classes without content",
     "idc.files": "writes what it is given",
     "idc.progress": "talks to the user",
+    "idc.processes": "says where work is done, and keeps its order",
+    "idc.data.tables": "reads, writes and checks tables, and changes no value in them",
     "idc.tracking": "talks to MLflow; publish reconciles whatever it says",
     "idc.lineage": "reads git and dvc.lock for MLflow",
 }
@@ -70,5 +72,7 @@ def test_every_output_when_named_then_git_ignores_it():
     for stage in GRAPH.values():
         for kind in ("outs", "metrics", "plots"):
             for out in stage.get(kind, []):
+                if isinstance(out, dict) and "data/case_sides.csv" in out:
+                    continue  # belongs into the user's git
                 path = out if isinstance(out, str) else next(iter(out))
                 assert any(f"/{path}".startswith(line) for line in ignored if line), path

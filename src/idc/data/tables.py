@@ -138,11 +138,20 @@ def _checked(table: pd.DataFrame, schema: pa.DataFrameSchema, path: Path) -> pd.
     try:
         schema.validate(table, lazy=True)
     except pa.errors.SchemaErrors as errors:
-        fault = errors.failure_cases.iloc[0]
-        where = "" if pd.isna(fault["index"]) else f" in row {fault['index']}"
         raise InputError(
-            f"{path}: {fault['column'] or 'table'}: {fault['failure_case']!r}{where} breaks "
-            f"`{fault['check']}` ({len(errors.failure_cases)} such faults): run "
+            f"{path}: {_describe(errors.failure_cases)}: run "
             f"`dvc repro --force --single-item {schema.name}`"
         ) from None
     return table
+
+
+def _describe(faults: pd.DataFrame) -> str:
+    """Say the first fault in words; one of a single column says more than one of whole rows."""
+    of_columns = faults[faults["schema_context"] == "Column"]
+    fault = (faults if of_columns.empty else of_columns).iloc[0]
+    place = "" if pd.isna(fault["index"]) else f" in row {fault['index']}"
+    if of_columns.empty:
+        return f"`{fault['check']}` is broken{place}"
+    value = fault["failure_case"]
+    shown = repr(value) if isinstance(value, str) else value
+    return f"{fault['column']}: {shown}{place} breaks `{fault['check']}`"

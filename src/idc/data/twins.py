@@ -69,7 +69,7 @@ def _near_pairs(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield candidate pairs as two arrays of positions, some chunks at a time."""
     centre = theirs.mean(axis=0)
-    _, axes = np.linalg.eigh(np.cov(theirs - centre, rowvar=False))
+    _, axes = np.linalg.eigh((theirs - centre).T @ (theirs - centre))
     axes = axes[:, -_NUM_AXES:]  # eigh sorts ascending: the last ones spread the most
     tree = cKDTree((theirs - centre) @ axes)
     safe = radius * (1 + 1e-5)  # float32 rounding must not lose a pair

@@ -1,0 +1,78 @@
+import pytest
+
+from idc.config import SideFractions
+from idc.data.case_sides import ensure_case_sides, load_case_sides, save_case_sides
+from idc.errors import InputError
+
+FRACTIONS = SideFractions(val=0.15, gate=0.1, test=0.2)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "case_sides.csv"
+
+
+def save(path, before, **added):
+    save_case_sides(path, FRACTIONS, 17, before=before, added=added)
+
+
+def test_load_case_sides_when_there_is_no_file_then_holds_none(path):
+    assert load_case_sides(path, FRACTIONS, 17) == {}
+
+
+def test_save_case_sides_when_loaded_again_then_is_the_same(path):
+    save(path, {}, b="test", a="train")
+    assert load_case_sides(path, FRACTIONS, 17) == {"a": "train", "b": "test"}
+
+
+def test_save_case_sides_when_cases_are_added_then_no_earlier_byte_changes(path):
+    save(path, {}, b="test", c="val")
+    before = path.read_bytes()
+    save(path, {"b": "test", "c": "val"}, a="gate")
+    assert path.read_bytes() == before + b"a,gate\n"
+
+
+def test_save_case_sides_when_nothing_is_new_then_leaves_the_file_alone(path):
+    save(path, {}, b="test")
+    before = path.stat().st_mtime_ns
+    save(path, {"b": "test"})
+    assert path.stat().st_mtime_ns == before
+
+
+def test_save_case_sides_when_the_file_holds_none_yet_then_states_the_rule(path):
+    ensure_case_sides(path)
+    save(path, {}, a="val")
+    assert path.read_text() == "# seed 17, val 0.15, gate 0.1, test 0.2\ncase,side\na,val\n"
+
+
+def test_ensure_case_sides_when_there_is_a_file_then_keeps_it(path):
+    save(path, {}, a="val")
+    before = path.read_bytes()
+    ensure_case_sides(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("fractions", "seed"),
+    [({"val": 0.15, "gate": 0.1, "test": 0.25}, 17), (FRACTIONS.model_dump(), 18)],
+)
+def test_load_case_sides_when_the_rule_is_another_then_advises(path, fractions, seed):
+    save(path, {}, a="val")
+    with pytest.raises(InputError, match=r"was dealt by `seed 17, val 0\.15.*remove the file"):
+        load_case_sides(path, SideFractions(**fractions), seed)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("b,tests\n", "knows no side 'tests'"),
+        ("a,val\n", "names a case twice"),
+        ("<<<<<<< HEAD,a,b\n", "is no table of case and side"),
+        ("b\n", "knows no side"),
+    ],
+)
+def test_load_case_sides_when_a_line_is_wrong_then_says_so(path, line, message):
+    save(path, {}, a="val")
+    path.write_text(path.read_text() + line)
+    with pytest.raises(InputError, match=message):
+        load_case_sides(path, FRACTIONS, 17)

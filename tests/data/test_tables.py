@@ -1,0 +1,113 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from idc.data.tables import INDEX, MANIFEST, PREDICTIONS, SPLITS, load_table, save_table
+from idc.errors import InputError
+
+
+@pytest.fixture
+def index(make_index):
+    return make_index({"a": (3, 2), "b": (2, 3)})
+
+
+@pytest.fixture
+def splits(index):
+    rows = index.rename_axis("row").reset_index()[["row", "case", "x", "y", "label"]]
+    side = pd.Series(["train", "val", "gate", "test", "test"] * 2, dtype="str")
+    return rows.assign(split=side, in_manifest=True)
+
+
+@pytest.fixture
+def predictions(splits):
+    held_out = splits[splits["split"] != "train"].rename(columns={"label": "y_true"})
+    return held_out.assign(
+        sliver=False, logit=np.float32(0.5), y_score_colour=0.5
+    )[list(PREDICTIONS.columns)].reset_index(drop=True)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["index.parquet", "index.csv"])
+def test_load_table_when_saved_then_is_the_same(index, tmp_path, name):
+    path = tmp_path / name
+    save_table(path, index, INDEX)
+    table = load_table(path, INDEX) if name.endswith("parquet") else pd.read_csv(path)
+    assert table["x"].tolist() == index["x"].tolist()
+
+
+def test_load_table_when_the_splits_were_saved_then_keeps_every_type(splits, tmp_path):
+    save_table(tmp_path / "splits.csv", splits, SPLITS)
+    pd.testing.assert_frame_equal(load_table(tmp_path / "splits.csv", SPLITS), splits)
+
+
+def test_load_table_when_case_ids_look_like_numbers_then_stay_text(splits, tmp_path):
+    numbered = splits.assign(case=splits["case"].map({"a": "0123", "b": "9e5"}).astype("str"))
+    save_table(tmp_path / "splits.csv", numbered, SPLITS)
+    assert set(load_table(tmp_path / "splits.csv", SPLITS)["case"]) == {"0123", "9e5"}
+
+
+def test_load_table_when_missing_then_says_how_to_make_it(tmp_path):
+    with pytest.raises(InputError, match="run `dvc repro ingest`"):
+        load_table(tmp_path / "index.parquet", INDEX)
+
+
+def test_load_table_when_truncated_then_says_how_to_make_it(index, tmp_path):
+    path = tmp_path / "index.parquet"
+    save_table(path, index, INDEX)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"cannot be read.*run `dvc repro ingest`"):
+        load_table(path, INDEX)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("label", np.int8(2), r"label: 2 in row 3 breaks `isin"),
+        ("x", np.int32(-1), r"x: -1 in row 3 breaks `greater_than_or_equal_to\(0\)`"),
+        ("width_px", np.int16(51), "width_px: 51 in row 3 breaks `in_range"),
+        ("sha256", "abc", "sha256: 'abc' in row 3 breaks `str_matches"),
+        ("sliver", True, "sliver says whether the size is not 50x50"),
+    ],
+)
+def test_save_table_when_a_value_breaks_a_rule_then_names_column_value_and_row(
+    index, tmp_path, column, value, message
+):
+    index.loc[3, column] = value
+    with pytest.raises(InputError, match=message):
+        save_table(tmp_path / "index.parquet", index, INDEX)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_table_when_a_place_is_there_twice_then_refuses(index, tmp_path):
+    twice = pd.concat([index, index.head(1)], ignore_index=True)
+    with pytest.raises(InputError, match="unique"):
+        save_table(tmp_path / "index.parquet", twice, INDEX)
+
+
+@pytest.mark.parametrize("change", [{"extra": 1}, {"x": 1}])
+def test_save_table_when_columns_or_types_differ_then_refuses(index, tmp_path, change):
+    with pytest.raises(InputError, match=r"`(column_in_schema|dtype\('int32'\))`"):
+        save_table(tmp_path / "index.parquet", index.assign(**change), INDEX)
+
+
+def test_save_table_when_a_training_patch_is_not_in_the_manifest_then_refuses(splits, tmp_path):
+    splits.loc[0, "in_manifest"] = False
+    with pytest.raises(InputError, match="train holds manifest rows only"):
+        save_table(tmp_path / "splits.csv", splits, SPLITS)
+
+
+def test_save_table_when_a_manifest_row_is_there_twice_then_refuses(splits, tmp_path):
+    manifest = splits[list(MANIFEST.columns)].assign(row=1)
+    with pytest.raises(InputError, match="row: 1 in row"):
+        save_table(tmp_path / "manifest.csv", manifest, MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("logit", np.float32(np.nan)), ("y_score_colour", 1.5), ("split", "train")],
+)
+def test_save_table_when_a_prediction_is_impossible_then_refuses(
+    predictions, tmp_path, column, value
+):
+    predictions.loc[0, column] = value
+    with pytest.raises(InputError, match=f"{column}: .* in row 0 breaks"):
+        save_table(tmp_path / "predictions.parquet", predictions, PREDICTIONS)
