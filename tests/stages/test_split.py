@@ -1,0 +1,139 @@
+"""The stages sample and split in a folder of their own, on a pool without an archive."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from idc.data.tables import INDEX, SPLITS, load_table, save_table
+from idc.errors import InputError
+from idc.files import load_json
+from idc.layout import CASE_SIDES, LEAKAGE_REPORT, MANIFEST, PIXELS
+from idc.layout import INDEX as INDEX_PATH
+from idc.layout import SPLITS as SPLITS_PATH
+from idc.stages import sample, split
+
+CASES = {f"c{number:02d}": (12 + number % 9, 4 + number % 5) for number in range(24)}
+MORE = {f"d{number:02d}": (14, 6) for number in range(8)}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, make_index):
+    """`project(cases)`: the pool of these cases in a folder that the stages then run in."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(cases, equal_rows=()):
+        index = make_index(cases)
+        pixels = np.random.default_rng(0).integers(0, 255, (len(index), 50, 50, 3), dtype=np.uint8)
+        for one, other in equal_rows:
+            pixels[other] = pixels[one]
+        index["sha256"] = [hashlib.sha256(patch.tobytes()).hexdigest() for patch in pixels]
+        save_table(INDEX_PATH, index, INDEX)
+        np.save(PIXELS, pixels)
+
+    return write
+
+
+@pytest.fixture
+def run(change_params):
+    def run_stages(**split_changes):
+        params = change_params(
+            sample={"num_patches": "all", "exclude_flags": ()}, split=split_changes
+        )
+        sample.run(params)
+        split.run(params)
+        splits = load_table(SPLITS_PATH, SPLITS)
+        return splits.groupby("case")["split"].first().to_dict()
+
+    return run_stages
+
+
+def test_run_when_cases_are_dealt_then_remembers_the_side_of_each(project, run):
+    project(CASES)
+    sides = run()
+    table = pd.read_csv(CASE_SIDES, comment="#")
+    assert dict(zip(table["case"], table["side"], strict=True)) == sides
+
+
+def test_run_when_new_cases_arrive_then_old_ones_stay_and_new_ones_join(project, run):
+    project(CASES)
+    before = run()
+    project(CASES | MORE)
+    after = run()
+    assert {case: after[case] for case in CASES} == before
+    assert set(after) == set(CASES | MORE)
+
+
+def test_run_when_a_case_leaves_and_comes_back_then_it_has_its_side_again(project, run):
+    project(CASES)
+    before = run()
+    project({case: counts for case, counts in CASES.items() if case != "c03"})
+    run()
+    project(CASES)
+    assert run() == before
+
+
+def test_run_when_run_twice_then_every_byte_is_the_same(project, run):
+    project(CASES)
+    paths = (MANIFEST, SPLITS_PATH, LEAKAGE_REPORT, CASE_SIDES)
+    run()
+    before = [path.read_bytes() for path in paths]
+    run()
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_run_when_the_seed_changes_then_refuses_and_leaves_every_side(project, run):
+    project(CASES)
+    run()
+    before = CASE_SIDES.read_bytes(), SPLITS_PATH.read_bytes()
+    with pytest.raises(InputError, match="was dealt by `seed 17"):
+        run(seed=18)
+    assert (CASE_SIDES.read_bytes(), SPLITS_PATH.read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    "changes", [{"mode": "patch"}, {"folds": {"num_folds": 4, "test_fold": 1}}]
+)
+def test_run_when_sides_are_not_for_good_then_the_file_of_sides_stays_as_it_is(
+    project, run, changes
+):
+    project(CASES)
+    run()
+    before = CASE_SIDES.read_bytes()
+    run(seed=99, **changes)
+    assert CASE_SIDES.read_bytes() == before
+
+
+def test_run_when_an_identical_patch_is_on_two_sides_then_stops_and_writes_nothing(project, run):
+    project(CASES)
+    sides = run()
+    for path in (SPLITS_PATH, LEAKAGE_REPORT):
+        path.unlink()
+    rows = load_table(INDEX_PATH, INDEX)["case"].map(sides)
+    pair = (int((rows == "train").idxmax()), int((rows == "test").idxmax()))
+    project(CASES, equal_rows=[pair])
+    with pytest.raises(InputError, match="have the very same pixels"):
+        run()
+    assert not SPLITS_PATH.exists()
+
+
+def test_run_when_split_by_patch_then_warns_loudly_and_measures(project, run, caplog):
+    project(CASES, equal_rows=[(0, 100), (1, 101), (2, 102), (3, 103)])
+    run(mode="patch")
+    assert "LEAKS: 24 cases are on two sides" in caplog.text
+    leakage = load_json(LEAKAGE_REPORT)
+    assert leakage["mode"] == "patch"
+    assert leakage["share_touching_train"]["test"] > 0.5
+
+
+def test_run_when_a_side_of_many_cases_is_off_in_prevalence_then_says_so(project, run, caplog):
+    cases = {f"c{number:02d}": (10, 10) if number < 25 else (18, 2) for number in range(75)}
+    project(cases)
+    run()
+    assert "points from the pool's" not in caplog.text
+    known = "".join(f"c{n:02d},{'val' if n < 25 else 'train'}\n" for n in range(50))
+    rule = CASE_SIDES.read_text().splitlines()[0]
+    CASE_SIDES.write_text(f"{rule}\ncase,side\n{known}")
+    run()
+    assert "val: 50.0 % IDC+ is" in caplog.text
