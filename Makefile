@@ -18,10 +18,10 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check shown pipeline repro ui
+.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage
 
 help:  ## list every target
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.installed: pyproject.toml constraints.txt constraints-torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
@@ -48,7 +48,7 @@ check: setup  ## format, lint, types, import contracts, spelling
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell src flows tasks tests docs README.md ARCHITECTURE.md params.yaml dvc.yaml
+	$(BIN)/codespell src flows tasks tests benchmarks docs README.md ARCHITECTURE.md params.yaml dvc.yaml
 
 shown: setup  ## show on a synthetic archive that the whole thing holds together
 	$(BIN)/python -m tests.shown
@@ -62,3 +62,12 @@ repro: setup  ## the same by DVC alone
 
 ui: setup  ## look at the runs in MLflow, on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}"
+
+bench-ingest: setup  ## ingest against reading and decoding alone, and against a plain loop
+	$(BIN)/python -m benchmarks.ingest $(if $(ARCHIVE),--archive $(ARCHIVE)) $(if $(PATCHES),--patches $(PATCHES))
+
+bench-dvc: setup  ## `dvc status` of one zip against 277,524 single files
+	$(BIN)/python -m benchmarks.dvc_noop $(if $(ARCHIVE),--archive $(ARCHIVE))
+
+bench-leakage: setup  ## what a split by patch flatters, on ARCHIVE="one.zip two.zip"
+	$(BIN)/python -m benchmarks.leakage $(ARCHIVE)

@@ -38,7 +38,7 @@ def error_of(capsys, *arguments, code=EXIT_INPUT):
 def test_ingest_when_there_is_no_archive_then_it_says_what_to_download_and_where(project, capsys):
     message = error_of(capsys, "ingest")
     assert message.startswith("idc ingest: error: data/raw holds no archive")
-    assert "dvc add data/raw" in message
+    assert "dvc add data/raw/" in message
 
 
 def test_ingest_when_a_patch_does_not_decode_then_nothing_is_left_behind(project, capsys):

@@ -9,6 +9,7 @@ from idc.evaluation.bootstrap import (
     CaseSummary,
     Estimate,
     bootstrap_metrics,
+    bootstrap_share,
     draw_counts,
     flatten_estimates,
     replicate_metrics,
@@ -173,3 +174,20 @@ def test_sixty_thousand_patches_take_seconds():
     start = time.perf_counter()
     bootstrap_metrics(*side, THRESHOLD, num_replicates=2_000, seed=0)
     assert time.perf_counter() - start < 10.0
+
+
+def test_bootstrap_share_when_cases_differ_then_the_interval_equals_that_of_specificity():
+    y_true, y_score, case = make_side()
+    negative = y_true == 0
+    share = bootstrap_share(
+        (y_score < THRESHOLD)[negative], case[negative], num_replicates=4000, seed=1
+    )
+    whole = bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=4000, seed=1)
+    assert share.value == pytest.approx(whole["specificity"].value)
+    assert share.low == pytest.approx(whole["specificity"].low, abs=0.02)
+    assert share.high == pytest.approx(whole["specificity"].high, abs=0.02)
+
+
+def test_bootstrap_share_when_there_are_two_cases_then_refuses():
+    with pytest.raises(InputError, match="needs at least 3"):
+        bootstrap_share(np.array([True, False]), np.array(["a", "b"]), num_replicates=10, seed=1)

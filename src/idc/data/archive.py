@@ -89,7 +89,7 @@ def find_sources(raw: Path) -> tuple[Path, ...]:
         raise InputError(
             f"{raw} holds no archive: download the IDC breast-histopathology patches (277,524 PNG "
             f'files in one zip, "Breast Histopathology Images"), put the zip into {raw}/ and '
-            f"run `dvc add {raw}`; `idc synth {raw}/synthetic.zip` makes one to try things with"
+            f"run `dvc add {raw}/<name>.zip`; `idc synth {raw}/synthetic.zip` makes one to try things with"
         )
     return tuple(sources)
 
