@@ -18,10 +18,11 @@ from typing import IO
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from idc.data.decoding import UnreadableError
-from idc.data.patches import NAME_GRAMMAR, as_text, parse_paths
+from idc.data.patches import NAME_GRAMMAR, parse_paths
 from idc.errors import InputError
 
 _IMAGE = r"(?i)\.(png|jpe?g|tiff?|bmp)$"
@@ -89,7 +90,8 @@ def find_sources(raw: Path) -> tuple[Path, ...]:
         raise InputError(
             f"{raw} holds no archive: download the IDC breast-histopathology patches (277,524 PNG "
             f'files in one zip, "Breast Histopathology Images"), put the zip into {raw}/ and '
-            f"run `dvc add {raw}/<name>.zip`; `idc synth {raw}/synthetic.zip` makes one to try things with"
+            f"run `dvc add {raw}/<name>.zip`; `idc synth {raw}/synthetic.zip` makes one to try "
+            "things with"
         )
     return tuple(sources)
 
@@ -191,7 +193,7 @@ def _state_of(source: Path) -> str:
             facts = file.stat()
         except OSError:  # a link that points nowhere: reading it will say so
             continue
-        digest.update(f"{file}:{facts.st_size}:{facts.st_mtime_ns};".encode())
+        digest.update(os.fsencode(file) + f":{facts.st_size}:{facts.st_mtime_ns};".encode())
     return digest.hexdigest()
 
 
@@ -213,7 +215,7 @@ def _files_of(source: Path) -> pd.DataFrame:
                 )
                 for entry in entries
             ]  # fmt: skip
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError) as error:
         raise InputError(
             f"{source} is not a readable zip ({error}): download it again and compare its size"
         ) from None
@@ -227,10 +229,11 @@ def _refuse_unsafe(source: Path, files: pd.DataFrame) -> None:
     """Refuse what an archive of patches never holds; naming the first file."""
     rules = {
         "leaves its folder; a patch archive has no such path": _matches(files["path"], _UNSAFE),
-        f"unpacks to over {_MAX_FILE_BYTES:,} bytes, a patch has under 25,000: "
-        "a zip bomb, or no patch": (
-            (files["num_bytes"] > _MAX_FILE_BYTES) & _matches(files["path"], _IMAGE)
+        f"has over {_MAX_FILE_BYTES:,} bytes, a patch has under 25,000: a zip bomb, or no patch": (
+            (files[["num_bytes", "stored_bytes"]].max(axis=1) > _MAX_FILE_BYTES)
+            & _matches(files["path"], _IMAGE)
         ),
+        "lies outside the archive": files["offset"] >= source.stat().st_size,
         "is encrypted": (files["flags"].astype("int64") & _ENCRYPTED) > 0,
         "is compressed by a method other than deflate": ~files["method"].isin(_METHODS),
     }
@@ -249,12 +252,17 @@ def _files_of_folder(source: Path) -> pd.DataFrame:
         for file in _files_below(source)
         if file.suffix.lower() != ".zip"
     )
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{source}: the name {path!r} is not Unicode: rename it") from None
     nowhere = dict.fromkeys(["offset", "stored_bytes", "num_bytes", "crc", "method"], 0)
     return pd.DataFrame({"path": paths}).assign(**nowhere)
 
 
 def _matches(paths: pd.Series, pattern: str) -> pd.Series:
-    found = pc.match_substring_regex(as_text(paths), pattern)
+    found = pc.match_substring_regex(pa.array(paths.to_list(), pa.string()), pattern)
     return pd.Series(found.to_numpy(zero_copy_only=False), index=paths.index, dtype=bool)
 
 
@@ -321,8 +329,11 @@ def _with_checksums(table: pd.DataFrame, sources: Sequence[Source]) -> np.ndarra
     folders = [i for i, source in enumerate(sources) if source.path.is_dir()]
     for row in np.flatnonzero(table["source"].isin(folders)):
         member = table.iloc[row]
-        content = (sources[member["source"]].path / member["path"]).read_bytes()
-        facts[row] = zlib.crc32(content), len(content)
+        try:
+            content = _read_file(sources[member["source"]].path / member["path"])
+            facts[row] = zlib.crc32(content), len(content)
+        except (OSError, UnreadableError):
+            facts[row] = -1, -1  # equal to none, so that the pixels decide
     return facts
 
 

@@ -4,6 +4,7 @@ A patch of the published archive is called `<case>_idx5_x<X>_y<Y>_class<0|1>.png
 column and row of its top-left corner on the downsampled slide, in steps of 50 px.
 """
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,34 +59,26 @@ def parse_paths(paths: pd.Series) -> pd.DataFrame:
         off), `label` int8 (-1 where off), `folder` str (the innermost), `depth` int (folders
         above); indexed like `paths`.
     """
-    normal = pc.utf8_normalize(as_text(paths), "NFC")
-    parts = pc.extract_regex(normal, _PATH)
+    # not pyarrow's own normalisation, which leaves some letters apart
+    normal = pa.array([unicodedata.normalize("NFC", path) for path in paths], pa.string())
+    matched = pc.extract_regex(normal, _PATH)
+    # flatten: a field of a struct that is null is "" by itself, and null only so
+    names = [matched.type.field(i).name for i in range(matched.type.num_fields)]
+    parts = dict(zip(names, matched.flatten(), strict=True))
 
     def number(key: str, kind: str) -> np.ndarray:
-        values: np.ndarray = parts.field(key).cast(pa.int32()).fill_null(-1).to_numpy()
+        values: np.ndarray = parts[key].cast(pa.int32()).fill_null(-1).to_numpy()
         return values.astype(kind)
 
     columns = {
-        "case": parts.field("case").to_numpy(zero_copy_only=False),
+        "case": parts["case"].to_numpy(zero_copy_only=False),
         "x": number("x", "int32"),
         "y": number("y", "int32"),
         "label": number("label", "int8"),
-        "folder": parts.field("folder").to_numpy(zero_copy_only=False),
+        "folder": parts["folder"].to_numpy(zero_copy_only=False),
         "depth": pc.count_substring(normal, "/").to_numpy(),
     }
     return pd.DataFrame(columns, index=paths.index)
-
-
-def as_text(paths: pd.Series) -> pa.Array:
-    """Return paths as an Arrow array, which thousands of names are matched in at once.
-
-    Raises:
-        InputError: If a name is no Unicode text, as names from very old systems may be.
-    """
-    try:
-        return pa.array(paths.to_list(), pa.string())
-    except UnicodeEncodeError as error:
-        raise InputError(f"the name {error.object!r} is not Unicode: rename the file") from None
 
 
 def load_pixels(path: Path) -> np.ndarray:

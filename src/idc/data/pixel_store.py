@@ -9,9 +9,8 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import cv2
 import numpy as np
@@ -42,6 +41,11 @@ class StoredPatches:
     """Readable patches by the format they were kept in."""
 
 
+def size_of_store(num_patches: int) -> int:
+    """Return the bytes that the pixels of so many patches take on disk."""
+    return num_patches * _PATCH_BYTES
+
+
 def store_patches(listing: Listing, pixels_path: Path, *, num_processes: int) -> StoredPatches:
     """Write the readable patches to `pixels_path` as uint8 (patches, 50, 50, 3) RGB.
 
@@ -60,39 +64,38 @@ def store_patches(listing: Listing, pixels_path: Path, *, num_processes: int) ->
     chunks = list(_decode_chunks(listing, sources, pixels_path, num_processes))
     for source in listing.sources:
         source.refuse_change()
-    readable = np.concatenate([chunk.readable for chunk in chunks])
+    reasons = {row: reason for chunk in chunks for row, reason in chunk.reasons.items()}
     unreadable = [
-        {"patch": listing.name_of(listing.members.iloc[chunk.start + row]), "reason": reason}
-        for chunk in chunks
-        for row, reason in chunk.reasons.items()
+        {"patch": listing.name_of(listing.members.iloc[row]), "reason": reason}
+        for row, reason in reasons.items()
     ]
-    if not readable.any():
-        first = unreadable[0]
+    if len(unreadable) == len(listing.members):
         raise InputError(
-            f"none of {len(readable)} patches decodes, first {first['patch']}: {first['reason']}"
+            f"none of {len(unreadable)} patches decodes, first {unreadable[0]['patch']}: "
+            f"{unreadable[0]['reason']}"
         )
+    readable = np.ones(len(listing.members), bool)
+    readable[list(reasons)] = False
     _close_gaps(pixels_path, readable)
-    index = _assemble_index(listing.members[readable], chunks)
     formats: Counter[str] = sum((chunk.formats for chunk in chunks), Counter())
-    return StoredPatches(index, unreadable, dict(sorted(formats.items())))
+    return StoredPatches(
+        index=_assemble_index(listing.members, chunks)[readable].reset_index(drop=True),
+        unreadable=unreadable,
+        formats=dict(sorted(formats.items())),
+    )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Chunk:
-    """What was measured on the patches from row `start` on; arrays hold the readable ones only."""
+    """What was measured on some patches in a row."""
 
-    start: int
-    readable: np.ndarray
     sizes_px: np.ndarray
+    """Height and width, int16 (patches, 2); 0 where unreadable."""
     sha256: list[str]
     flags: dict[str, np.ndarray]
-    reasons: dict[int, str] = field(default_factory=dict)
-    formats: Counter[str] = field(default_factory=Counter)
-
-
-def size_of_store(num_patches: int) -> int:
-    """Return the bytes that the pixels of so many patches take on disk."""
-    return num_patches * _PATCH_BYTES
+    reasons: dict[int, str]
+    """Why a patch is unreadable, by its row in the store."""
+    formats: Counter[str]
 
 
 def _require_equal_pixels(listing: Listing, sources: Sequence[Path]) -> None:
@@ -158,27 +161,32 @@ class _Decoder:
         self._first_byte = _header_bytes(pixels_path)
 
     def decode(self, start: int, places: Sequence[MemberPlace]) -> _Chunk:
+        """Decode the patches of the rows from `start` on."""
         pixels = np.zeros((len(places), *_PATCH_SHAPE), np.uint8)
-        chunk = _Chunk(start, np.zeros(len(places), bool), np.zeros((0, 2)), [], {})
-        sizes = []
-        for row, place in enumerate(places):
+        sizes_px = np.zeros((len(places), 2), np.int16)
+        sha256 = [""] * len(places)
+        reasons: dict[int, str] = {}
+        formats: Counter[str] = Counter()
+        for i, place in enumerate(places):
             try:
                 patch, kind = decode_patch(self.reader.read(place))
             except UnreadableError as error:
-                chunk.reasons[row] = str(error)
+                reasons[start + i] = str(error)
                 continue
-            pixels[row] = patch if patch.shape == _PATCH_SHAPE else pad_to_patch(patch)
-            sizes.append(patch.shape[:2])
-            chunk.sha256.append(hashlib.sha256(patch.tobytes()).hexdigest())
-            chunk.formats[kind] += 1
-            chunk.readable[row] = True
-        chunk.sizes_px = np.array(sizes, np.int16).reshape(-1, 2)
-        chunk.flags = {name: flag[chunk.readable] for name, flag in flag_quality(pixels).items()}
+            pixels[i] = patch if patch.shape == _PATCH_SHAPE else pad_to_patch(patch)
+            sizes_px[i] = patch.shape[:2]
+            sha256[i] = hashlib.sha256(patch.tobytes()).hexdigest()
+            formats[kind] += 1
+        self._write(start, pixels)
+        return _Chunk(sizes_px, sha256, flag_quality(pixels), reasons, formats)
+
+    def _write(self, start: int, pixels: np.ndarray) -> None:
         # not a memory map: on a full disk a mapped write kills the process, this one says so
         with self._pixels_path.open("r+b", buffering=0) as store:
             store.seek(self._first_byte + start * _PATCH_BYTES)
-            _write_all(store, pixels)
-        return chunk
+            left = pixels.data.cast("B")
+            while left:
+                left = left[store.write(left) :]
 
 
 _decoder: _Decoder  # one per process: what it has opened serves every chunk
@@ -191,12 +199,6 @@ def _open_decoder(sources: list[Path], pixels_path: Path) -> None:
 
 def _decode_chunk(job: tuple[int, list[MemberPlace]]) -> _Chunk:
     return _decoder.decode(*job)
-
-
-def _write_all(file: IO[bytes], pixels: np.ndarray) -> None:
-    left = pixels.data.cast("B")
-    while left:
-        left = left[file.write(left) :]
 
 
 def _header_bytes(path: Path) -> int:
@@ -226,11 +228,11 @@ def _close_gaps(path: Path, readable: np.ndarray) -> None:
 
 
 def _assemble_index(members: pd.DataFrame, chunks: Sequence[_Chunk]) -> pd.DataFrame:
-    sizes = np.concatenate([chunk.sizes_px for chunk in chunks])
-    index = members[["case", "x", "y", "label"]].reset_index(drop=True)
-    index["height_px"], index["width_px"] = sizes[:, 0], sizes[:, 1]
+    sizes_px = np.concatenate([chunk.sizes_px for chunk in chunks])
+    index = members[["case", "x", "y", "label"]].copy()
+    index["height_px"], index["width_px"] = sizes_px[:, 0], sizes_px[:, 1]
     index["sha256"] = [digest for chunk in chunks for digest in chunk.sha256]
-    index["sliver"] = (sizes != PATCH_SIZE_PX).any(axis=1)
+    index["sliver"] = (sizes_px != PATCH_SIZE_PX).any(axis=1)
     for name in FLAGS[1:]:
         index[name] = np.concatenate([chunk.flags[name] for chunk in chunks])
     # a padded sliver repeats itself: how sharp that is says nothing about the microscope
