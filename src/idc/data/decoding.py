@@ -18,7 +18,8 @@ _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _PNG_COLOURS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale + alpha", 6: "RGBA"}
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
-PUBLISHED_FORMAT = "8-bit RGB PNG"
+# a camera's note on how it was held must not turn a patch of a slide
+_AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 class UnreadableError(ValueError):
@@ -40,7 +41,7 @@ def decode_patch(content: bytes) -> tuple[np.ndarray, str]:
     height, width, kind = _read_header(content)
     if max(height, width) > PATCH_SIZE_PX:
         raise UnreadableError(f"is {width}x{height} px, a patch has at most 50 a side")
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), _AS_STORED)
     if pixels is None:
         raise UnreadableError("does not decode")
     if pixels.shape != (height, width, 3):
@@ -79,13 +80,15 @@ def _read_png_header(content: bytes) -> tuple[int, int, str]:
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", content[16:29])
     if min(width, height) == 0 or colour not in _PNG_COLOURS:
         raise UnreadableError("has no valid PNG header")
-    whole_patch = width == height == PATCH_SIZE_PX
-    if max(width, height) <= PATCH_SIZE_PX and not whole_patch and not interlaced:
-        _require_promised_bytes(content, height, width * depth * _PNG_CHANNELS[colour])
+    if max(width, height) <= PATCH_SIZE_PX:
+        data = _pixel_data(content)
+        whole_patch = width == height == PATCH_SIZE_PX
+        if not whole_patch and not interlaced:
+            _require_promised_bytes(data, height, width * depth * _PNG_CHANNELS[colour])
     return height, width, f"{depth}-bit {_PNG_COLOURS[colour]} PNG"
 
 
-def _require_promised_bytes(content: bytes, height: int, bits_per_row: int) -> None:
+def _require_promised_bytes(data: list[bytes], height: int, bits_per_row: int) -> None:
     """Refuse a PNG whose data goes on where its header says it ends.
 
     The decoder takes the rows it was promised and drops the others without an error: a slide-edge
@@ -94,22 +97,29 @@ def _require_promised_bytes(content: bytes, height: int, bits_per_row: int) -> N
     promised = height * (1 + (bits_per_row + 7) // 8)
     inflate = zlib.decompressobj()
     try:
-        found = inflate.decompress(_png_data(content), promised + 1)
+        found = inflate.decompress(b"".join(data), promised + 1)
     except zlib.error:
         return  # the decoder will say so
     if len(found) > promised:
         raise UnreadableError("holds more pixels than its header says")
 
 
-def _png_data(content: bytes) -> bytes:
-    parts = []
+def _pixel_data(content: bytes) -> list[bytes]:
+    """Return the compressed pixels, chunk by chunk.
+
+    The decoder makes room for what a chunk says it holds, up to 2 GiB, before it reads it: so every
+    chunk must end within the file.
+    """
+    data = []
     position = len(_PNG_SIGNATURE)
     while position + 8 <= len(content):
-        length, kind = struct.unpack(">I4s", content[position : position + 8])
+        length, kind = struct.unpack_from(">I4s", content, position)
         if kind == b"IDAT":
-            parts.append(content[position + 8 : position + 8 + length])
+            data.append(content[position + 8 : position + 8 + length])
         position += 12 + length
-    return b"".join(parts)
+    if position > len(content):
+        raise UnreadableError("ends in the middle")
+    return data
 
 
 def _read_jpeg_header(content: bytes) -> tuple[int, int, str]:
@@ -119,5 +129,7 @@ def _read_jpeg_header(content: bytes) -> tuple[int, int, str]:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
             width, height = image.size
             return height, width, f"8-bit {'greyscale' if image.mode == 'L' else 'RGB'} JPEG"
+    except Image.DecompressionBombError:
+        raise UnreadableError("is over 10,000 px a side, a patch has at most 50") from None
     except (OSError, ValueError, SyntaxError):
         raise UnreadableError("has no JPEG header") from None
