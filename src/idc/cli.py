@@ -44,13 +44,30 @@ def _parser() -> argparse.ArgumentParser:
     for stage in STAGES:
         commands.add_parser(stage, help=f"run the stage {stage} (dvc repro does, when it must)")
     commands.add_parser("check", help="say what is missing before anything runs")
+    _add_synth(commands)
+    return parser
+
+
+def _add_synth(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     synth = commands.add_parser("synth", help="write a synthetic archive, to try things with")
     synth.add_argument("archive", type=Path, help="the zip to write")
     synth.add_argument("--cases", type=int, default=30, help="cases (default: 30)")
-    synth.add_argument("--patches-per-case", type=int, default=100, help="mean (default: 100)")
+    size = synth.add_mutually_exclusive_group()
+    size.add_argument("--patches-per-case", type=int, help="mean (default: 100)")
+    size.add_argument(
+        "--patches", type=int, help="total; the public archive has 277524 of 279 cases"
+    )
+    synth.add_argument(
+        "--difficulty",
+        choices=("texture", "real"),
+        default="texture",
+        help="texture (default): colour tells little; real: statistics of the public archive",
+    )
+    synth.add_argument(
+        "--null", action="store_true", help="labels that nothing in the pixels tells"
+    )
     synth.add_argument("--seed", type=int, default=17, help="seed (default: 17)")
     synth.add_argument("--masks", type=Path, help="folder for masks of the tumour nests")
-    return parser
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -67,13 +84,21 @@ def _run(options: argparse.Namespace) -> None:
 
 def _synthesise(options: argparse.Namespace) -> None:
     from idc.data.synthetic import create_archive
+    from idc.processes import count_cores
 
+    per_case = options.patches_per_case
+    if per_case is None and options.patches is None:
+        per_case = 100
     create_archive(
         options.archive,
         num_cases=options.cases,
-        patches_per_case=options.patches_per_case,
+        patches_per_case=per_case,
+        num_patches=options.patches,
         seed=options.seed,
+        difficulty=options.difficulty,
+        null=options.null,
         masks=options.masks,
+        num_processes=count_cores(),
     )
     log.info("%s written", options.archive)
 

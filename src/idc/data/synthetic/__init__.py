@@ -1,0 +1,12 @@
+"""Synthetic archives in the published layout, so that nothing here needs patient data.
+
+Each case is one slide: a layout of tissue and IDC on the grid of patches, drawn in two stain
+concentrations and turned into colour by the Beer-Lambert law. `texture` hides the classes from
+colour; `real` holds what was measured on the published patches; either can be drawn with labels
+that have nothing to do with its pixels.
+"""
+
+from idc.data.synthetic.archive import NESTED_FOLDER, create_archive
+from idc.data.synthetic.slide import Slide, draw_slide
+
+__all__ = ["NESTED_FOLDER", "Slide", "create_archive", "draw_slide"]
