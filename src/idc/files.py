@@ -44,8 +44,13 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     try:
         with _naming_a_full_disk(path):
             yield partial
-        shutil.rmtree(path, ignore_errors=True)
+        # moved aside first: killed in mid-removal, half a folder must not keep the final name
+        outdated = path.with_name(f".{path.name}.outdated")
+        shutil.rmtree(outdated, ignore_errors=True)
+        if path.exists():
+            path.replace(outdated)
         partial.replace(path)
+        shutil.rmtree(outdated, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from idc.data.archive import MemberReader, find_sources, list_members, places_of
+from idc.data.archive import find_sources, list_members
 from idc.data.decoding import UnreadableError
+from idc.data.members import PLACE_COLUMNS, MemberPlace, MemberReader
 from idc.data.pixel_store import store_patches
 from idc.errors import InputError
 
@@ -21,6 +22,10 @@ MIB = 1 << 20
 CENTRAL = {"flags": 8, "crc": 16, "stored_bytes": 20, "num_bytes": 24, "offset": 42}
 LOCAL = {"flags": 6, "crc": 14, "stored_bytes": 18, "num_bytes": 22}
 ZIP64_ORDER = ("num_bytes", "stored_bytes", "offset")
+
+
+def place_of(member):
+    return MemberPlace(*(member[name] for name in PLACE_COLUMNS))
 
 
 def make_pixels(seed):
@@ -98,7 +103,7 @@ def declare_in_64_bits(path, **values):
 def read_first(path):
     listing = list_members([path])
     with MemberReader([path]) as reader:
-        return reader.read(places_of(listing.members)[0])
+        return reader.read(place_of(listing.members.iloc[0]))
 
 
 def peak_mib(function, *arguments):
@@ -498,7 +503,7 @@ def test_read_when_a_link_points_nowhere_then_is_unreadable(tmp_path):
     (folder / member(x=51)).symlink_to("nowhere")
     listing = list_members([folder])
     with MemberReader([folder]) as reader, pytest.raises(UnreadableError, match="No such file"):
-        reader.read(places_of(listing.members)[1])
+        reader.read(place_of(listing.members.iloc[1]))
 
 
 def test_list_members_when_a_copy_is_a_link_that_points_nowhere_then_lists_the_patch(tmp_path):

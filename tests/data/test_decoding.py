@@ -30,6 +30,8 @@ except UnreadableError as error:
 print((peak_kib() - before) // 1024)
 """
 
+END_OF_PNG = bytes(4) + b"IEND\xae\x42\x60\x82"
+
 SIDEWAYS = 6  # the Exif orientation of a picture that viewers turn by a quarter
 
 
@@ -175,8 +177,14 @@ def test_decode_patch_when_a_png_claims_less_than_it_holds_then_refuses(png, wid
 @pytest.mark.parametrize(("width", "height"), [(50, 40), (50, 50), (40, 30)])
 def test_decode_patch_when_a_png_claims_more_than_it_holds_then_refuses(width, height):
     sliver = encode_by_cv2(make_pixels(0, height=30))
-    with pytest.raises(UnreadableError, match=r"does not decode|holds more pixels"):
+    with pytest.raises(UnreadableError, match=r"holds (fewer|more) pixels"):
         decode_patch(claim_png_size(sliver, width, height))
+
+
+def test_decode_patch_when_a_whole_patch_holds_more_rows_than_it_says_then_refuses():
+    longer = encode_by_cv2(make_pixels(0, height=80))
+    with pytest.raises(UnreadableError, match="holds more pixels than its header says"):
+        decode_patch(claim_png_size(longer, 50, 50))
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 50), (50, 0), (0, 0)])
@@ -263,10 +271,20 @@ def test_decode_patch_when_bytes_of_a_jpeg_are_damaged_then_refuses_or_gives_a_p
         assert max(pixels.shape) <= 50
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_decode_patch_when_bytes_follow_the_end_of_the_picture_then_they_do_not_matter(
+    request, kind
+):
+    content = request.getfixturevalue(kind)
+    pixels, _ = decode_patch(content + b"left here by a program that adds its own notes")
+    np.testing.assert_array_equal(pixels, decode_patch(content)[0])
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
-def test_decode_patch_when_a_chunk_claims_half_a_gib_then_memory_stays_bounded(png):
-    long = bytearray(png)
-    struct.pack_into(">I", long, 33, 512 << 20)  # the length of the first chunk after the header
+@pytest.mark.parametrize("before", [b"", END_OF_PNG], ids=["at_once", "behind_an_early_end"])
+def test_decode_patch_when_a_chunk_claims_half_a_gib_then_memory_stays_bounded(png, before):
+    long = bytearray(png[:33] + before + png[33:])
+    struct.pack_into(">I", long, 33 + len(before), 512 << 20)  # how long the pixels' chunk is
     # the decoder's own memory shows in the size of the process only
     done = subprocess.run([sys.executable, "-c", GROWTH], input=bytes(long), capture_output=True)
     reason, growth_mib = done.stdout.decode().split(";")

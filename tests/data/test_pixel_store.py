@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from idc.data import pixel_store
+from idc.data import chunks, pixel_store
 from idc.data.archive import list_members
 from idc.data.pixel_store import size_of_store, store_patches
 from idc.data.tables import INDEX
@@ -285,13 +285,13 @@ def test_store_patches_when_the_zip_is_written_anew_after_listing_then_notices(s
 def test_store_patches_when_the_zip_is_touched_during_the_reading_then_notices(
     small_zip, tmp_path, monkeypatch
 ):
-    decode = pixel_store.decode_patch
+    decode = chunks.decode_patch
 
     def decode_and_touch(content):
         os.utime(small_zip, ns=(0, 0))
         return decode(content)
 
-    monkeypatch.setattr(pixel_store, "decode_patch", decode_and_touch)
+    monkeypatch.setattr(chunks, "decode_patch", decode_and_touch)
     with pytest.raises(InputError, match=r"small\.zip was changed while it was read"):
         store_patches(list_members([small_zip]), tmp_path / "pixels.npy", num_processes=1)
 

@@ -301,7 +301,7 @@ def test_ingest_when_the_disk_has_too_little_room_then_says_how_much_is_needed(
 ):
     usage = shutil.disk_usage(gappy)._replace(free=149_999)  # 20 patches take 150,000 bytes
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(InputError, match=r"data/patches needs .* GB free: make room"):
+    with pytest.raises(InputError, match=r"data/patches needs .* MB free: make room"):
         run(max_unreadable_share=0.1)
 
 

@@ -7,14 +7,11 @@ its size.
 
 import hashlib
 import os
-import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -22,18 +19,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from idc.data.decoding import UnreadableError
-from idc.data.patches import NAME_GRAMMAR, parse_paths
+from idc.data.members import MAX_FILE_BYTES, PLACE_COLUMNS, read_file
+from idc.data.names import NAME_GRAMMAR, parse_paths
+from idc.data.zip_directory import read_directory
 from idc.errors import InputError
 
 _IMAGE = r"(?i)\.(png|jpe?g|tiff?|bmp)$"
 _LEFT_BY_MACOS = r"(^|/)(__MACOSX/|\._)"
 _UNSAFE = r"(^|/)\.\.(/|$)|^/|\\|^[A-Za-z]:"
-_MAX_FILE_BYTES = 1 << 20  # a 50x50 patch has some 6 kB, as a 16-bit RGBA picture at most 21 kB
-_BUFFER_BYTES = 1 << 14  # header and patch in one read
 _MAX_NAMES_IN_MESSAGE = 5
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
 _NAME_KEY = ["case", "x", "y", "label"]
 
 
@@ -125,65 +121,6 @@ def list_members(paths: Iterable[Path]) -> Listing:
     )
 
 
-class MemberReader:
-    """Reads members of the sources; as a context manager it closes the zips it opened."""
-
-    def __init__(self, sources: Sequence[Path]) -> None:
-        self._sources = sources
-        self._open: dict[int, IO[bytes]] = {}
-
-    def __enter__(self) -> "MemberReader":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for file in self._open.values():
-            file.close()
-        self._open.clear()
-
-    def read(self, member: "MemberPlace") -> bytes:
-        """Return the bytes of one file, never more than its entry declares.
-
-        Raises:
-            UnreadableError: If it is gone or damaged.
-        """
-        source = self._sources[member.source]
-        try:
-            if source.is_dir():
-                return _read_file(source / member.path)
-            if member.source not in self._open:
-                self._open[member.source] = source.open("rb", buffering=_BUFFER_BYTES)
-            return _read_entry(self._open[member.source], member)
-        except OSError as error:
-            raise UnreadableError(f"cannot be read ({error.strerror})") from None
-
-
-@dataclass(frozen=True, slots=True)
-class MemberPlace:
-    """Where one file's bytes are; the last five say nothing for a file in a folder."""
-
-    source: int
-    path: str
-    offset: int
-    stored_bytes: int
-    num_bytes: int
-    crc: int
-    method: int
-
-
-PLACE_COLUMNS = ["source", "path", "offset", "stored_bytes", "num_bytes", "crc", "method"]
-
-
-def places_of(members: pd.DataFrame) -> list[MemberPlace]:
-    """Return where each row of `Listing.members` lies."""
-    columns = [members[name].tolist() for name in PLACE_COLUMNS]
-    return [MemberPlace(*values) for values in zip(*columns, strict=True)]
-
-
 def _state_of(source: Path) -> str:
     """Return a digest over names, sizes and times of change: any change while reading shows."""
     files = [source] if source.is_file() else sorted(_files_below(source))
@@ -206,21 +143,11 @@ def _files_of(source: Path) -> pd.DataFrame:
     if source.is_dir():
         return _files_of_folder(source)
     try:
-        with zipfile.ZipFile(source) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            rows = [
-                (
-                    entry.filename, entry.header_offset, entry.compress_size, entry.file_size,
-                    entry.CRC, entry.compress_type, entry.flag_bits,
-                )
-                for entry in entries
-            ]  # fmt: skip
-    except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError) as error:
+        files = read_directory(source)
+    except (zipfile.BadZipFile, OSError) as error:
         raise InputError(
             f"{source} is not a readable zip ({error}): download it again and compare its size"
         ) from None
-    columns = ["path", "offset", "stored_bytes", "num_bytes", "crc", "method", "flags"]
-    files = pd.DataFrame(rows, columns=columns)
     _refuse_unsafe(source, files)
     return files.drop(columns="flags")
 
@@ -229,12 +156,12 @@ def _refuse_unsafe(source: Path, files: pd.DataFrame) -> None:
     """Refuse what an archive of patches never holds; naming the first file."""
     rules = {
         "leaves its folder; a patch archive has no such path": _matches(files["path"], _UNSAFE),
-        f"has over {_MAX_FILE_BYTES:,} bytes, a patch has under 25,000: a zip bomb, or no patch": (
-            (files[["num_bytes", "stored_bytes"]].max(axis=1) > _MAX_FILE_BYTES)
+        f"has over {MAX_FILE_BYTES:,} bytes, a patch has under 25,000: a zip bomb, or no patch": (
+            (files[["num_bytes", "stored_bytes"]].max(axis=1) > MAX_FILE_BYTES)
             & _matches(files["path"], _IMAGE)
         ),
         "lies outside the archive": files["offset"] >= source.stat().st_size,
-        "is encrypted": (files["flags"].astype("int64") & _ENCRYPTED) > 0,
+        "is encrypted": (files["flags"] & _ENCRYPTED) > 0,
         "is compressed by a method other than deflate": ~files["method"].isin(_METHODS),
     }
     for rule, broken in rules.items():
@@ -262,7 +189,7 @@ def _files_of_folder(source: Path) -> pd.DataFrame:
 
 
 def _matches(paths: pd.Series, pattern: str) -> pd.Series:
-    found = pc.match_substring_regex(pa.array(paths.to_list(), pa.string()), pattern)
+    found = pc.match_substring_regex(pa.array(paths, pa.string()), pattern)
     return pd.Series(found.to_numpy(zero_copy_only=False), index=paths.index, dtype=bool)
 
 
@@ -330,39 +257,8 @@ def _with_checksums(table: pd.DataFrame, sources: Sequence[Source]) -> np.ndarra
     for row in np.flatnonzero(table["source"].isin(folders)):
         member = table.iloc[row]
         try:
-            content = _read_file(sources[member["source"]].path / member["path"])
+            content = read_file(sources[member["source"]].path / member["path"])
             facts[row] = zlib.crc32(content), len(content)
         except (OSError, UnreadableError):
             facts[row] = -1, -1  # equal to none, so that the pixels decide
     return facts
-
-
-def _read_file(path: Path) -> bytes:
-    with path.open("rb") as file:
-        content = file.read(_MAX_FILE_BYTES + 1)
-    if len(content) > _MAX_FILE_BYTES:
-        raise UnreadableError(f"has over {_MAX_FILE_BYTES:,} bytes")
-    return content
-
-
-def _read_entry(file: IO[bytes], member: MemberPlace) -> bytes:
-    """Read one entry where the directory says it is.
-
-    zipfile itself reads the whole directory (a second and 300 MB of memory at full size) in each
-    process that opens an archive, and takes longer to open an entry than to read it.
-    """
-    file.seek(member.offset)
-    header = file.read(_LOCAL_HEADER.size)
-    if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
-        raise UnreadableError("is damaged in the archive (no entry where the directory says)")
-    _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
-    file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
-    content = file.read(member.stored_bytes)
-    if member.method == zipfile.ZIP_DEFLATED:
-        try:
-            content = zlib.decompressobj(-15).decompress(content, member.num_bytes + 1)
-        except zlib.error:
-            raise UnreadableError("is damaged in the archive (does not inflate)") from None
-    if len(content) != member.num_bytes or zlib.crc32(content) != member.crc:
-        raise UnreadableError("is damaged in the archive (checksum)")
-    return content

@@ -1,22 +1,35 @@
 """Image bytes to the pixels of one patch: nothing is decoded before its header is believed.
 
 A header may promise 20,000 x 20,000 px in a hundred bytes, so the size is read and judged first.
+The compressed part of a PNG is inflated here, by ISA-L and only as far as the header promises, and
+handed to the decoder uncompressed: that takes two thirds of the time that the decoder alone takes,
+and a picture that holds more or less than its header says is found out.
 """
 
 import io
 import struct
-import zlib
 
 import cv2
 import numpy as np
+from isal import isal_zlib
+from isal.igzip_lib import IsalError
 
 from idc.data.patches import PATCH_SIZE_PX
 from idc.errors import InputError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
-_PNG_COLOURS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale + alpha", 6: "RGBA"}
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PNG_COLOURS = {  # name, channels
+    0: ("greyscale", 1),
+    2: ("RGB", 3),
+    3: ("palette", 1),
+    4: ("greyscale + alpha", 2),
+    6: ("RGBA", 4),
+}
+_PNG_HEADER_BYTES = 33  # signature and IHDR chunk
+_IHDR = struct.Struct(">2L5B")
+_CHUNK = struct.Struct(">L4s")
+_IEND = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 # a camera's note on how it was held must not turn a patch of a slide
 _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -41,7 +54,8 @@ def decode_patch(content: bytes) -> tuple[np.ndarray, str]:
     height, width, kind = _read_header(content)
     if max(height, width) > PATCH_SIZE_PX:
         raise UnreadableError(f"is {width}x{height} px, a patch has at most 50 a side")
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), _AS_STORED)
+    plain = _inflate_png(content) if content.startswith(_PNG_SIGNATURE) else content
+    pixels = cv2.imdecode(np.frombuffer(plain, np.uint8), _AS_STORED)
     if pixels is None:
         raise UnreadableError("does not decode")
     if pixels.shape != (height, width, 3):
@@ -75,51 +89,62 @@ def _read_header(content: bytes) -> tuple[int, int, str]:
 
 
 def _read_png_header(content: bytes) -> tuple[int, int, str]:
-    if len(content) < 33 or content[12:16] != b"IHDR":
+    if len(content) < _PNG_HEADER_BYTES or content[12:16] != b"IHDR":
         raise UnreadableError("has no PNG header")
-    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", content[16:29])
+    width, height, depth, colour = _IHDR.unpack_from(content, 16)[:4]
     if min(width, height) == 0 or colour not in _PNG_COLOURS:
         raise UnreadableError("has no valid PNG header")
-    if max(width, height) <= PATCH_SIZE_PX:
-        data = _pixel_data(content)
-        whole_patch = width == height == PATCH_SIZE_PX
-        if not whole_patch and not interlaced:
-            _require_promised_bytes(data, height, width * depth * _PNG_CHANNELS[colour])
-    return height, width, f"{depth}-bit {_PNG_COLOURS[colour]} PNG"
+    return height, width, f"{depth}-bit {_PNG_COLOURS[colour][0]} PNG"
 
 
-def _require_promised_bytes(data: list[bytes], height: int, bits_per_row: int) -> None:
-    """Refuse a PNG whose data goes on where its header says it ends.
+def _inflate_png(content: bytes) -> bytes:
+    """Return the same picture with its pixels uncompressed; an interlaced one as it is.
 
-    The decoder takes the rows it was promised and drops the others without an error: a slide-edge
-    patch could so lose most of its tissue. Too little data it refuses by itself.
+    Raises:
+        UnreadableError: If it is damaged, or holds more or less than its header promises.
     """
-    promised = height * (1 + (bits_per_row + 7) // 8)
-    inflate = zlib.decompressobj()
+    compressed, palette = _read_chunks(content)
+    width, height, depth, colour, _, _, interlaced = _IHDR.unpack_from(content, 16)
+    if interlaced:
+        return content  # in seven parts, whose sizes only the decoder knows; none is published
+    row_bytes = 1 + (width * depth * _PNG_COLOURS[colour][1] + 7) // 8
+    promised = height * row_bytes
+    inflate = isal_zlib.decompressobj()
     try:
-        found = inflate.decompress(b"".join(data), promised + 1)
-    except zlib.error:
-        return  # the decoder will say so
-    if len(found) > promised:
+        rows = inflate.decompress(compressed, promised + 1)
+    except IsalError:  # type: ignore[misc]  # its stub takes it for an instance
+        raise UnreadableError("does not inflate") from None
+    if len(rows) > promised:
         raise UnreadableError("holds more pixels than its header says")
+    if len(rows) < promised or not inflate.eof:
+        raise UnreadableError("holds fewer pixels than its header says")
+    # one stored block (RFC 1951, 3.2.4): at most 50 rows of 401 bytes, 65,535 would fit
+    size = struct.pack("<2H", promised, promised ^ 0xFFFF)
+    body = b"IDAT\x78\x01\x01" + size + rows + struct.pack(">L", isal_zlib.adler32(rows))
+    chunk = struct.pack(">L", len(body) - 4) + body + struct.pack(">L", isal_zlib.crc32(body))
+    return content[:_PNG_HEADER_BYTES] + palette + chunk + _IEND
 
 
-def _pixel_data(content: bytes) -> list[bytes]:
-    """Return the compressed pixels, chunk by chunk.
+def _read_chunks(content: bytes) -> tuple[bytes, bytes]:
+    """Return the compressed pixels, and the whole palette chunk where there is one.
 
     The decoder makes room for what a chunk says it holds, up to 2 GiB, before it reads it: so every
-    chunk must end within the file.
+    chunk up to the end must lie within the file.
     """
-    data = []
-    position = len(_PNG_SIGNATURE)
+    data, palette = [], b""
+    position = _PNG_HEADER_BYTES
     while position + 8 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, position)
+        length, kind = _CHUNK.unpack_from(content, position)
         if kind == b"IDAT":
             data.append(content[position + 8 : position + 8 + length])
+        elif kind == b"PLTE":
+            palette = content[position : position + 12 + length]
         position += 12 + length
+        if kind == b"IEND" and data:  # what comes after it, notes of some program, is not read
+            break
     if position > len(content):
         raise UnreadableError("ends in the middle")
-    return data
+    return b"".join(data), palette
 
 
 def _read_jpeg_header(content: bytes) -> tuple[int, int, str]:

@@ -1,8 +1,8 @@
 """Quality flags of patches: measured on a whole chunk at once, decided by stated shares.
 
-Limits were set by eye on 25,354 public patches. `out_of_focus` there marks 42 whole patches: slide
-edges, blur, and two or three of flat eosin; `ink` marks 242: blue, green and black margins, and
-a few very dark folds.
+Limits were set by eye on 25,354 public patches. Of the whole ones, `out_of_focus` there marks 42:
+slide edges, blur, and two or three of flat eosin; `ink` marks 242: blue, green and black margins,
+and a few very dark folds.
 """
 
 import cv2

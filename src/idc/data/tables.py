@@ -111,7 +111,7 @@ def load_table(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, dtype=_CSV_DTYPES)
+            table = pd.read_csv(path, dtype=_CSV_DTYPES, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read ({' '.join(str(error).split())[:200]}): "

@@ -42,8 +42,8 @@ def _require_space(folder: Path, num_patches: int) -> None:
     needed, free = size_of_store(num_patches), shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"{layout.PATCHES} needs {needed / 1e9:.2f} GB, its disk has {free / 1e9:.2f} GB free: "
-            "make room"
+            f"{layout.PATCHES} needs {needed / 1e6:,.0f} MB, its disk has {free / 1e6:,.0f} MB "
+            "free: make room"
         )
 
 
