@@ -17,6 +17,9 @@ from idc.data.members import MemberReader, Places, unpack_places
 from idc.data.patches import PATCH_SIZE_PX
 from idc.data.quality import flag_quality
 
+PATCHES_PER_CHUNK = 512
+_PATCHES_PER_BLOCK = 64
+
 PATCH_SHAPE = (PATCH_SIZE_PX, PATCH_SIZE_PX, 3)
 PATCH_BYTES = PATCH_SIZE_PX * PATCH_SIZE_PX * 3
 
@@ -42,11 +45,13 @@ class ChunkDecoder:
         self.reader = MemberReader(sources)
         self._pixels_path = pixels_path
         self._first_byte = header_bytes(pixels_path)
+        # used again for every chunk: new memory costs more than what is written into it
+        self._pixels = np.empty((PATCHES_PER_CHUNK, *PATCH_SHAPE), np.uint8)
 
     def decode(self, start: int, places: Places) -> Chunk:
         """Decode the patches of the rows from `start` on."""
         num_patches = len(places[0])
-        pixels = np.zeros((num_patches, *PATCH_SHAPE), np.uint8)
+        pixels = self._pixels[:num_patches]
         sizes_px = np.zeros((num_patches, 2), np.int16)
         sha256 = [""] * num_patches
         reasons: dict[int, str] = {}
@@ -55,6 +60,7 @@ class ChunkDecoder:
             try:
                 patch, kind = decode_patch(self.reader.read(place))
             except UnreadableError as error:
+                pixels[i] = 0
                 reasons[start + i] = str(error)
                 continue
             pixels[i] = patch if patch.shape == PATCH_SHAPE else pad_to_patch(patch)
@@ -62,7 +68,7 @@ class ChunkDecoder:
             sha256[i] = hashlib.sha256(patch.tobytes()).hexdigest()
             formats[kind] += 1
         self._write(start, pixels)
-        return Chunk(sizes_px, sha256, flag_quality(pixels), reasons, formats)
+        return Chunk(sizes_px, sha256, _flag_in_blocks(pixels), reasons, formats)
 
     def _write(self, start: int, pixels: np.ndarray) -> None:
         # not a memory map: on a full disk a mapped write kills the process, this one says so
@@ -71,6 +77,13 @@ class ChunkDecoder:
             left = pixels.data.cast("B")
             while left:
                 left = left[store.write(left) :]
+
+
+def _flag_in_blocks(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Judge some patches at a time, few enough to stay in the processor's cache."""
+    starts = range(0, len(pixels), _PATCHES_PER_BLOCK)
+    blocks = [flag_quality(pixels[start : start + _PATCHES_PER_BLOCK]) for start in starts]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def header_bytes(path: Path) -> int:

@@ -18,6 +18,7 @@ from idc.data.archive import Listing
 from idc.data.chunks import (
     PATCH_BYTES,
     PATCH_SHAPE,
+    PATCHES_PER_CHUNK,
     Chunk,
     decode_chunk,
     header_bytes,
@@ -29,8 +30,6 @@ from idc.data.patches import FLAGS, PATCH_SIZE_PX
 from idc.errors import InputError
 from idc.processes import map_in_processes
 from idc.progress import track
-
-_PATCHES_PER_CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -131,9 +130,9 @@ def _lay_out(path: Path, num_patches: int) -> None:
 def _decode_chunks(
     listing: Listing, sources: list[Path], pixels_path: Path, num_processes: int
 ) -> Iterator[Chunk]:
-    starts = range(0, len(listing.members), _PATCHES_PER_CHUNK)
+    starts = range(0, len(listing.members), PATCHES_PER_CHUNK)
     jobs = (
-        (start, _places_of(listing.members.iloc[start : start + _PATCHES_PER_CHUNK]))
+        (start, _places_of(listing.members.iloc[start : start + PATCHES_PER_CHUNK]))
         for start in starts
     )
     done = map_in_processes(
@@ -143,7 +142,7 @@ def _decode_chunks(
         initializer=open_decoder,
         initargs=(sources, pixels_path),
     )
-    return track(done, total=len(starts), what=f"chunks of {_PATCHES_PER_CHUNK} patches")
+    return track(done, total=len(starts), what=f"chunks of {PATCHES_PER_CHUNK} patches")
 
 
 def _close_gaps(path: Path, readable: np.ndarray) -> None:
@@ -153,8 +152,8 @@ def _close_gaps(path: Path, readable: np.ndarray) -> None:
     first_byte = header_bytes(path)
     store = np.memmap(path, np.uint8, "r+", first_byte, (len(readable), *PATCH_SHAPE))
     rows = np.flatnonzero(readable)
-    for start in range(0, len(rows), _PATCHES_PER_CHUNK):
-        chunk = rows[start : start + _PATCHES_PER_CHUNK]
+    for start in range(0, len(rows), PATCHES_PER_CHUNK):
+        chunk = rows[start : start + PATCHES_PER_CHUNK]
         store[start : start + len(chunk)] = store[chunk]  # never writes ahead of what it reads
     store.flush()
     del store
