@@ -80,7 +80,7 @@ KEPT = [i for i in range(12) if i not in GAPS]
 @pytest.fixture
 def chunks_of_three(monkeypatch):
     # the parent cuts the chunks: processes need not know
-    monkeypatch.setattr(pixel_store, "_PATCHES_PER_CHUNK", 3)
+    monkeypatch.setattr(pixel_store, "PATCHES_PER_CHUNK", 3)
 
 
 # --- pixels and index ---
@@ -264,7 +264,7 @@ def test_store_patches_when_chunks_are_cut_elsewhere_then_all_is_equal(
     gappy_zip, store, monkeypatch
 ):
     whole, whole_pixels = store(gappy_zip)
-    monkeypatch.setattr(pixel_store, "_PATCHES_PER_CHUNK", 5)
+    monkeypatch.setattr(pixel_store, "PATCHES_PER_CHUNK", 5)
     cut, cut_pixels = store(gappy_zip)
     np.testing.assert_array_equal(cut_pixels, whole_pixels)
     assert cut.index.equals(whole.index)
