@@ -70,7 +70,7 @@ class Listing:
 
     def name_of(self, member: pd.Series) -> str:
         """Return `<source>:<path inside>` of one row of `members` or `rivals`."""
-        return f"{self.sources[member['source']].path.name}:{member['path']}"
+        return _name(member, self.sources)
 
 
 def find_sources(raw: Path) -> tuple[Path, ...]:
@@ -154,15 +154,16 @@ def _files_of(source: Path) -> pd.DataFrame:
 
 def _refuse_unsafe(source: Path, files: pd.DataFrame) -> None:
     """Refuse what an archive of patches never holds; naming the first file."""
+    image = _matches(files["path"], _IMAGE)  # what else is there is not read
+    largest = files[["num_bytes", "stored_bytes"]].max(axis=1)
     rules = {
         "leaves its folder; a patch archive has no such path": _matches(files["path"], _UNSAFE),
         f"has over {MAX_FILE_BYTES:,} bytes, a patch has under 25,000: a zip bomb, or no patch": (
-            (files[["num_bytes", "stored_bytes"]].max(axis=1) > MAX_FILE_BYTES)
-            & _matches(files["path"], _IMAGE)
+            image & (largest > MAX_FILE_BYTES)
         ),
-        "lies outside the archive": files["offset"] >= source.stat().st_size,
-        "is encrypted": (files["flags"] & _ENCRYPTED) > 0,
-        "is compressed by a method other than deflate": ~files["method"].isin(_METHODS),
+        "lies outside the archive": image & (files["offset"] >= source.stat().st_size),
+        "is encrypted": image & ((files["flags"] & _ENCRYPTED) > 0),
+        "is compressed by a method other than deflate": image & ~files["method"].isin(_METHODS),
     }
     for rule, broken in rules.items():
         if broken.any():
