@@ -26,7 +26,7 @@ PYTHON = sys.executable
 SMALL = {
     "sample.num_patches": 240,
     "sample.allow_fewer": True,
-    "split.fractions": {"val": 0.2, "gate": 0.0, "test": 0.3},
+    "split.fractions": {"val": 0.2, "gate": 0.15, "test": 0.25},
     "model.pretrained": "none",
     "model.size_px": 32,
     "train.epochs": 1,
