@@ -37,9 +37,9 @@ def project(tmp_path, monkeypatch, make_index):
 
 @pytest.fixture
 def run(change_params):
-    def run_stages(**split_changes):
+    def run_stages(num_patches="all", **split_changes):
         params = change_params(
-            sample={"num_patches": "all", "exclude_flags": ()}, split=split_changes
+            sample={"num_patches": num_patches, "exclude_flags": ()}, split=split_changes
         )
         sample.run(params)
         split.run(params)
@@ -54,6 +54,13 @@ def test_run_when_cases_are_dealt_then_remembers_the_side_of_each(project, run):
     sides = run()
     table = pd.read_csv(CASE_SIDES, comment="#")
     assert dict(zip(table["case"], table["side"], strict=True)) == sides
+
+
+def test_run_when_a_case_has_no_manifest_patch_then_its_side_is_remembered_too(project, run):
+    project(CASES)
+    assert len(run(num_patches=10)) < len(CASES)
+    table = pd.read_csv(CASE_SIDES, comment="#")
+    assert set(table["case"]) == set(CASES)
 
 
 def test_run_when_new_cases_arrive_then_old_ones_stay_and_new_ones_join(project, run):

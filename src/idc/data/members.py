@@ -96,7 +96,7 @@ def read_file(path: Path) -> bytes:
 def _read_entry(file: IO[bytes], member: MemberPlace) -> bytes:
     """Read one entry where the directory says it is.
 
-    zipfile itself reads the whole directory (a second and 300 MB of memory at full size) in each
+    zipfile itself reads the whole directory (5 seconds and 300 MB of memory at full size) in each
     process that opens an archive, and takes longer to open an entry than to read it.
     """
     file.seek(member.offset)

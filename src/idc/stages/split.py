@@ -12,7 +12,7 @@ from idc.data.case_sides import ensure_case_sides, load_case_sides, save_case_si
 from idc.data.leakage import measure_leakage, refuse_leakage
 from idc.data.patches import load_pixels
 from idc.data.sides import SIDES
-from idc.data.splitting import split_patches
+from idc.data.splitting import deal_cases, split_patches
 from idc.data.tables import INDEX, MANIFEST, SPLITS, load_table, save_table
 from idc.files import save_json
 
@@ -32,15 +32,16 @@ def run(params: Params) -> None:
     index = load_table(layout.INDEX, INDEX)
     manifest = load_table(layout.MANIFEST, MANIFEST)
     known = _known_sides(params.split)
+    sides_for_good = _deal_for_good(index, params.split, known)
     splits = split_patches(
-        index, manifest, params.split, case_lists=layout.CASE_LISTS, case_sides=known
+        index, manifest, params.split, case_lists=layout.CASE_LISTS, case_sides=sides_for_good
     )
     leakage = measure_leakage(splits, index, load_pixels(layout.PIXELS))
     _judge(leakage, params.split)
     save_table(layout.SPLITS, splits, SPLITS)
     sides = _describe_sides(splits, float(index["label"].mean()))
     save_json(layout.LEAKAGE_REPORT, {"mode": params.split.mode, **leakage, "sides": sides})
-    _keep_sides(splits, params.split, known)
+    _keep_sides(sides_for_good, params.split, known)
 
 
 def _remembers(config: SplitConfig) -> bool:
@@ -53,11 +54,19 @@ def _known_sides(config: SplitConfig) -> dict[str, str]:
     return load_case_sides(layout.CASE_SIDES, config.fractions, config.seed)
 
 
-def _keep_sides(splits: pd.DataFrame, config: SplitConfig, known: Mapping[str, str]) -> None:
+def _deal_for_good(
+    index: pd.DataFrame, config: SplitConfig, known: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the side of every case of the pool, of those without a manifest patch too."""
+    if not _remembers(config):
+        return {}
+    return deal_cases(index, config.fractions, config.seed, known=known)
+
+
+def _keep_sides(sides: Mapping[str, str], config: SplitConfig, known: Mapping[str, str]) -> None:
     if not _remembers(config):
         ensure_case_sides(layout.CASE_SIDES)
         return
-    sides = dict(zip(splits["case"], splits["split"], strict=True))
     added = {case: side for case, side in sides.items() if case not in known}
     save_case_sides(layout.CASE_SIDES, config.fractions, config.seed, before=known, added=added)
     if added and known:
