@@ -104,6 +104,8 @@ class SplitConfig(Section):
     """Mode `lists`: share of the train cases' patches that moves to val, by whole cases."""
     rest: Literal["train", "drop"]
     """Mode `lists`: where cases on no list go."""
+    exclude: str | None
+    """A case list whose cases take no part at all, whatever the mode; null excludes none."""
     seed: Seed
     """Seed of the assignment."""
 
@@ -123,8 +125,15 @@ class ModelConfig(Section):
     """`imagenet` (through timm), `none`, or a folder holding `<backbone>.safetensors`."""
     size_px: Annotated[int, Field(ge=32, le=512)]
     """Edge length in pixels that a 50x50 patch is resized to."""
+    stem_stride: Literal[1, 2]
+    """Stride of the first convolution: 1 keeps the resolution of small patches, at four times
+    the cost."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
     """Dropout probability before the head."""
+    aux_heads: bool
+    """A head of its own on each backbone, which learns beside the fusion head."""
+    freeze_backbones: bool
+    """Keep the backbones as they come and train the heads alone, on embeddings computed once."""
 
     @model_validator(mode="after")
     def _name_each_backbone_once(self) -> "ModelConfig":
@@ -160,17 +169,54 @@ class TrainConfig(Section):
     batch_size: Annotated[int, Field(ge=2)]
     """Patches per optimizer step."""
     learning_rate: Annotated[float, Field(gt=0.0)]
-    """Peak rate of the one-cycle schedule."""
+    """Peak rate: reached by a linear warm-up, left along half a cosine (Loshchilov & Hutter 2017)."""
+    backbone_rate_factor: Annotated[float, Field(gt=0.0, le=1.0)]
+    """Rate of the backbones as a share of the heads' rate; below 1 for pretrained ones."""
     weight_decay: Annotated[float, Field(ge=0.0)]
     """Decoupled weight decay of AdamW."""
     warmup_share: Annotated[float, Field(gt=0.0, lt=1.0)]
     """Share of the steps in which the rate rises to its peak."""
     class_weights: Literal["balanced", "none"]
     """`balanced`: inverse to the class counts of the training side."""
+    aux_weight: Annotated[float, Field(ge=0.0, le=10.0)]
+    """Weight of each backbone's own loss beside that of the fusion head (`model.aux_heads`)."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)]
+    """Share by which a target moves towards 1/2 (Szegedy 2016)."""
+    neighbour_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)]
+    """Share by which a target moves towards the mean label of the up to 8 touching patches on the
+    training side."""
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None
+    """Decay per step of the exponential moving average of the weights, which is then what is
+    scored and kept; null keeps the weights themselves."""
+    frozen_views: Annotated[int, Field(ge=1)]
+    """Frozen backbones: epoch e repeats the batches of epoch e mod this, whose embeddings are
+    computed once."""
     precision: Literal["auto", "fp32", "bf16"]
     """Arithmetic of the forward and backward pass; `auto` is bf16 on a GPU that has it."""
     seed: Seed
     """Seed of initial weights, order, augmentation and dropout."""
+
+
+class PretrainConfig(Section):
+    """Self-supervised learning of the backbones on all pool patches of the train cases."""
+
+    method: Literal["none", "simclr"]
+    """`simclr`: two augmented views of a patch attract, those of others repel (Chen 2020)."""
+    epochs: Annotated[int, Field(ge=1)]
+    """Passes over the patches."""
+    batch_size: Annotated[int, Field(ge=2)]
+    """Patches per step; each gives two views."""
+    learning_rate: Annotated[float, Field(gt=0.0)]
+    """Peak rate; warm-up, decay and weight decay are those of `train`."""
+    temperature: Annotated[float, Field(gt=0.0)]
+    """Temperature of the contrastive loss."""
+
+
+class PredictConfig(Section):
+    """How patches are scored."""
+
+    d4_average: bool
+    """Average the logits over the eight symmetries of the square, at eight times the cost."""
 
 
 class EvaluateConfig(Section):
@@ -217,6 +263,15 @@ class RuntimeConfig(Section):
     """Patches per forward pass where no gradient is needed."""
     num_threads: Annotated[int, Field(ge=1)] | None
     """CPU threads of torch; null takes all cores."""
+    num_devices: Annotated[int, Field(ge=1, le=64)]
+    """Processes that train together, one per GPU (or CPU share); above 1 `train` starts torchrun."""
+    augment_on: Literal["auto", "workers", "device"]
+    """Where patches are augmented: by albumentations in `num_workers` processes, or in batches on
+    the device; `auto` is the device when it is a GPU."""
+    compile: bool
+    """Compile the training step with torch.compile (CUDA graphs on a GPU); says what it costs."""
+    checkpoint_interval_s: Annotated[float, Field(ge=0.0)]
+    """Seconds of training between two checkpoints."""
 
 
 class Params(Section):
@@ -227,7 +282,9 @@ class Params(Section):
     split: SplitConfig
     model: ModelConfig
     augment: AugmentConfig
+    pretrain: PretrainConfig
     train: TrainConfig
+    predict: PredictConfig
     evaluate: EvaluateConfig
     explain: ExplainConfig
     publish: PublishConfig
