@@ -32,7 +32,9 @@ class ModelSpec:
     backbones: list[str]
     pretrained: str
     size_px: int
+    stem_stride: int
     dropout: float
+    aux_heads: bool
     class_weights: list[float]
     """Weight of IDC- and of IDC+ in the training loss."""
     num_training_patches: list[int]
@@ -79,7 +81,13 @@ def load_model(folder: Path) -> tuple[FusionCNN, ModelSpec]:
         InputError: If the weights are missing, truncated, or of another architecture.
     """
     spec = load_spec(folder)
-    model = FusionCNN(spec.backbones, pretrained="none", dropout=spec.dropout)
+    model = FusionCNN(
+        spec.backbones,
+        pretrained="none",
+        dropout=spec.dropout,
+        stem_stride=spec.stem_stride,
+        aux_heads=spec.aux_heads,
+    )
     path = folder / _WEIGHTS
     try:
         model.load_state_dict(load_file(path))
