@@ -45,7 +45,7 @@ def result(tmp_path_factory, change_params):
     folder = tmp_path_factory.mktemp("result")
     params = change_params()
     model = create_fusion(params.model)
-    spec = ModelSpec(["test_resnet"], "none", 32, 0.2, [1.0, 1.0], [4, 4], 2, 0.8)
+    spec = ModelSpec(["test_resnet"], "none", 32, 2, 0.2, True, [1.0, 1.0], [4, 4], 2, 0.8)
     save_bundle(folder / "fusion", model.state_dict(), spec, HISTORY, torch.zeros(96))
     model_digest = digest_bundle(folder / "fusion")
     OperatingPoint(1.0, 0.0, 0.5, "youden", model_digest).save(folder / "point.json")
@@ -98,7 +98,7 @@ def story(tmp_path_factory, empty_store, result):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "")
         patch.chdir(root)
-        with live_run(result.params, "abc") as live:
+        with live_run(result.params, "abc", training="t1", resumed=False) as live:
             live.log_class_weights(np.array([1.0, 1.0]))
             live.log_epoch(1, {"train/loss": 0.7, "val/epoch_auroc": 0.6})
             live.name_model(result.model_digest)
@@ -188,11 +188,55 @@ def test_live_run_when_an_error_passes_then_the_run_is_failed(
     tmp_path, empty_store, change_params, monkeypatch
 ):
     monkeypatch.chdir(open_root(tmp_path, empty_store))
-    with pytest.raises(KeyError), live_run(change_params(), "abc"):
+    with pytest.raises(KeyError), live_run(
+        change_params(), "abc", training="t1", resumed=False
+    ):
         raise KeyError
     client = MlflowClient(tracking_uri(tmp_path))
     experiment = client.get_experiment_by_name("idc")
     assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
+
+
+@pytest.fixture
+def interrupted(tmp_path, empty_store, change_params, monkeypatch):
+    """A store in which a training told its first epoch, then ended."""
+    monkeypatch.chdir(open_root(tmp_path, empty_store))
+    params = change_params()
+    with pytest.raises(KeyError), live_run(params, "abc", training="t1", resumed=False) as live:
+        live.log_class_weights([1.0, 1.0])
+        live.log_epoch(1, {"train/loss": 0.7})
+        raise KeyError
+
+    def resume(**changes):
+        options = {"training": "t1", "resumed": True, **changes}
+        with live_run(params, "abc", **options) as live:
+            live.log_class_weights([1.0, 1.0])
+            for epoch in (1, 2):
+                live.log_epoch(epoch, {"train/loss": 0.7 - 0.1 * epoch})
+        client = MlflowClient(tracking_uri(tmp_path))
+        (experiment,) = (e for e in client.search_experiments() if e.name == "idc")
+        runs = client.search_runs([experiment.experiment_id])
+        history = {
+            run.info.run_id: [m.step for m in client.get_metric_history(run.info.run_id, key)]
+            for run in runs
+            for key in ("train/loss",)
+        }
+        return runs, list(history.values())
+
+    return resume
+
+
+def test_live_run_when_a_training_is_resumed_then_its_run_goes_on_without_repeating(interrupted):
+    runs, steps = interrupted()
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    assert steps == [[1, 2]]
+
+
+@pytest.mark.parametrize("changes", [{"resumed": False}, {"training": "t2"}])
+def test_live_run_when_another_training_starts_then_gets_a_run_of_its_own(interrupted, changes):
+    runs, steps = interrupted(**changes)
+    assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
+    assert sorted(steps) == [[1], [1, 2]]
 
 
 def test_tracking_uri_when_the_environment_names_a_store_then_uses_it(tmp_path, monkeypatch):

@@ -47,8 +47,11 @@ ALIAS = "challenger"
 _RESULT_TAG = "result_digest"
 _MODEL_TAG = "model_digest"
 _TRAINED_BY_TAG = "trained_by"
+_TRAINING_TAG = "training_digest"
 _COMMIT_TAG = "git_commit"
-_TRAINING_SECTIONS = ("ingest", "sample", "split", "model", "augment", "train", "runtime")
+_TRAINING_SECTIONS = (
+    "ingest", "sample", "split", "model", "augment", "pretrain", "train", "runtime",
+)  # fmt: skip
 _SERVING_PACKAGES = (
     "mlflow", "torch", "torchvision", "timm", "numpy", "pandas", "opencv-python-headless",
     "pydantic", "pyyaml", "safetensors", "scikit-learn", "tqdm",
@@ -85,13 +88,24 @@ class LiveRun:
         self._client = client
         self._run_id = run_id
         self._waiting: list[Metric] = []
+        self._logged = {
+            metric.step for metric in client.get_metric_history(run_id, "train/loss")
+        }
 
     def log_class_weights(self, weights: Any) -> None:  # noqa: ANN401  (any pair of numbers)
         """Record the loss weight of each class."""
+        if "class_weights/0" in self._client.get_run(self._run_id).data.metrics:
+            return  # an interrupted training told them before
         self._send(_metrics({f"class_weights/{label}": weights[label] for label in (0, 1)}))
 
     def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Record one epoch's metrics at step `epoch`, in one call."""
+        """Record one epoch's metrics at step `epoch`, in one call.
+
+        An epoch that an interrupted training told before is not told twice.
+        """
+        if epoch in self._logged:
+            return
+        self._logged.add(epoch)
         self._send(_metrics(values, step=epoch))
 
     def name_model(self, digest: str) -> None:
@@ -111,15 +125,29 @@ class LiveRun:
 
 
 @contextmanager
-def live_run(params: Params, commit: str) -> Iterator[LiveRun]:
+def live_run(
+    params: Params, commit: str, *, training: str, resumed: bool
+) -> Iterator[LiveRun]:
     """Open a run for a training; it ends as FINISHED, or FAILED when an error passes.
+
+    Args:
+        params: Recorded, as far as they concern the training.
+        commit: Of the code.
+        training: Digest of all that shapes the training.
+        resumed: Whether it goes on from a checkpoint: then its unfinished run goes on as well.
 
     Raises:
         InputError: If the local store cannot be written.
         StoreAwayError: If a tracking server does not answer.
     """
     client = _connect(Path.cwd())
-    run = _create_run(client, params, Path.cwd(), {_COMMIT_TAG: commit})
+    run = _find_unfinished(client, params, training) if resumed else None
+    if run is None:
+        tags = {_COMMIT_TAG: commit, _TRAINING_TAG: training}
+        run = _create_run(client, params, Path.cwd(), tags)
+    else:
+        client.update_run(run.info.run_id, status="RUNNING")
+        log.info("the MLflow run %s goes on", run.info.run_id)
     _log_params(client, run, params, _TRAINING_SECTIONS)
     status = "FAILED"
     try:
@@ -255,6 +283,14 @@ def _find_run(client: MlflowClient, experiment_id: str, tag: str, value: str) ->
             [experiment_id], f"tags.{tag} = '{value}'", order_by=["attributes.start_time ASC"]
         )
     )
+
+
+def _find_unfinished(client: MlflowClient, params: Params, training: str) -> Run | None:
+    """Return the last run of an interrupted training, or None where the store lacks it."""
+    experiment_id = _experiment_id(client, params.publish.experiment, Path.cwd())
+    runs = _find_run(client, experiment_id, _TRAINING_TAG, training)
+    unfinished = [run for run in runs if run.info.status != "FINISHED"]
+    return unfinished[-1] if unfinished else None
 
 
 def _find_or_create_run(client: MlflowClient, result: Result, root: Path) -> Run:

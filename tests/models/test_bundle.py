@@ -13,13 +13,13 @@ from idc.models.bundle import (
 )
 from idc.models.fusion import FusionCNN
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 0.2, [1.0, 1.5], [6, 4], 2, 0.8125)
+SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.2, True, [1.0, 1.5], [6, 4], 2, 0.8125)
 HISTORY = pd.DataFrame({"epoch": [1, 2], "val_auroc": [0.5, 0.8125]})
 
 
 @pytest.fixture
 def model():
-    return FusionCNN(["test_resnet"], pretrained="none", dropout=0.2).eval()
+    return FusionCNN(["test_resnet"], pretrained="none", dropout=0.2, aux_heads=True).eval()
 
 
 @pytest.fixture

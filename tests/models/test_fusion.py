@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from idc.errors import InputError
-from idc.models.fusion import FusionCNN, create_fusion
+from idc.models.fusion import EachLogit, FusionCNN, create_fusion
 from idc.models.scoring import mean_embedding, score_patches
 
 TINY = ("test_resnet", "test_efficientnet")
@@ -63,6 +63,33 @@ def test_fusion_when_trained_then_every_backbone_gets_a_gradient(images):
     model(images).square().sum().backward()
     for branch in model.branches:
         assert any(p.grad is not None and p.grad.any() for p in branch.parameters())
+
+
+@torch.inference_mode()
+def test_each_logit_when_backbones_have_heads_then_gives_the_fusion_logit_and_theirs(images):
+    model = FusionCNN(TINY, pretrained="none", dropout=0.5, aux_heads=True).eval()
+    logits = EachLogit(model)(images)
+    assert logits.shape == (6, 3)
+    torch.testing.assert_close(logits[:, 0], model(images))
+    alone = model.aux_heads[1](model.branches[1](images)).squeeze(1)
+    torch.testing.assert_close(logits[:, 2], alone)
+    assert model.scored_backbones == list(TINY)
+
+
+@torch.inference_mode()
+def test_each_logit_when_backbones_have_no_heads_then_gives_the_fusion_logit_alone(model, images):
+    assert EachLogit(model)(images).shape == (6, 1)
+    assert model.scored_backbones == []
+
+
+def test_fusion_when_backbones_are_frozen_then_their_norms_stay_in_training(images):
+    model = FusionCNN(TINY, pretrained="none", dropout=0.0, freeze_backbones=True).train()
+    before = {name: value.clone() for name, value in model.backbones.state_dict().items()}
+    model(images).sum().backward()
+    for name, value in model.backbones.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(p.grad is None for p in model.backbones.parameters())
+    assert model.head[-1].weight.grad is not None
 
 
 def test_create_fusion_when_the_seed_is_equal_then_builds_equal_weights(change_params):

@@ -13,7 +13,8 @@ from idc.models.bundle import ModelSpec, save_bundle
 from idc.stages import evaluate
 
 SPEC = ModelSpec(
-    backbones=["test_resnet"], pretrained="none", size_px=32, dropout=0.0,
+    backbones=["test_resnet"], pretrained="none", size_px=32, stem_stride=2, dropout=0.0,
+    aux_heads=True,
     class_weights=[1.0, 1.0], num_training_patches=[1, 1], best_epoch=1, val_auroc=0.5,
 )  # fmt: skip
 

@@ -14,24 +14,64 @@ def test_load_when_nothing_was_saved_then_returns_none(checkpoint):
     assert checkpoint.load() is None
 
 
+def save(checkpoint, *steps):
+    for step in steps:
+        checkpoint.save({"weights": torch.full((100,), float(step)), "history": [{"epoch": 1}]}, step)
+
+
 def test_load_when_saved_twice_then_returns_the_last(checkpoint):
-    for value in (1.0, 2.0):
-        checkpoint.save({"weights": torch.tensor([value]), "history": [{"epoch": int(value)}]})
+    save(checkpoint, 1, 2)
     state = checkpoint.load()
-    assert (state["weights"].item(), state["history"]) == (2.0, [{"epoch": 2}])
+    assert (state["weights"][0].item(), state["history"]) == (2.0, [{"epoch": 1}])
 
 
-def test_load_when_the_file_is_truncated_then_starts_over(checkpoint, tmp_path):
-    checkpoint.save({"weights": torch.zeros(100)})
-    path = tmp_path / "checkpoints/abc/epoch.pt"
+def test_save_when_three_are_kept_then_drops_the_first(checkpoint):
+    save(checkpoint, 9, 10, 11)
+    assert sorted(path.name for path in checkpoint.folder.iterdir()) == [
+        "000000010.pt", "000000010.sha256", "000000011.pt", "000000011.sha256",
+    ]  # fmt: skip
+
+
+def truncate(path):
     path.write_bytes(path.read_bytes()[:200])
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def drop_the_digest(path):
+    path.with_suffix(".sha256").unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, drop_the_digest])
+def test_load_when_the_last_is_damaged_then_says_so_and_takes_the_one_before(
+    checkpoint, damage, caplog
+):
+    save(checkpoint, 1, 2)
+    damage(checkpoint.folder / "000000002.pt")
+    assert checkpoint.load()["weights"][0].item() == 1.0
+    assert "000000002.pt is damaged" in caplog.text
+
+
+def test_load_when_all_are_damaged_then_starts_over(checkpoint):
+    save(checkpoint, 1, 2)
+    for path in checkpoint.folder.glob("*.pt"):
+        truncate(path)
     assert checkpoint.load() is None
+
+
+def test_is_due_when_the_interval_has_not_passed_then_waits(tmp_path):
+    patient, eager = (Checkpoint(tmp_path / "a", interval_s=s) for s in (1000.0, 0.0))
+    assert (patient.is_due(), eager.is_due()) == (False, True)
 
 
 def test_remove_when_saved_then_forgets_it(checkpoint):
-    checkpoint.save({"weights": torch.zeros(1)})
+    save(checkpoint, 1)
     checkpoint.remove()
-    assert checkpoint.load() is None
+    assert (checkpoint.load(), checkpoint.exists()) == (None, False)
 
 
 def test_locked_when_another_holds_it_then_names_the_lock(checkpoint, tmp_path):

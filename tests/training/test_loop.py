@@ -6,14 +6,15 @@ from idc.errors import InputError
 from idc.models.fusion import create_fusion
 from idc.training import loop
 from idc.training.checkpoint import Checkpoint
-from idc.training.loop import EpochResult, Patches, TrainedModel, train_fusion
+from idc.training.loop import EpochResult, TrainedModel, train_fusion
+from idc.training.sources import EmbeddingSource, ImageSource, TrainingPatches
 
 NUM_PATCHES = 48
 COLOURS = np.array([[200, 120, 160], [120, 160, 200]])
 
 
 class KilledError(Exception):
-    """Stands for the end of the process between two epochs."""
+    """Stands for the end of the process."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,8 @@ def pixels():
 
 def take(start, stop):
     rows = np.arange(start, stop)
-    return Patches(rows, (rows % 2).astype(np.int8))
+    labels = (rows % 2).astype(np.int8)
+    return TrainingPatches(rows, labels, labels.astype(np.float32))
 
 
 TRAIN, VAL = take(0, 32), take(32, NUM_PATCHES)
@@ -35,18 +37,24 @@ TRAIN, VAL = take(0, 32), take(32, NUM_PATCHES)
 @pytest.fixture
 def train(pixels, change_params, tmp_path):
     def run(
-        *, checkpoint="a", seed=17, weights_seed=3, on_epoch=None, val=VAL, workers=0, **changes
-    ):
+        *, checkpoint="a", seed=17, weights_seed=3, on_epoch=None, workers=0, model=None,
+        augment_on="workers", cached=True, **changes,
+    ):  # fmt: skip
         params = change_params(
+            model=model or {},
             train={"epochs": 3, "batch_size": 8, "precision": "fp32", "seed": seed, **changes},
-            runtime={"num_workers": workers},
+            runtime={"num_workers": workers, "augment_on": augment_on},
         )
+        device = torch.device("cpu")
         torch.manual_seed(weights_seed)
         model = create_fusion(params.model)
+        source = ImageSource(pixels, TRAIN, VAL.rows, params, device)
+        if params.model.freeze_backbones:
+            source = EmbeddingSource(source, model, tmp_path / "embeddings" if cached else None)
         trained = train_fusion(
-            model, pixels, TRAIN, val, params,
+            model, source, VAL.labels, params,
             class_weights=np.ones(2),
-            device=torch.device("cpu"),
+            device=device,
             checkpoint=Checkpoint(tmp_path / checkpoint),
             on_epoch=on_epoch or (lambda result, speed: None),
         )  # fmt: skip
@@ -97,27 +105,155 @@ def test_train_fusion_when_the_seed_differs_then_weights_differ(train):
     assert differ(first, second)
 
 
-def test_train_fusion_when_two_workers_augment_then_weights_equal_those_of_none(train):
-    (_, alone), (_, shared) = train(checkpoint="a"), train(checkpoint="b", workers=2)
+@pytest.mark.parametrize("augment_on", ["workers", "device"])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_train_fusion_when_workers_build_batches_then_weights_equal_those_of_none(
+    train, workers, augment_on
+):
+    _, alone = train(checkpoint="a", augment_on=augment_on)
+    _, shared = train(checkpoint="b", augment_on=augment_on, workers=workers)
     assert_equal_states(alone, shared)
 
 
-def test_train_fusion_when_killed_and_resumed_then_ends_as_if_uninterrupted(train):
-    whole, whole_weights = train(checkpoint="a")
+@pytest.fixture
+def kill_at(monkeypatch):
+    """`kill_at(5)`: the process ends right after step 5, wherever in an epoch that is."""
+
+    def arm(step):
+        learn = loop._Run._learn_from
+        steps = iter(range(1, step + 2))
+
+        def learn_or_die(run, *batch):
+            if next(steps) > step:
+                raise KilledError
+            return learn(run, *batch)
+
+        monkeypatch.setattr(loop._Run, "_learn_from", learn_or_die)
+
+    yield arm
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+@pytest.mark.parametrize("step", [1, 4, 7])
+def test_train_fusion_when_killed_after_a_step_then_ends_as_if_uninterrupted(
+    train, kill_at, monkeypatch, step, ema_decay
+):
+    whole, whole_weights = train(checkpoint="a", ema_decay=ema_decay)
+    kill_at(step)
     with pytest.raises(KilledError):
-        train(checkpoint="b", on_epoch=kill_after(1))
-    resumed, resumed_weights = train(checkpoint="b", weights_seed=99)
+        train(checkpoint="b", ema_decay=ema_decay)
+    monkeypatch.undo()
+    resumed, resumed_weights = train(checkpoint="b", weights_seed=99, ema_decay=ema_decay)
     assert resumed.history == whole.history
     assert_equal_states(resumed.state, whole.state)
     assert_equal_states(resumed_weights, whole_weights)
 
 
-def test_train_fusion_when_resumed_then_does_not_repeat_finished_epochs(train):
+def test_train_fusion_when_the_last_checkpoint_is_damaged_then_takes_the_one_before(
+    train, kill_at, monkeypatch, tmp_path, caplog
+):
+    _, whole = train(checkpoint="a")
+    kill_at(6)
     with pytest.raises(KilledError):
-        train(on_epoch=kill_after(2))
+        train(checkpoint="b")
+    monkeypatch.undo()
+    last = max((tmp_path / "b").glob("*.pt"))
+    last.write_bytes(last.read_bytes()[:-100])
+    _, resumed = train(checkpoint="b")
+    assert f"{last} is damaged" in caplog.text
+    assert_equal_states(resumed, whole)
+
+
+def test_train_fusion_when_another_thread_count_resumes_then_says_it_is_not_bit_for_bit(
+    train, kill_at, monkeypatch, caplog
+):
+    kill_at(2)
+    with pytest.raises(KilledError):
+        train()
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    train()
+    assert "threads was 1, is 7: not resumed bit for bit" in caplog.text
+
+
+def test_train_fusion_when_resumed_after_the_end_then_does_nothing_more(train):
+    train()
     told = []
     train(on_epoch=lambda result, speed: told.append(result.epoch))
-    assert told == [3]
+    assert told == []
+
+
+@pytest.fixture
+def memory_for(monkeypatch):
+    """`memory_for(3)`: more than three patches at a time do not fit."""
+
+    def limit(num_patches):
+        losses = loop._Run._losses
+
+        def losses_or_full(run, logits, labels, targets):
+            if len(logits) > num_patches:
+                raise torch.OutOfMemoryError
+            return losses(run, logits, labels, targets)
+
+        monkeypatch.setattr(loop._Run, "_losses", losses_or_full)
+
+    return limit
+
+
+# frozen: batch norms see one micro-batch at a time, so learning ones would differ
+FROZEN = {"freeze_backbones": True, "dropout": 0.0}
+
+
+def test_train_fusion_when_memory_runs_out_then_smaller_micro_batches_learn_the_same(
+    train, memory_for, caplog
+):
+    whole, _ = train(checkpoint="a", model=FROZEN)
+    memory_for(3)
+    parts, _ = train(checkpoint="b", model=FROZEN)
+    assert "micro-batches of 2; a step still learns from 8 patches" in caplog.text
+    for ours, theirs in zip(parts.history, whole.history, strict=True):
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-5)
+
+
+def test_train_fusion_when_not_one_patch_fits_then_says_so(train, memory_for):
+    memory_for(0)
+    with pytest.raises(InputError, match=r"not even one patch.*lower model\.size_px"):
+        train()
+
+
+def test_train_fusion_when_embeddings_are_kept_then_learns_what_it_learns_without(train):
+    kept, kept_weights = train(checkpoint="a", model=FROZEN, frozen_views=2)
+    found, found_weights = train(checkpoint="b", model=FROZEN, frozen_views=2)
+    anew, anew_weights = train(checkpoint="c", model=FROZEN, frozen_views=2, cached=False)
+    assert kept.history == found.history == anew.history
+    assert_equal_states(kept_weights, found_weights)
+    assert_equal_states(kept_weights, anew_weights)
+
+
+def test_train_fusion_when_backbones_are_frozen_then_only_heads_learn(train, change_params):
+    _, weights = train(model=FROZEN)
+    torch.manual_seed(3)
+    fresh = create_fusion(change_params(model=FROZEN).model).state_dict()
+    changed = {name for name in weights if not torch.equal(weights[name], fresh[name])}
+    assert changed == {name for name in weights if "head" in name.split(".")[0]}
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        ({"aux_heads": False}, {}),
+        ({}, {"aux_weight": 0.0}),
+        ({}, {"backbone_rate_factor": 0.1}),
+        ({}, {"ema_decay": 0.9}),
+        ({"stem_stride": 1}, {}),
+    ],
+)
+def test_train_fusion_when_a_feature_changes_then_the_model_differs(train, model, changes):
+    plain, _ = train(checkpoint="a")
+    changed, _ = train(checkpoint="b", model=model, **changes)
+    same = plain.state.keys() == changed.state.keys() and not differ(plain.state, changed.state)
+    assert not same
 
 
 @pytest.fixture
@@ -139,9 +275,13 @@ def test_train_fusion_when_a_later_epoch_is_not_better_then_keeps_the_first_weig
     assert differ(trained.state, last)
 
 
-def test_train_fusion_when_the_loss_diverges_then_says_to_lower_the_rate(train):
-    with pytest.raises(InputError, match=r"lower train\.learning_rate"):
+def test_train_fusion_when_the_loss_diverges_then_names_the_step_and_keeps_good_weights(
+    train, tmp_path
+):
+    with pytest.raises(InputError, match=r"at step \d+ \(epoch \d, batch \d\): lower train\.l"):
         train(learning_rate=1e30)
+    kept = Checkpoint(tmp_path / "a").load()
+    assert kept is None or all(torch.isfinite(value).all() for value in kept["model"].values())
 
 
 def test_best_when_two_epochs_tie_then_is_the_earlier():

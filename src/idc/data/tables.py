@@ -81,13 +81,19 @@ PREDICTIONS = pa.DataFrameSchema(
         "y_true": _LABEL,
         "logit": pa.Column("float32", pa.Check.in_range(-1e6, 1e6)),
         "y_score_colour": pa.Column("float64", pa.Check.in_range(0.0, 1.0)),
+        "logit_.+": pa.Column(
+            "float32", pa.Check.in_range(-1e6, 1e6), regex=True, required=False
+        ),
     },
     unique=["case", "x", "y"],
     strict=True,
     ordered=True,
     name="predict",
 )
-"""Logits and colour floor of every pool patch of val, gate and test."""
+"""Logits and colour floor of every pool patch of val, gate and test.
+
+Behind them, a column `logit_<backbone>` for each backbone with a head of its own.
+"""
 
 _CSV_DTYPES = {
     "case": "str",

@@ -1,5 +1,8 @@
 """Which device and arithmetic a network runs in."""
 
+import os
+import platform
+from importlib.metadata import version
 from typing import Literal
 
 import torch
@@ -12,14 +15,23 @@ def choose_device(runtime: RuntimeConfig) -> torch.device:
     """Return the GPU where there is one and it is wanted, else the CPU; set the CPU threads.
 
     Raises:
-        InputError: If a GPU is asked for and none is there.
+        InputError: If a GPU is asked for and none is there, or fewer than processes under torchrun.
     """
     if runtime.num_threads is not None:
         torch.set_num_threads(runtime.num_threads)
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))  # set by torchrun
     available = torch.cuda.is_available()
     if runtime.device == "cuda" and not available:
         raise InputError("runtime.device: cuda is not available here; use auto or cpu")
-    return torch.device("cuda" if available and runtime.device != "cpu" else "cpu")
+    if not available or runtime.device == "cpu":
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"runtime.num_devices: process {local_rank + 1} has no GPU of its own, there are "
+            f"{torch.cuda.device_count()}; lower it, or set runtime.device to cpu"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
 
 
 def choose_autocast(
@@ -33,3 +45,20 @@ def choose_autocast(
     able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     enabled = precision == "bf16" or (precision == "auto" and able)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def describe_environment(device: torch.device) -> dict[str, str]:
+    """Return what the last bits of a training depend on: machine, versions, thread count."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {
+        "device": name,
+        "torch": str(torch.__version__),
+        "timm": version("timm"),
+        "numpy": version("numpy"),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _cpu_name() -> str:
+    """Return the processor's model and instruction set, which choose the kernels."""
+    return f"{platform.processor() or platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

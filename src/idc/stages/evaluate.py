@@ -13,6 +13,7 @@ from idc.config import EvaluateConfig, Params
 from idc.data.tables import PREDICTIONS, load_table
 from idc.evaluation.bootstrap import (
     MIN_CASES,
+    Estimate,
     bootstrap_metrics,
     bootstrap_share,
     flatten_estimates,
@@ -86,7 +87,9 @@ def _measure(
         summary: dict[str, Any] = asdict(summarise_cases(y_true, case))
         metrics |= {f"{name}/{key}": value for key, value in summary.items()}
     metrics |= _measure_slivers(test, point, config)
-    return metrics | _measure_colour_floor(val, test, config)
+    for name, score in _other_scores(val, test).items():
+        metrics |= flatten_estimates(f"test_{name}", _measure_other(val, test, score, config))
+    return metrics
 
 
 def _measure_slivers(
@@ -113,23 +116,29 @@ def _measure_slivers(
     return metrics
 
 
-def _measure_colour_floor(
-    val: pd.DataFrame, test: pd.DataFrame, config: EvaluateConfig
-) -> dict[str, float]:
-    """Put the colour floor through the same calibration, threshold and bootstrap."""
-    clipped = {name: _as_logit(side["y_score_colour"]) for name, side in (("v", val), ("t", test))}
+def _other_scores(val: pd.DataFrame, test: pd.DataFrame) -> dict[str, tuple[Any, Any]]:
+    """Return the logits on val and test of the colour floor and of each backbone's own head."""
+    scores = {"colour": tuple(_as_logit(side["y_score_colour"]) for side in (val, test))}
+    for column in val.columns[val.columns.str.startswith("logit_")]:
+        scores[column.removeprefix("logit_")] = (val[column].to_numpy(), test[column].to_numpy())
+    return scores
+
+
+def _measure_other(
+    val: pd.DataFrame, test: pd.DataFrame, logits: tuple[Any, Any], config: EvaluateConfig
+) -> dict[str, Estimate]:
+    """Put another score through the same calibration, threshold and bootstrap."""
     y_val = val["y_true"].to_numpy()
-    calibration: Calibration = fit_calibration(clipped["v"], y_val)
-    threshold = choose_threshold(y_val, calibration.apply(clipped["v"]), config.threshold_rule)
-    estimates = bootstrap_metrics(
+    calibration: Calibration = fit_calibration(logits[0], y_val)
+    threshold = choose_threshold(y_val, calibration.apply(logits[0]), config.threshold_rule)
+    return bootstrap_metrics(
         test["y_true"].to_numpy(),
-        calibration.apply(clipped["t"]),
+        calibration.apply(logits[1]),
         test["case"].to_numpy(),
         threshold,
         num_replicates=config.num_replicates,
         seed=config.seed,
     )
-    return flatten_estimates("test_colour", estimates)
 
 
 def _as_logit(probability: pd.Series) -> np.ndarray:

@@ -1,56 +1,121 @@
 """Pixels and sides -> a trained fusion CNN, logged live to MLflow."""
 
 import logging
+import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 import idc
 from idc import layout, tracking
 from idc.config import Params
 from idc.data.patches import load_pixels
-from idc.data.sides import take_side
-from idc.data.tables import SPLITS, load_table
+from idc.data.sides import HELD_OUT, take_side
+from idc.data.tables import INDEX, SPLITS, load_table
 from idc.lineage import git_commit
 from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
 from idc.models.device import choose_device
-from idc.models.fusion import create_fusion
+from idc.models.fusion import FusionCNN, create_fusion
 from idc.models.scoring import mean_embedding
 from idc.training.checkpoint import Checkpoint, digest_inputs
 from idc.training.class_weights import weigh_classes
-from idc.training.loop import EpochResult, Patches, TrainedModel, train_fusion
+from idc.training.contrastive import pretrain_backbones
+from idc.training.loop import EpochResult, TrainedModel, train_fusion
+from idc.training.ranks import Ranks, joined_ranks, start_ranks, under_torchrun
+from idc.training.sources import BatchSource, EmbeddingSource, ImageSource, TrainingPatches
+from idc.training.targets import mean_neighbour_label, smooth_targets
 
 log = logging.getLogger(__name__)
 
-_SECTIONS = ("model", "augment", "train")
+_CHECKPOINTS = layout.STATE / "checkpoints"
+_PRETRAINED = layout.STATE / "pretrained"
+_EMBEDDINGS = layout.STATE / "embeddings"
+_COMPILED = layout.STATE / "compiled"
+
+_OnEpoch = Callable[[EpochResult, float], None]
 
 
 def run(params: Params) -> None:
     """Train, keep the weights of the best epoch in `models/fusion`.
 
+    With `runtime.num_devices` above 1 the stage runs itself again under torchrun; started by
+    torchrun, it is one of the processes that train together, of which rank 0 tracks and writes.
+
     Raises:
         InputError: If weights are missing, the loss diverges, or this training already runs.
         StoreAwayError: If the tracking server cannot be reached when the training begins.
     """
-    checkpoint = _checkpoint(params)
-    with checkpoint.locked():
-        _train(params, checkpoint)
-        checkpoint.remove()
-
-
-def _train(params: Params, checkpoint: Checkpoint) -> None:
+    if params.runtime.num_devices > 1 and not under_torchrun():
+        start_ranks(params.runtime.num_devices)
+        return
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_COMPILED.absolute()))
     device = choose_device(params.runtime)
+    checkpoint = _checkpoint(params)
+    with joined_ranks(device) as ranks:
+        if not ranks.leads:
+            logging.getLogger("idc").setLevel(logging.WARNING)
+            _train(params, device, ranks, checkpoint)
+            return
+        with checkpoint.locked():
+            _name_other_checkpoints(checkpoint)
+            _train(params, device, ranks, checkpoint)
+            checkpoint.remove()
+
+
+def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Checkpoint) -> None:
     torch.manual_seed(params.train.seed)
     pixels = load_pixels(layout.PIXELS)
     splits = load_table(layout.SPLITS, SPLITS)
-    train = Patches(*take_side(splits, "train"))
-    val = Patches(*take_side(splits, "val"))
+    train = _training_patches(splits, params)
+    val_rows, val_labels = take_side(splits, "val")
     weights = weigh_classes(train.labels, params.train.class_weights)
     log.info("%d training patches on %s, class weights %s", len(train.rows), device, weights)
     model = create_fusion(params.model)
-    with tracking.live_run(params, git_commit(Path.cwd())) as live:
+    _pretrain(model, pixels, splits, params, device, ranks)
+    images = ImageSource(pixels, train, val_rows, params, device, ranks)
+    model.to(device)
+    source: BatchSource = images
+    if params.model.freeze_backbones:
+        source = EmbeddingSource(images, model, _EMBEDDINGS)
+    with _tracked(params, weights, checkpoint, ranks) as (on_epoch, name_model):
+        trained = train_fusion(
+            model, source, val_labels, params,
+            class_weights=weights, device=device, checkpoint=checkpoint, on_epoch=on_epoch,
+            ranks=ranks,
+        )  # fmt: skip
+        if ranks.leads:
+            model.load_state_dict(trained.state)
+            profile = mean_embedding(
+                model,
+                pixels,
+                train.rows,
+                size_px=params.model.size_px,
+                batch_size=params.runtime.scoring_batch_size,
+                device=device,
+            )
+            spec = _describe(params, trained, weights, train.labels)
+            save_bundle(layout.BUNDLE, trained.state, spec, trained.history_table(), profile)
+            name_model(digest_bundle(layout.BUNDLE))
+    ranks.wait()
+
+
+@contextmanager
+def _tracked(
+    params: Params, weights: np.ndarray, checkpoint: Checkpoint, ranks: Ranks
+) -> Iterator[tuple[_OnEpoch, Callable[[str], None]]]:
+    """Yield what is told of each epoch and of the trained model; only the leader tells MLflow."""
+    if not ranks.leads:
+        yield (lambda result, speed: None), (lambda digest: None)
+        return
+    resumed = checkpoint.exists()
+    with tracking.live_run(
+        params, git_commit(Path.cwd()), training=checkpoint.name, resumed=resumed
+    ) as live:
         live.log_class_weights(weights)
         started = time.monotonic()
 
@@ -66,26 +131,65 @@ def _train(params: Params, checkpoint: Checkpoint) -> None:
                 },
             )
 
-        trained = train_fusion(
-            model, pixels, train, val, params,
-            class_weights=weights, device=device, checkpoint=checkpoint, on_epoch=on_epoch,
-        )  # fmt: skip
-        model.load_state_dict(trained.state)
-        profile = mean_embedding(
-            model,
-            pixels,
-            train.rows,
-            size_px=params.model.size_px,
-            batch_size=params.runtime.scoring_batch_size,
-            device=device,
-        )
-        spec = _describe(params, trained, weights, train.labels)
-        save_bundle(layout.BUNDLE, trained.state, spec, trained.history_table(), profile)
-        live.name_model(digest_bundle(layout.BUNDLE))
+        yield on_epoch, live.name_model
+
+
+def _training_patches(splits: pd.DataFrame, params: Params) -> TrainingPatches:
+    rows, labels = take_side(splits, "train")
+    neighbour_mean = None
+    if params.train.neighbour_smoothing > 0:
+        index = load_table(layout.INDEX, INDEX)
+        neighbour_mean = mean_neighbour_label(index, rows, _train_pool(splits, index))
+    targets = smooth_targets(
+        labels,
+        neighbour_mean,
+        label_smoothing=params.train.label_smoothing,
+        neighbour_smoothing=params.train.neighbour_smoothing,
+    )
+    return TrainingPatches(rows, labels, targets)
+
+
+def _train_pool(splits: pd.DataFrame, index: pd.DataFrame) -> np.ndarray:
+    """Return the rows of all pool patches of the train cases that are on no other side."""
+    of_train_cases = index["case"].isin(splits.loc[splits["split"] == "train", "case"])
+    pool = np.flatnonzero(of_train_cases.to_numpy())
+    return np.setdiff1d(pool, splits.loc[splits["split"].isin(HELD_OUT), "row"].to_numpy())
+
+
+def _pretrain(
+    model: FusionCNN,
+    pixels: np.ndarray,
+    splits: pd.DataFrame,
+    params: Params,
+    device: torch.device,
+    ranks: Ranks,
+) -> None:
+    """Pretrain the backbones where that is wanted; the leader does, the others load the result."""
+    if params.pretrain.method == "none":
+        return
+    rows = _train_pool(splits, load_table(layout.INDEX, INDEX))
+    name = _digest_training(params, ("model", "augment", "pretrain"), extra=rows.tobytes().hex())
+    if not ranks.leads:
+        ranks.wait()
+    pretrain_backbones(
+        model, pixels, rows, params,
+        device=device,
+        checkpoint=Checkpoint(
+            _CHECKPOINTS / f"{name}-pretrain", interval_s=params.runtime.checkpoint_interval_s
+        ),
+        kept=_PRETRAINED / f"{name}.safetensors",
+    )  # fmt: skip
+    if ranks.leads:
+        ranks.wait()
 
 
 def _checkpoint(params: Params) -> Checkpoint:
-    """Name the checkpoint after all that shapes the training: parameters, data, code."""
+    name = _digest_training(params, ("model", "augment", "pretrain", "train"))
+    return Checkpoint(_CHECKPOINTS / name, interval_s=params.runtime.checkpoint_interval_s)
+
+
+def _digest_training(params: Params, sections: tuple[str, ...], extra: str = "") -> str:
+    """Name a training after all that shapes it: parameters, data, code."""
     package = Path(idc.__file__).parent
     code = {
         path.relative_to(package).as_posix(): path
@@ -93,8 +197,23 @@ def _checkpoint(params: Params) -> Checkpoint:
         for path in (package / part).glob("*.py")
     }
     data = {"splits": layout.SPLITS, "index": layout.INDEX}
-    facts = {name: getattr(params, name).model_dump(mode="json") for name in _SECTIONS}
-    return Checkpoint(layout.STATE / "checkpoints" / digest_inputs(facts, code | data))
+    facts = {name: getattr(params, name).model_dump(mode="json") for name in sections}
+    return digest_inputs({**facts, "extra": extra}, code | data)
+
+
+def _name_other_checkpoints(checkpoint: Checkpoint) -> None:
+    """Say that checkpoints of other parameters, data or code lie there and are not used."""
+    others = [
+        folder
+        for folder in checkpoint.folder.parent.glob("*/")
+        if folder.name != checkpoint.name and not folder.name.endswith("-pretrain")
+    ]
+    if others:
+        size_mb = sum(file.stat().st_size for folder in others for file in folder.iterdir()) / 1e6
+        log.info(
+            "%d checkpoints of other parameters, data or code are not used (%.0f MB in %s)",
+            len(others), size_mb, checkpoint.folder.parent,
+        )  # fmt: skip
 
 
 def _describe(
@@ -104,7 +223,9 @@ def _describe(
         backbones=list(params.model.backbones),
         pretrained=params.model.pretrained,
         size_px=params.model.size_px,
+        stem_stride=params.model.stem_stride,
         dropout=params.model.dropout,
+        aux_heads=params.model.aux_heads,
         class_weights=[float(weight) for weight in weights],
         num_training_patches=[int(count) for count in np.bincount(labels, minlength=2)],
         best_epoch=trained.best.epoch,

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,19 +12,18 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.nn.parallel import DistributedDataParallel
 
 from idc.config import Params
-from idc.data.augment import Augmentation
-from idc.data.batches import TrainingBatches, create_loader, to_images
 from idc.errors import InputError
 from idc.evaluation.metrics import auroc
-from idc.models.device import choose_autocast
+from idc.models.device import choose_autocast, describe_environment
 from idc.models.fusion import FusionCNN
-from idc.models.scoring import score_patches
 from idc.progress import track
 from idc.training.checkpoint import Checkpoint
+from idc.training.optim import create_average, create_optimizer, create_schedule
+from idc.training.ranks import Ranks
+from idc.training.sources import BatchSource
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +36,6 @@ class EpochResult:
     train_loss: float
     val_auroc: float
     learning_rate: float
-
-
-@dataclass(frozen=True)
-class Patches:
-    """Rows of the pixel store, int64 (n,), and their labels, int8 (n,)."""
-
-    rows: np.ndarray
-    labels: np.ndarray
 
 
 @dataclass
@@ -65,41 +57,44 @@ class TrainedModel:
 
 def train_fusion(
     model: FusionCNN,
-    pixels: np.ndarray,
-    train: Patches,
-    val: Patches,
+    source: BatchSource,
+    val_labels: np.ndarray,
     params: Params,
     *,
     class_weights: np.ndarray,
     device: torch.device,
     checkpoint: Checkpoint,
     on_epoch: Callable[[EpochResult, float], None],
+    ranks: Ranks | None = None,
 ) -> TrainedModel:
     """Train `model` in place and return the best epoch's weights.
 
+    Dropout is seeded by (seed, step, rank) and batches by (seed, epoch, batch), so what a step does
+    depends on its number alone: a training resumed from a checkpoint ends with the same weights as
+    one that was not interrupted, bit for bit on one CPU with equal versions and thread count.
+
     Args:
         model: Freshly created; moved to `device`.
-        pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
-        train: Patches to learn from.
-        val: All pool patches of the val cases.
-        params: Sections `model`, `augment`, `train` and `runtime`.
+        source: Serves training batches, and scores the val patches.
+        val_labels: 0 or 1 of all pool patches of the val cases, in the source's order.
+        params: Sections `train` and `runtime`.
         class_weights: Loss weight of IDC- and IDC+, (2,).
         device: Where to compute.
-        checkpoint: Where finished epochs are kept; training goes on from the last one there.
+        checkpoint: Where states are kept; training goes on from the last whole one there.
         on_epoch: Told of each finished epoch, with its training speed in patches per second.
+            After a resumption an epoch may be told twice.
+        ranks: This process among those that train together; None trains alone.
 
     Raises:
-        InputError: If the loss is no longer a number.
+        InputError: If the loss or a weight is no longer a number; names the step.
     """
-    run = _Run(model, pixels, train, val, params, class_weights, device)
+    run = _Run(model, source, val_labels, params, class_weights, device, checkpoint, ranks or Ranks())
     run.restore(checkpoint.load())
-    for epoch in range(len(run.trained.history), params.train.epochs):
+    while run.epoch < params.train.epochs:
         if run.epochs_without_gain() >= params.train.patience:
             log.info("no better val AUROC for %d epochs: stopping", params.train.patience)
             break
-        result, speed = run.train_epoch(epoch)
-        checkpoint.save(run.state())
-        on_epoch(result, speed)
+        on_epoch(*run.train_epoch())
     return run.trained
 
 
@@ -109,109 +104,218 @@ class _Run:
     def __init__(
         self,
         model: FusionCNN,
-        pixels: np.ndarray,
-        train: Patches,
-        val: Patches,
+        source: BatchSource,
+        val_labels: np.ndarray,
         params: Params,
         class_weights: np.ndarray,
         device: torch.device,
+        checkpoint: Checkpoint,
+        ranks: Ranks,
     ) -> None:
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.pixels, self.train, self.val, self.params = pixels, train, val, params
-        self.device = device
+        self.source, self.val_labels, self.params = source, val_labels, params
+        self.config = params.train
+        self.device, self.ranks, self.checkpoint = device, ranks, checkpoint
         self.class_weights = torch.tensor(class_weights, dtype=torch.float32, device=device)
-        self.augmentation = Augmentation(params.augment, params.train.seed)
-        self.autocast = choose_autocast(params.train.precision, device)
-        self.optimizer = AdamW(
-            _decay_groups(model, params.train.weight_decay),
-            lr=params.train.learning_rate,
-            fused=device.type == "cuda",
+        self.head_weights = torch.tensor(
+            [1.0] + [self.config.aux_weight] * len(model.scored_backbones), device=device
         )
-        self.schedule = OneCycleLR(
+        self.autocast = choose_autocast(self.config.precision, device)
+        self.optimizer = create_optimizer(
+            model, self.config, learning_rate=self.config.learning_rate, device=device
+        )
+        self.schedule = create_schedule(
             self.optimizer,
-            max_lr=params.train.learning_rate,
-            total_steps=params.train.epochs * len(self._batches(0)) + 1,
-            pct_start=params.train.warmup_share,
+            num_steps=self.config.epochs * source.num_batches,
+            warmup_share=self.config.warmup_share,
         )
+        self.average = create_average(model, self.config.ema_decay)
+        self.network = self._wrap(source.network(model))
+        self.micro_batch_size = source.batch_size
+        self.epoch, self.batch = 0, 0  # what comes next
+        self.losses = torch.zeros(source.num_batches, device=device)
         self.trained = TrainedModel(state={})
 
-    def train_epoch(self, epoch: int) -> tuple[EpochResult, float]:
-        """Learn from every training patch once, then score val."""
-        start = time.monotonic()
-        train_loss = self._learn(epoch)
-        speed = len(self.train.rows) / (time.monotonic() - start)
-        logits = score_patches(
-            self.model,
-            self.pixels,
-            self.val.rows,
-            size_px=self.params.model.size_px,
-            batch_size=self.params.runtime.scoring_batch_size,
-            device=self.device,
-        )
+    @property
+    def scored(self) -> FusionCNN:
+        """The network that is scored and kept: averaged weights where they are wanted."""
+        model: FusionCNN = self.model if self.average is None else self.average.module
+        return model
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.epoch * self.source.num_batches + self.batch
+
+    def train_epoch(self) -> tuple[EpochResult, float]:
+        """Learn from the rest of the epoch's batches, then score val."""
+        start, first_batch = time.monotonic(), self.batch
+        self._learn()
+        num_patches = (self.source.num_batches - first_batch) * self.source.batch_size
+        speed = num_patches * self.ranks.world_size / max(time.monotonic() - start, 1e-9)
+        self.ranks.share_buffers(self.scored)
         result = EpochResult(
-            epoch=epoch + 1,
-            train_loss=train_loss,
-            val_auroc=auroc(self.val.labels, logits),
+            epoch=self.epoch + 1,
+            train_loss=self._mean_loss(),
+            val_auroc=auroc(self.val_labels, self.source.score_val(self.scored)),
             learning_rate=float(self.schedule.get_last_lr()[0]),
         )
         self.trained.history.append(result)
         if self.trained.best is result:
             self.trained.state = {
                 name: tensor.detach().cpu().clone()
-                for name, tensor in self.model.state_dict().items()
+                for name, tensor in self.scored.state_dict().items()
             }
+        self.epoch, self.batch = self.epoch + 1, 0
+        self._save_if_due()
         log.info(
             "epoch %d of %d: train loss %.4f, val AUROC %.4f, %.0f patches/s",
-            result.epoch, self.params.train.epochs, train_loss, result.val_auroc, speed,
+            result.epoch, self.config.epochs, result.train_loss, result.val_auroc, speed,
         )  # fmt: skip
         return result, speed
 
-    def _learn(self, epoch: int) -> float:
+    def _learn(self) -> None:
         self.model.train()
-        batches = self._batches(epoch)
-        loader = create_loader(
-            batches,
-            num_workers=self.params.runtime.num_workers,
-            pin_memory=self.device.type == "cuda",
-        )
-        total = torch.zeros((), device=self.device)
-        what = f"epoch {epoch + 1}"
-        for pixels, labels in track(loader, total=len(batches), what=what):
-            total += self._step(pixels, labels)
-        # one read of the device per epoch: a read per step would make the CPU wait for the GPU
-        train_loss = float(total) / len(batches)
-        if not math.isfinite(train_loss):
-            raise InputError(
-                f"train: the loss is {train_loss} in epoch {epoch + 1}; lower train.learning_rate"
-            )
-        return train_loss
+        first = self.batch
+        if self.ranks.several and self.step == 0:
+            self._agree_on_micro_batches()
+        batches = self.source.batches(self.epoch, first)
+        rest = self.source.num_batches - first
+        for inputs, labels, targets in track(batches, total=rest, what=f"epoch {self.epoch + 1}"):
+            self.losses[self.batch] = self._learn_from(inputs, labels, targets)
+            self.batch += 1
+            if self.batch < self.source.num_batches:
+                self._save_if_due()
+        self._require_numbers()
 
-    def _step(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        images = to_images(pixels, size_px=self.params.model.size_px, device=self.device)
-        labels = labels.to(self.device, non_blocking=True)
-        with self.autocast:
-            logits = self.model(images)
-        losses = nn.functional.binary_cross_entropy_with_logits(
-            logits.float(), labels, reduction="none"
-        )
-        weights = self.class_weights[labels.long()]
-        loss = (weights * losses).sum() / weights.sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+    def _learn_from(self, inputs: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        """Take one optimizer step and return its loss, still on the device."""
+        start = time.monotonic()
+        while True:
+            try:
+                loss = self._accumulate_gradients(inputs, labels, targets)
+                break
+            except torch.OutOfMemoryError:
+                if self.ranks.several:
+                    raise  # the others wait for this one's gradients
+                self._halve_micro_batch()
         self.optimizer.step()
         self.schedule.step()
-        return loss.detach()
+        if self.average is not None:
+            self.average.update(self.model, step=self.step + 1)
+        if self.params.runtime.compile and not self.losses.any():
+            log.info("the first compiled step took %.0f s", time.monotonic() - start)
+        return loss
 
-    def _batches(self, epoch: int) -> TrainingBatches:
-        return TrainingBatches(
-            self.pixels,
-            self.train.rows,
-            self.train.labels,
-            batch_size=self.params.train.batch_size,
-            augmentation=self.augmentation,
-            seed=self.params.train.seed,
-            epoch=epoch,
+    def _accumulate_gradients(self, inputs: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        """Add up the gradients of the batch in micro-batches that fit into memory.
+
+        Every patch counts 1 / batch size, whatever the micro-batch or process it is in.
+        """
+        torch.manual_seed(self._step_seed())
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        parts = list(
+            zip(*(t.split(self.micro_batch_size) for t in (inputs, labels, targets)), strict=True)
         )
+        for number, (part, part_labels, part_targets) in enumerate(parts, start=1):
+            with self._gradient_exchange(last=number == len(parts)):
+                with self.autocast:
+                    logits = self.network(part)
+                losses = self._losses(logits.float(), part_labels, part_targets) / len(inputs)
+                (losses * self.head_weights).sum().backward()
+            total += losses[0].detach()
+        return total
+
+    def _losses(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        """Return the summed, class-weighted cross-entropy of each head, (heads,)."""
+        losses = nn.functional.binary_cross_entropy_with_logits(
+            logits, targets[:, None].expand_as(logits), reduction="none"
+        )
+        return (self.class_weights[labels.long()][:, None] * losses).sum(dim=0)
+
+    def _gradient_exchange(self, *, last: bool) -> AbstractContextManager[None]:
+        """Let the processes exchange gradients once a step, at its last micro-batch."""
+        if last or not isinstance(self.network, DistributedDataParallel):
+            return nullcontext()
+        return self.network.no_sync()
+
+    def _wrap(self, network: nn.Module) -> nn.Module:
+        if self.ranks.several:
+            network = DistributedDataParallel(network)
+        if self.params.runtime.compile:
+            # CUDA graphs spare the launches of some 2,500 small kernels a step
+            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            network = torch.compile(network, mode=mode)  # type: ignore[assignment]
+        return network
+
+    def _step_seed(self) -> int:
+        entropy = [self.config.seed, self.step, self.ranks.rank]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+    def _halve_micro_batch(self) -> None:
+        if self.micro_batch_size == 1:
+            raise InputError(
+                "train: not even one patch at a time fits into memory: lower model.size_px"
+            )
+        self.micro_batch_size = math.ceil(self.micro_batch_size / 2)
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        log.warning(
+            "out of memory: going on with micro-batches of %d; a step still learns from %d patches"
+            " (batch norms see one micro-batch at a time)",
+            self.micro_batch_size, self.source.batch_size,
+        )  # fmt: skip
+
+    def _agree_on_micro_batches(self) -> None:
+        """Find micro-batches that fit on every process, before gradients are first exchanged.
+
+        One process that ran out of memory in the middle of a step would leave the others waiting.
+        """
+        assert isinstance(self.network, DistributedDataParallel)
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        with self.network.no_sync():
+            while True:
+                try:
+                    self._accumulate_gradients(*next(iter(self.source.batches(self.epoch, 0))))
+                    break
+                except torch.OutOfMemoryError:
+                    self._halve_micro_batch()
+        self.optimizer.zero_grad(set_to_none=True)
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(buffers[name])
+        self.micro_batch_size = self.ranks.least(self.micro_batch_size)
+
+    def _mean_loss(self) -> float:
+        return float(self.ranks.sum(self.losses.mean())) / self.ranks.world_size
+
+    def _require_numbers(self) -> None:
+        """Read the losses so far: only here, since each read makes the CPU wait for the GPU."""
+        losses = self.ranks.sum(self.losses[: self.batch].clone()).cpu()
+        wrong = torch.nonzero(~torch.isfinite(losses))
+        if len(wrong):
+            batch = int(wrong[0])
+            self._refuse(f"the loss is {float(losses[batch])}", batch + 1)
+
+    def _refuse(self, what: str, batch: int) -> None:
+        kept = (
+            f"; the last good weights are kept in {self.checkpoint.folder}"
+            if self.checkpoint.exists()
+            else ""
+        )
+        step = self.epoch * self.source.num_batches + batch
+        raise InputError(
+            f"train: {what} at step {step} (epoch {self.epoch + 1}, batch {batch}): "
+            f"lower train.learning_rate{kept}"
+        )
+
+    def _save_if_due(self) -> None:
+        if not self.ranks.leads or not self.checkpoint.is_due():
+            return
+        if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
+            self._refuse("a weight is no longer a number", self.batch)
+        self.checkpoint.save(self.state(), self.step)
 
     def epochs_without_gain(self) -> int:
         """Return how many epochs ago the best one was."""
@@ -221,14 +325,19 @@ class _Run:
     def state(self) -> dict[str, Any]:
         """Return all that a resumed run needs, as tensors and plain values."""
         return {
+            "environment": describe_environment(self.device),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "losses": self.losses.cpu(),
             "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": {
                 key: value
                 for key, value in self.schedule.state_dict().items()
-                if isinstance(value, int | float | list)
+                if key != "lr_lambdas"
             },
-            "random": torch.get_rng_state(),
+            "micro_batch_size": self.micro_batch_size,
             "best": self.trained.state,
             "history": [asdict(result) for result in self.trained.history],
         }
@@ -237,19 +346,18 @@ class _Run:
         """Go on from a kept state; None starts from the beginning."""
         if state is None:
             return
+        for what, now in describe_environment(self.device).items():
+            before = state["environment"].get(what)
+            if before != now:
+                log.warning("%s was %s, is %s: not resumed bit for bit", what, before, now)
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.losses.copy_(state["losses"])
         self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["random"])
+        self.schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None]})
+        self.micro_batch_size = state["micro_batch_size"]
         history = [EpochResult(**result) for result in state["history"]]
         self.trained = TrainedModel(state["best"], history)
-        log.info("going on after epoch %d", history[-1].epoch)
-
-
-def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay weight matrices only: shrinking biases and norms towards 0 helps nothing."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+        log.info("going on at epoch %d, batch %d", self.epoch + 1, self.batch + 1)

@@ -1,0 +1,246 @@
+"""Where the loop's batches come from: images, or embeddings of frozen backbones computed once."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from idc.config import Params
+from idc.data.augment import Augmentation
+from idc.data.batches import TrainingBatches, create_loader, to_images
+from idc.data.device_augment import DeviceAugmentation
+from idc.files import replacing_file
+from idc.models.fusion import EachHead, EachLogit, FusionCNN
+from idc.models.scoring import image_batches, score_patches
+from idc.progress import track
+from idc.training.ranks import Ranks
+
+log = logging.getLogger(__name__)
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Inputs on the device, labels float32 (batch,), target probabilities float32 (batch,)."""
+
+
+@dataclass(frozen=True)
+class TrainingPatches:
+    """Rows of the pixel store, int64 (n,), labels, int8 (n,), and targets in 0-1, float32 (n,)."""
+
+    rows: np.ndarray
+    labels: np.ndarray
+    targets: np.ndarray
+
+
+class BatchSource(Protocol):
+    """What the loop learns from and scores val with."""
+
+    num_batches: int
+    """Batches in an epoch."""
+    batch_size: int
+    """Patches of a batch that this process learns from."""
+
+    def network(self, model: FusionCNN) -> nn.Module:
+        """Return what turns this source's inputs into logits (batch, heads)."""
+
+    def batches(self, epoch: int, first_batch: int) -> Iterator[Batch]:
+        """Yield the epoch's batches from this one on."""
+
+    def score_val(self, model: FusionCNN) -> np.ndarray:
+        """Return the fusion logit of every val patch, float32 (patches,), on every process."""
+
+
+class ImageSource:
+    """Augmented images of the training patches.
+
+    Args:
+        pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
+        train: Patches to learn from.
+        val_rows: Patches to score, int64.
+        params: Sections `model`, `augment`, `train` and `runtime`.
+        device: Where images live.
+        ranks: This process among those that train together.
+
+    Raises:
+        InputError: If a batch is larger than the training side, or cannot be shared equally.
+    """
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        train: TrainingPatches,
+        val_rows: np.ndarray,
+        params: Params,
+        device: torch.device,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.pixels, self.train, self.val_rows = pixels, train, val_rows
+        self.params, self.device, self.ranks = params, device, ranks or Ranks()
+        wanted = params.runtime.augment_on
+        self._on_device = wanted == "device" or (wanted == "auto" and device.type == "cuda")
+        policy = (params.augment, params.train.seed)
+        self._by_workers = None if self._on_device else Augmentation(*policy)
+        self._by_device = DeviceAugmentation(*policy)
+        self.num_batches = len(self._epoch(0))
+        self.batch_size = params.train.batch_size // self.ranks.world_size
+
+    def network(self, model: FusionCNN) -> nn.Module:
+        """Return the whole fusion CNN, with the logit of every head."""
+        return EachLogit(model)
+
+    def batches(self, epoch: int, first_batch: int) -> Iterator[Batch]:
+        """Yield images (batch, 3, size_px, size_px) in 0-1, labels and targets."""
+        loader = create_loader(
+            self._epoch(epoch),
+            num_workers=self.params.runtime.num_workers,
+            pin_memory=self.device.type == "cuda",
+            first_batch=first_batch,
+        )
+        start = self.ranks.rank * self.batch_size
+        positions = slice(start, start + self.batch_size)
+        for batch, (patches, labels, targets) in enumerate(loader, start=first_batch):
+            moved = patches.to(self.device, non_blocking=True)
+            if self._on_device:
+                moved = self._by_device(moved, epoch=epoch, batch=batch, positions=positions)
+            yield (
+                to_images(moved, size_px=self.params.model.size_px, device=self.device),
+                labels.to(self.device, non_blocking=True),
+                targets.to(self.device, non_blocking=True),
+            )
+
+    def score_val(self, model: FusionCNN) -> np.ndarray:
+        """Score each process's part of the val patches and put the parts together."""
+        part = score_patches(
+            model,
+            self.pixels,
+            self.val_rows[self.ranks.rank :: self.ranks.world_size],
+            size_px=self.params.model.size_px,
+            batch_size=self.params.runtime.scoring_batch_size,
+            device=self.device,
+        )
+        return self.ranks.interleave(part)
+
+    def _epoch(self, epoch: int) -> TrainingBatches:
+        return TrainingBatches(
+            self.pixels,
+            self.train.rows,
+            self.train.labels,
+            targets=self.train.targets,
+            batch_size=self.params.train.batch_size,
+            augmentation=self._by_workers,
+            seed=self.params.train.seed,
+            epoch=epoch,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+        )
+
+
+class EmbeddingSource:
+    """Embeddings of the same images by frozen backbones, computed once and kept in files.
+
+    Epoch e repeats the batches of epoch e mod `train.frozen_views`, so there are only so many.
+    The logits are those of the whole network: its frozen part always gives the same embedding.
+
+    Args:
+        images: The images to embed.
+        model: With frozen backbones, on the images' device.
+        folder: Where embeddings are kept, under a name that tells the weights and the images; None
+            computes them anew each time.
+    """
+
+    def __init__(self, images: ImageSource, model: FusionCNN, folder: Path | None) -> None:
+        self._images, self._model = images, model
+        self._views = images.params.train.frozen_views
+        self.num_batches, self.batch_size = images.num_batches, images.batch_size
+        self._folder = None if folder is None else folder / self._digest()
+        self._val: Tensor | None = None
+
+    def network(self, model: FusionCNN) -> nn.Module:
+        """Return the heads, with the logit of each."""
+        return EachHead(model)
+
+    def batches(self, epoch: int, first_batch: int) -> Iterator[Batch]:
+        """Yield embeddings (batch, all features), labels and targets."""
+        view = epoch % self._views
+        if self._folder is None:
+            for images, labels, targets in self._images.batches(view, first_batch):
+                yield self._embed(images), labels, targets
+            return
+        embeddings, labels, targets = self._view(view)
+        device = self._images.device
+        for batch in range(first_batch, self.num_batches):
+            yield (
+                torch.from_numpy(np.array(embeddings[batch])).to(device),
+                torch.from_numpy(labels[batch].copy()).to(device),
+                torch.from_numpy(targets[batch].copy()).to(device),
+            )
+
+    @torch.no_grad()
+    def score_val(self, model: FusionCNN) -> np.ndarray:
+        """Score the embeddings of the val patches, computed at the first call."""
+        if self._val is None:
+            source = self._images
+            rows = source.val_rows[source.ranks.rank :: source.ranks.world_size]
+            size_px, batch_size = source.params.model.size_px, source.params.runtime.scoring_batch_size
+            images = image_batches(
+                source.pixels, rows, size_px, batch_size, source.device, "embedding val"
+            )
+            self._val = torch.cat([self._embed(batch) for batch in images])
+        model.eval()
+        logits: Tensor = model.classify_each(self._val)[:, 0]
+        return self._images.ranks.interleave(logits.float().cpu().numpy())
+
+    def _view(self, view: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return a view's embeddings (batches, batch, features), labels and targets."""
+        assert self._folder is not None
+        paths = [self._folder / f"view-{view}-{what}.npy" for what in ("targets", "labels", "embeddings")]
+        if not paths[-1].exists():  # written last
+            self._save_view(view, paths)
+        targets, labels = (np.load(path) for path in paths[:2])
+        return np.load(paths[-1], mmap_mode="r"), labels, targets
+
+    def _save_view(self, view: int, paths: list[Path]) -> None:
+        shape = (self.num_batches, self.batch_size)
+        num_features = sum(backbone.num_features for backbone in self._model.branches)
+        targets, labels = (np.empty(shape, dtype=np.float32) for _ in range(2))
+        with replacing_file(paths[-1]) as partial:
+            embeddings = np.lib.format.open_memmap(
+                partial, mode="w+", dtype=np.float32, shape=(*shape, num_features)
+            )
+            what = f"embedding view {view + 1} of {self._views}"
+            batches = track(self._images.batches(view, 0), total=self.num_batches, what=what)
+            for batch, (images, batch_labels, batch_targets) in enumerate(batches):
+                embeddings[batch] = self._embed(images).cpu().numpy()
+                labels[batch], targets[batch] = batch_labels.cpu(), batch_targets.cpu()
+            embeddings.flush()
+            for path, values in zip(paths[:2], (targets, labels), strict=True):
+                with replacing_file(path) as partial_values, partial_values.open("wb") as file:
+                    np.save(file, values)
+
+    @torch.no_grad()  # not inference_mode, whose tensors no gradient can be computed from
+    def _embed(self, images: Tensor) -> Tensor:
+        self._model.backbones.eval()
+        return torch.cat(self._model.embed(images), dim=1).float()
+
+    def _digest(self) -> str:
+        """Name everything that shapes the embeddings: weights, patches, order and augmentation."""
+        source = self._images
+        digest = hashlib.sha256()
+        for tensor in self._model.backbones.state_dict().values():
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        for values in (source.train.rows, source.train.labels, source.train.targets):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        pixels = np.ascontiguousarray(source.pixels[source.train.rows[:: max(1, len(source.train.rows) // 64)]])
+        digest.update(pixels.tobytes())
+        params = source.params
+        facts = (
+            params.model.size_px, params.model.stem_stride, params.model.backbones,
+            params.augment.model_dump(), params.train.batch_size, params.train.seed,
+            source.ranks.rank, source.ranks.world_size, params.runtime.augment_on,
+        )  # fmt: skip
+        digest.update(repr(facts).encode())
+        return digest.hexdigest()[:16]
