@@ -176,7 +176,7 @@ class _Run:
         )
         total = torch.zeros((), device=self.device)
         what = f"epoch {epoch + 1}"
-        for pixels, labels in track(loader, total=len(batches), what=what):
+        for pixels, labels, _ in track(loader, total=len(batches), what=what):
             total += self._step(pixels, labels)
         # one read of the device per epoch: a read per step would make the CPU wait for the GPU
         train_loss = float(total) / len(batches)
