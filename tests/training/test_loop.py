@@ -216,9 +216,9 @@ def test_train_fusion_when_memory_runs_out_then_smaller_micro_batches_learn_the_
         assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-5)
 
 
-def test_train_fusion_when_not_one_patch_fits_then_says_so(train, memory_for):
-    memory_for(0)
-    with pytest.raises(InputError, match=r"not even one patch.*lower model\.size_px"):
+def test_train_fusion_when_not_two_patches_fit_then_says_so(train, memory_for):
+    memory_for(1)
+    with pytest.raises(InputError, match=r"not even 2 patches.*lower model\.size_px"):
         train()
 
 

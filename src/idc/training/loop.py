@@ -27,6 +27,8 @@ from idc.training.sources import BatchSource
 
 log = logging.getLogger(__name__)
 
+_SMALLEST_MICRO_BATCH = 2  # a batch norm over one patch has no variance
+
 
 @dataclass(frozen=True)
 class EpochResult:
@@ -254,11 +256,12 @@ class _Run:
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def _halve_micro_batch(self) -> None:
-        if self.micro_batch_size == 1:
+        if self.micro_batch_size <= _SMALLEST_MICRO_BATCH:
             raise InputError(
-                "train: not even one patch at a time fits into memory: lower model.size_px"
+                f"train: not even {self.micro_batch_size} patches at a time fit into memory: "
+                "lower model.size_px"
             )
-        self.micro_batch_size = math.ceil(self.micro_batch_size / 2)
+        self.micro_batch_size = max(_SMALLEST_MICRO_BATCH, math.ceil(self.micro_batch_size / 2))
         self.optimizer.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
