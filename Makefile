@@ -18,7 +18,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage
+.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage bench-train
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -71,3 +71,6 @@ bench-dvc: setup  ## `dvc status` of one zip against 277,524 single files
 
 bench-leakage: setup  ## what a split by patch flatters, on ARCHIVE="one.zip two.zip"
 	$(BIN)/python -m benchmarks.leakage $(ARCHIVE)
+
+bench-train: setup  ## training speed against a plain loop, and timm's script at TIMM_TRAIN
+	$(BIN)/python -m benchmarks.train $(if $(TIMM_TRAIN),--timm-train $(TIMM_TRAIN)) $(if $(SIZE_PX),--size-px $(SIZE_PX))
