@@ -18,7 +18,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage
+.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage bench-batches
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -71,3 +71,6 @@ bench-dvc: setup  ## `dvc status` of one zip against 277,524 single files
 
 bench-leakage: setup  ## what a split by patch flatters, on ARCHIVE="one.zip two.zip"
 	$(BIN)/python -m benchmarks.leakage $(ARCHIVE)
+
+bench-batches: setup  ## the input pipeline alone against what the device can train on
+	$(BIN)/python -m benchmarks.batches $(if $(PIXELS),--pixels $(PIXELS)) $(if $(SIZE_PX),--size-px $(SIZE_PX))

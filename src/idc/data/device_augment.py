@@ -76,7 +76,7 @@ class DeviceAugmentation:
         if self._config.d4:
             pixels = turn(pixels, plan["symmetry"])
         if "strength" not in plan and "stained" not in plan:
-            return pixels.clone()
+            return pixels
         planes = pixels.flatten(1, 2).transpose(1, 2).float().contiguous()
         if "stained" in plan:
             rows = plan["stained"].long()
