@@ -137,6 +137,13 @@ def test_device_augmentation_when_the_batch_is_larger_than_a_block_then_changes_
     assert torch.equal(changed[last], augment(many[last], epoch=0, batch=0, positions=last))
 
 
+def test_device_augmentation_when_within_autocast_then_computes_as_outside(pixels):
+    augment = DeviceAugmentation(WHOLE, 17)
+    wanted = augment(torch.from_numpy(pixels), epoch=0, batch=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(augment(torch.from_numpy(pixels), epoch=0, batch=0), wanted)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_device_augmentation_when_on_a_gpu_then_agrees_with_the_cpu_and_never_waits(pixels):

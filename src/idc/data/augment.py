@@ -65,6 +65,9 @@ class Augmentation:
 
         Returns:
             A new array of the same shape and dtype.
+
+        Raises:
+            ValueError: If `positions` are not as many as the patches.
         """
         where = span(positions, len(pixels))
         sequence = np.random.SeedSequence([self._seed, epoch, batch])
