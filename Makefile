@@ -18,7 +18,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage bench-train
+.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage bench-train bench-batches
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -74,3 +74,6 @@ bench-leakage: setup  ## what a split by patch flatters, on ARCHIVE="one.zip two
 
 bench-train: setup  ## training speed against a plain loop, and timm's script at TIMM_TRAIN
 	$(BIN)/python -m benchmarks.train $(if $(TIMM_TRAIN),--timm-train $(TIMM_TRAIN)) $(if $(SIZE_PX),--size-px $(SIZE_PX))
+
+bench-batches: setup  ## the input pipeline alone against what the device can train on
+	$(BIN)/python -m benchmarks.batches $(if $(PIXELS),--pixels $(PIXELS)) $(if $(SIZE_PX),--size-px $(SIZE_PX))

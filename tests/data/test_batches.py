@@ -4,19 +4,17 @@ import torch
 
 from idc.config import AugmentConfig
 from idc.data.augment import Augmentation
-from idc.data.batches import TrainingBatches, to_images
+from idc.data.batches import TrainingBatches, create_loader, to_images
+from idc.errors import InputError
 
-PLAIN = AugmentConfig(
-    d4=False, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, he_stain_prob=0.0
-)
 ROWS = np.arange(20, 31)
 
 
-def batches(batch_size=4, epoch=0):
+def batches(batch_size=4, epoch=0, augmentation=None, **how):
     numbered = np.broadcast_to(np.arange(40, dtype=np.uint8)[:, None, None, None], (40, 50, 50, 3))
     return TrainingBatches(
         numbered, ROWS, (ROWS % 2).astype(np.int8),
-        batch_size=batch_size, augmentation=Augmentation(PLAIN, 17), seed=17, epoch=epoch,
+        batch_size=batch_size, augmentation=augmentation, seed=17, epoch=epoch, **how,
     )  # fmt: skip
 
 
@@ -35,16 +33,86 @@ def test_batches_when_served_then_takes_no_patch_twice_and_only_its_rows():
 
 
 def test_batches_when_served_then_labels_belong_to_their_patches():
-    pixels, labels = batches()[1]
+    pixels, labels, _ = batches()[1]
     assert (pixels[:, 0, 0, 0] % 2).tolist() == labels.tolist()
+
+
+def test_batches_when_there_are_no_targets_then_serves_the_labels_as_such():
+    _, labels, targets = batches()[0]
+    assert targets.dtype == torch.float32
+    assert torch.equal(targets, labels)
+
+
+def test_batches_when_there_are_targets_then_they_belong_to_their_patches():
+    pixels, labels, targets = batches(targets=(ROWS / 64).astype(np.float32))[1]
+    assert (pixels[:, 0, 0, 0] / 64).tolist() == targets.tolist()
+    assert set(labels.tolist()) <= {0.0, 1.0}
 
 
 def test_batches_when_the_epoch_differs_then_the_order_differs():
     assert rows_of(batches(epoch=0)) != rows_of(batches(epoch=1))
 
 
-def test_batches_when_fewer_patches_than_a_batch_then_serves_them_all_at_once():
-    assert sorted(rows_of(batches(batch_size=64))) == ROWS.tolist()
+def test_batches_when_augmented_then_only_the_pixels_are_others():
+    policy = AugmentConfig(
+        d4=False, brightness=0.9, contrast=0.0, saturation=0.0, hue=0.0, he_stain_prob=0.0
+    )
+    plain, changed = batches()[0], batches(augmentation=Augmentation(policy, 17))[0]
+    assert not torch.equal(plain[0], changed[0])
+    assert torch.equal(plain[1], changed[1])
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_batches_when_ranks_share_them_then_their_parts_make_up_the_whole(world_size):
+    ranks = [batches(rank=rank, world_size=world_size) for rank in range(world_size)]
+    for number, whole in enumerate(batches()):
+        for part, wanted in enumerate(whole):
+            assert torch.equal(torch.cat([rank[number][part] for rank in ranks]), wanted)
+
+
+def test_batches_when_a_batch_cannot_be_shared_equally_then_says_so():
+    with pytest.raises(InputError, match=r"train\.batch_size: 4 cannot be shared equally by 3"):
+        batches(rank=0, world_size=3)
+
+
+def test_batches_when_fewer_patches_than_a_batch_then_names_both_and_what_to_do():
+    with pytest.raises(InputError, match=r"train\.batch_size: 64 .* 11 patches .* 11 or less"):
+        batches(batch_size=64)
+
+
+def test_batches_when_a_batch_takes_all_patches_then_serves_them_all_at_once():
+    assert sorted(rows_of(batches(batch_size=11))) == ROWS.tolist()
+
+
+@pytest.mark.parametrize("first_batch", [0, 1, 2])
+def test_loader_when_started_at_a_batch_then_serves_it_and_those_after_it(first_batch):
+    loader = create_loader(batches(), num_workers=0, pin_memory=False, first_batch=first_batch)
+    served = [pixels[:, 0, 0, 0].tolist() for pixels, _, _ in loader]
+    assert served == [batches()[i][0][:, 0, 0, 0].tolist() for i in range(first_batch, 2)]
+    assert len(loader) == len(served)
+
+
+def test_loader_when_started_in_the_middle_then_builds_no_batch_before_it():
+    class Watched(TrainingBatches):
+        def __getitem__(self, batch):
+            built.append(batch)
+            return super().__getitem__(batch)
+
+    built = []
+    labels = np.zeros(len(ROWS), np.int8)
+    watched = Watched(
+        np.zeros((40, 50, 50, 3), np.uint8), ROWS, labels,
+        batch_size=2, augmentation=None, seed=17, epoch=0,
+    )  # fmt: skip
+    list(create_loader(watched, num_workers=0, pin_memory=False, first_batch=3))
+    assert built == [3, 4]
+
+
+def test_loader_when_iterated_then_leaves_the_random_stream_of_dropout_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    list(create_loader(batches(), num_workers=0, pin_memory=False))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_to_images_when_size_is_kept_then_scales_and_moves_channels_first():

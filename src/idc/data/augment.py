@@ -65,6 +65,9 @@ class Augmentation:
 
         Returns:
             A new array of the same shape and dtype.
+
+        Raises:
+            ValueError: If `positions` are not as many as the patches.
         """
         where = span(positions, len(pixels))
         sequence = np.random.SeedSequence([self._seed, epoch, batch])
@@ -73,8 +76,8 @@ class Augmentation:
         return np.stack([self._change(patch, s) for patch, s in zip(pixels, seeds, strict=True)])
 
     def _change(self, patch: np.ndarray, seed: int) -> np.ndarray:
-        # one pair of generators for all steps: `set_random_seed` would give every step the same
-        # numbers, so that brightness hung on the symmetry, and takes three times as long
+        # one pair of generators for all steps: `set_random_seed` would let every step draw the same
+        # numbers (only patches that become darker would be stained), and takes three times as long
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         changed: np.ndarray = self._compose(image=patch)["image"]
         return changed

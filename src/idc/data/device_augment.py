@@ -61,6 +61,9 @@ class DeviceAugmentation:
 
         Returns:
             A new tensor of the same shape and dtype, on the same device.
+
+        Raises:
+            ValueError: If `positions` are not as many as the patches.
         """
         where = span(positions, len(pixels))
         rng = np.random.default_rng([self._seed, epoch, batch])
@@ -69,14 +72,16 @@ class DeviceAugmentation:
         size = _CPU_BLOCK if pixels.device.type == "cpu" else max(1, len(pixels))
         numbers = np.split(uniforms, range(size, len(uniforms), size))
         blocks = zip(torch.split(pixels, size), numbers, strict=True)
-        return torch.cat([self._change(*block) for block in blocks])
+        # within a training step's autocast the stain would be computed in bf16
+        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+            return torch.cat([self._change(*block) for block in blocks])
 
     def _change(self, pixels: Tensor, uniforms: np.ndarray) -> Tensor:
         plan = _move(self._draw(uniforms), pixels.device)
         if self._config.d4:
             pixels = turn(pixels, plan["symmetry"])
         if "strength" not in plan and "stained" not in plan:
-            return pixels.clone()
+            return pixels
         planes = pixels.flatten(1, 2).transpose(1, 2).float().contiguous()
         if "stained" in plan:
             rows = plan["stained"].long()
