@@ -51,6 +51,7 @@ _COMMIT_TAG = "git_commit"
 _TRAINING_SECTIONS = ("ingest", "sample", "split", "model", "augment", "train", "runtime")
 _SERVING_PACKAGES = (
     "mlflow", "torch", "torchvision", "timm", "numpy", "pandas", "opencv-python-headless",
+    "onnx", "onnxruntime",
     "pydantic", "pyyaml", "safetensors", "scikit-learn", "tqdm",
 )  # fmt: skip
 
