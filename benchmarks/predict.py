@@ -108,7 +108,9 @@ def _compare(
     seconds = interleave(rounds, tasks)
     for number, (a, b, c) in enumerate(zip(*seconds.values(), strict=True), start=1):
         rates = [len(pixels) / each for each in (a, b, c)]
-        print("round {}: ours {:.1f} patches/s, peer {:.1f}, peer_small {:.1f}".format(number, *rates))
+        print(
+            "round {}: ours {:.1f} patches/s, peer {:.1f}, peer_small {:.1f}".format(number, *rates)
+        )
     print_result(
         patches=len(pixels),
         **summarise("ours", [len(pixels) / each for each in seconds["ours"]]),
@@ -138,9 +140,7 @@ def _time_full_size(model: FusionCNN, batch_size: int, device: torch.device) -> 
         return
     pixels, rows = _draw_pixels(FULL_SIZE), np.arange(FULL_SIZE)
     start = time.perf_counter()
-    score_patches(
-        model, pixels, rows, size_px=FULL_SIZE_PX, batch_size=batch_size, device=device
-    )
+    score_patches(model, pixels, rows, size_px=FULL_SIZE_PX, batch_size=batch_size, device=device)
     print(f"{what}: {time.perf_counter() - start:.1f} s")
 
 

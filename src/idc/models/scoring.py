@@ -51,7 +51,7 @@ def score_patches(
 
 
 def symmetries(images: Tensor) -> Iterator[Tensor]:
-    """Yield the images (..., height, width) in the eight symmetries of the square, as they are first."""
+    """Yield the images (..., edge, edge) in the eight symmetries of the square, unchanged first."""
     for quarter_turns in range(4):
         turned = torch.rot90(images, quarter_turns, dims=(-2, -1))
         yield turned
