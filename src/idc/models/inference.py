@@ -5,10 +5,11 @@ and logits agree with those of the plain network within 1e-3. How it was chosen,
 docs/experiments.md, `make bench-predict`.
 """
 
-import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,11 @@ def _score(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def _in_pieces(scorer: Scorer) -> Scorer:
-    return lambda images: torch.cat([scorer(piece) for piece in images.split(_CPU_BATCH)])
+    def score(images: Tensor) -> Tensor:
+        pieces: tuple[Tensor, ...] = images.split(_CPU_BATCH)  # type: ignore[no-untyped-call]
+        return torch.cat([scorer(piece) for piece in pieces])
+
+    return score
 
 
 def _convert(model: nn.Module, size_px: int) -> Scorer:
@@ -88,20 +93,20 @@ def _convert(model: nn.Module, size_px: int) -> Scorer:
 
 
 def _export(model: nn.Module, images: Tensor) -> bytes:
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        # it calls itself deprecated, but its successor takes longer and needs two more packages
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        path = Path(folder) / "network.onnx"
+        # it calls itself deprecated; its successor needs two packages more, onnxscript and onnx-ir
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model,
             (images,),
-            file,
+            path,
             dynamo=False,
             input_names=["images"],
             output_names=["logits"],
             dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
         )
-    return file.getvalue()
+        return path.read_bytes()
 
 
 def _open_session(network: bytes) -> Scorer:
