@@ -18,7 +18,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage bench-train bench-batches
+.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -77,3 +77,6 @@ bench-train: setup  ## training speed against a plain loop, and timm's script at
 
 bench-batches: setup  ## the input pipeline alone against what the device can train on
 	$(BIN)/python -m benchmarks.batches $(if $(PIXELS),--pixels $(PIXELS)) $(if $(SIZE_PX),--size-px $(SIZE_PX))
+
+bench-predict: setup  ## scoring patches against plain eager torch, on the device at hand
+	$(BIN)/python -m benchmarks.predict $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(PATCHES),--patches $(PATCHES)) $(if $(THREADS),--threads $(THREADS))

@@ -48,7 +48,7 @@ def result(tmp_path_factory, change_params):
     spec = ModelSpec(["test_resnet"], "none", 32, 2, 0.2, True, [1.0, 1.0], [4, 4], 2, 0.8)
     save_bundle(folder / "fusion", model.state_dict(), spec, HISTORY, torch.zeros(96))
     model_digest = digest_bundle(folder / "fusion")
-    OperatingPoint(1.0, 0.0, 0.5, "youden", model_digest).save(folder / "point.json")
+    OperatingPoint(1.0, 0.0, 0.5, "youden", model_digest, False).save(folder / "point.json")
     (folder / "card.md").write_text("card", encoding="utf-8")
     return Result(
         digest="r1",

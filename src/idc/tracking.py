@@ -54,6 +54,7 @@ _TRAINING_SECTIONS = (
 )  # fmt: skip
 _SERVING_PACKAGES = (
     "mlflow", "torch", "torchvision", "timm", "numpy", "pandas", "opencv-python-headless",
+    "onnx", "onnxruntime",
     "pydantic", "pyyaml", "safetensors", "scikit-learn", "tqdm",
 )  # fmt: skip
 

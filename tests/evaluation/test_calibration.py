@@ -103,7 +103,7 @@ def test_neighbouring_floats_stay_apart():
     assert low < found <= high
 
 
-POINT = OperatingPoint(0.7, -0.2, 0.45, "youden", "abc123")
+POINT = OperatingPoint(0.7, -0.2, 0.45, "youden", "abc123", True)
 
 
 def test_operating_point_scores_and_calls():
@@ -129,6 +129,7 @@ def test_operating_point_survives_its_file(tmp_path):
         ({"slope": True}, "slope = True is not a number"),
         ({"threshold_rule": "best"}, "threshold_rule = 'best'"),
         ({"model_digest": 5}, "model_digest is not text"),
+        ({"d4_average": 1}, "d4_average is neither true nor false"),
     ],
 )
 def test_damaged_operating_point_is_named(tmp_path, change, message):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from idc.data.tables import PREDICTIONS, save_table
+from idc.evaluation.calibration import OperatingPoint
 from idc.files import load_json
-from idc.layout import BUNDLE, METRICS
+from idc.layout import BUNDLE, METRICS, OPERATING_POINT
 from idc.layout import PREDICTIONS as PREDICTIONS_PATH
 from idc.models.bundle import ModelSpec, save_bundle
 from idc.stages import evaluate
@@ -82,3 +83,12 @@ def test_run_when_slivers_are_of_too_few_cases_then_counts_them_only(measure, pr
 def test_run_when_there_is_no_sliver_then_says_none(measure, predictions):
     metrics = measure(predictions.assign(sliver=False))
     assert metrics["test_sliver/num_patches"] == metrics["test_sliver/num_idc_found"] == 0
+
+
+@pytest.mark.parametrize("d4_average", [True, False])
+def test_operating_point_when_written_then_says_how_the_logits_were_made(
+    measure, predictions, change_params, d4_average
+):
+    measure(predictions)  # prepares the folder
+    evaluate.run(change_params(predict={"d4_average": d4_average}))
+    assert OperatingPoint.load(OPERATING_POINT).d4_average is d4_average

@@ -90,7 +90,7 @@ def choose_threshold(y_true: np.ndarray, y_score: np.ndarray, rule: ThresholdRul
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """All that turns a model's logit into a decision."""
+    """All that turns a model's logit into a decision, and how that logit is made."""
 
     slope: float
     intercept: float
@@ -98,6 +98,10 @@ class OperatingPoint:
     threshold_rule: ThresholdRule
     model_digest: str
     """Digest of the model these numbers were fitted to; they mean nothing for another."""
+    d4_average: bool
+    """Whether they were fitted to logits averaged over the eight symmetries of the square. It is
+    `predict.d4_average`, kept here because whoever applies the point, as the served model does,
+    has no params.yaml and must score the same way."""
 
     def score(self, logit: np.ndarray) -> np.ndarray:
         """Return the calibrated probability of IDC+ for each logit, float64 in [0, 1]."""
@@ -181,3 +185,5 @@ def _require_operating_point(content: Any, path: Path) -> None:  # noqa: ANN401 
         raise InputError(f"{path}: threshold_rule = {content['threshold_rule']!r}: {remedy}")
     if not isinstance(content["model_digest"], str):
         raise InputError(f"{path}: model_digest is not text: {remedy}")
+    if not isinstance(content["d4_average"], bool):
+        raise InputError(f"{path}: d4_average is neither true nor false: {remedy}")

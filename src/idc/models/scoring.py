@@ -8,6 +8,7 @@ from torch import Tensor
 
 from idc.data.batches import to_images
 from idc.models.fusion import FusionCNN
+from idc.models.inference import create_scorer
 from idc.progress import track
 
 
@@ -20,8 +21,12 @@ def score_patches(
     size_px: int,
     batch_size: int,
     device: torch.device,
+    d4_average: bool = False,
 ) -> np.ndarray:
     """Return the logit of each patch, float32 (rows,), in fp32 arithmetic.
+
+    Twice the same call on the same CPU gives equal bytes. Logits stay on the device until the
+    last batch: fetching those of each would make the CPU wait for a GPU.
 
     Args:
         model: On `device`; put into evaluation mode and left in it.
@@ -30,13 +35,27 @@ def score_patches(
         size_px: Edge length the network expects.
         batch_size: Patches per forward pass.
         device: Where to compute.
+        d4_average: Return the mean logit over the eight symmetries of the square, at eight times
+            the cost; it does not depend on how a patch is turned or mirrored.
     """
     model.eval()
+    num_images = len(rows) * (8 if d4_average else 1)
+    scorer = create_scorer(model, device, size_px, num_images=num_images)
     logits = [
-        model(images).float().cpu()
+        torch.stack([scorer(view) for view in symmetries(images)]).mean(dim=0)
+        if d4_average
+        else scorer(images)
         for images in image_batches(pixels, rows, size_px, batch_size, device, "scoring")
     ]
-    return torch.cat(logits).numpy()
+    return torch.cat(logits).cpu().numpy()
+
+
+def symmetries(images: Tensor) -> Iterator[Tensor]:
+    """Yield the images (..., edge, edge) in the eight symmetries of the square, unchanged first."""
+    for quarter_turns in range(4):
+        turned = torch.rot90(images, quarter_turns, dims=(-2, -1))
+        yield turned
+        yield turned.flip(-1)
 
 
 @torch.inference_mode()

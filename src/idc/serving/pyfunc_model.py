@@ -24,7 +24,7 @@ _BATCH_SIZE = 256
 
 
 class FusionModel(PythonModel):
-    """Score patches with the frozen operating point."""
+    """Score patches as the stage predict does, then apply the frozen operating point."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load weights, spec and operating point from the logged folder."""
@@ -62,6 +62,7 @@ class FusionModel(PythonModel):
             size_px=self._spec.size_px,
             batch_size=_BATCH_SIZE,
             device=torch.device("cpu"),
+            d4_average=self._point.d4_average,
         )
         return pd.DataFrame(
             {

@@ -41,7 +41,7 @@ def run(params: Params) -> None:
     predictions = load_table(layout.PREDICTIONS, PREDICTIONS)
     val = predictions[predictions["split"] == "val"]
     test = predictions[predictions["split"] == "test"]
-    point = _choose_operating_point(val, params.evaluate)
+    point = _choose_operating_point(val, params)
     metrics = _measure(val, test, point, params.evaluate)
     # written only now: a fault on test must not leave half of the results behind
     point.save(layout.OPERATING_POINT)
@@ -54,16 +54,18 @@ def run(params: Params) -> None:
     )
 
 
-def _choose_operating_point(val: pd.DataFrame, config: EvaluateConfig) -> OperatingPoint:
+def _choose_operating_point(val: pd.DataFrame, params: Params) -> OperatingPoint:
     y_true, logits = val["y_true"].to_numpy(), val["logit"].to_numpy()
     calibration = fit_calibration(logits, y_true)
-    threshold = choose_threshold(y_true, calibration.apply(logits), config.threshold_rule)
+    rule = params.evaluate.threshold_rule
+    threshold = choose_threshold(y_true, calibration.apply(logits), rule)
     return OperatingPoint(
         slope=calibration.slope,
         intercept=calibration.intercept,
         threshold=threshold,
-        threshold_rule=config.threshold_rule,
+        threshold_rule=rule,
         model_digest=digest_bundle(layout.BUNDLE),
+        d4_average=params.predict.d4_average,
     )
 
 

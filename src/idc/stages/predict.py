@@ -35,6 +35,7 @@ def run(params: Params) -> None:
         size_px=spec.size_px,
         batch_size=params.runtime.scoring_batch_size,
         device=device,
+        d4_average=params.predict.d4_average,
     )
     train_rows, train_labels = take_side(splits, "train")
     floor = fit_colour_floor(colour_statistics(pixels, train_rows), train_labels)

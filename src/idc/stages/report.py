@@ -14,7 +14,9 @@ from idc.files import load_json, replacing_file
 from idc.models.bundle import load_history, load_spec
 from idc.report.page import ReportInputs, render_model_card, render_report
 
-_SHOWN_SECTIONS = ("ingest", "sample", "split", "model", "augment", "train", "evaluate", "explain")
+_SHOWN_SECTIONS = (
+    "ingest", "sample", "split", "model", "augment", "train", "predict", "evaluate", "explain",
+)  # fmt: skip
 
 
 def run(params: Params) -> None:

@@ -1,0 +1,148 @@
+"""Scoring patches against plain eager torch, in interleaved rounds: `make bench-predict`.
+
+Ours is what the stage predict does with a batch, from uint8 patches to logits, after the scorer is
+made; the seconds of making it stand apart. The peer is the same network as it comes: eager, fp32,
+NCHW, in batches of `runtime.scoring_batch_size`, logits fetched batch by batch. `ratio_small` is
+against the same peer in the batches of 32 that suit a CPU better.
+"""
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.measuring import (
+    describe_machine,
+    describe_versions,
+    interleave,
+    print_result,
+    summarise,
+)
+from idc.config import load_params
+from idc.data.batches import to_images
+from idc.models.device import choose_device
+from idc.models.fusion import FusionCNN
+from idc.models.inference import create_scorer
+from idc.models.scoring import image_batches, score_patches
+
+ROOT = Path(__file__).parents[1]
+FULL_SIZE = 277_524
+FULL_SIZE_PX = 64
+SMALL_BATCH = 32
+MAX_DIFFERENCE = 1e-3
+
+
+def main() -> None:
+    """Print rates, ratios and memory; the last line of the comparison is key=value."""
+    options = _parse()
+    params = load_params(ROOT / "params.yaml")
+    torch.set_num_threads(options.threads or torch.get_num_threads())
+    device = choose_device(params.runtime)
+    batch_size = params.runtime.scoring_batch_size
+    torch.manual_seed(17)
+    model = FusionCNN(params.model.backbones, pretrained="none", dropout=0.0).eval().to(device)
+    pixels = _draw_pixels(options.patches)
+    print(describe_machine())
+    print(describe_versions("torch", "onnxruntime", "timm"))
+    print(f"{_describe_device(device)}; {', '.join(params.model.backbones)}, {options.size_px} px")
+    _compare(model, pixels, options.size_px, batch_size, device, options.rounds)
+    _time_full_size(model, batch_size, device)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size-px", type=int, default=64)
+    parser.add_argument("--patches", type=int, default=512, help="scored by each in each round")
+    parser.add_argument("--threads", type=int, help="of the CPU (default: what torch takes)")
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser.parse_args()
+
+
+def _draw_pixels(num_patches: int) -> np.ndarray:
+    return np.random.default_rng(17).integers(0, 256, (num_patches, 50, 50, 3), dtype=np.uint8)
+
+
+def _describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU with {torch.get_num_threads()} threads"
+
+
+@torch.inference_mode()
+def _compare(
+    model: FusionCNN,
+    pixels: np.ndarray,
+    size_px: int,
+    batch_size: int,
+    device: torch.device,
+    rounds: int,
+) -> None:
+    start = time.perf_counter()
+    scorer = create_scorer(model, device, size_px, num_images=FULL_SIZE)
+    scorer(torch.rand(batch_size, 3, size_px, size_px, device=device)).cpu()
+    making_s = time.perf_counter() - start
+
+    def ours() -> torch.Tensor:
+        rows = np.arange(len(pixels))
+        batches = image_batches(pixels, rows, size_px, batch_size, device, "scoring")
+        return torch.cat([scorer(images) for images in batches]).cpu()
+
+    def peer(batch: int) -> Callable[[], torch.Tensor]:
+        return lambda: torch.cat(
+            [
+                model(to_images(chunk, size_px=size_px, device=device).contiguous()).cpu()
+                for chunk in torch.from_numpy(pixels).split(batch)
+            ]
+        )
+
+    logits, our_memory = ours(), _peak_memory_mb()
+    tasks = {"ours": ours, "peer": peer(batch_size), "peer_small": peer(SMALL_BATCH)}
+    difference = float((logits - tasks["peer"]()).abs().max())
+    if not difference <= MAX_DIFFERENCE:
+        raise SystemExit(f"logits differ by {difference:.2g}, more than {MAX_DIFFERENCE}")
+    tasks["peer_small"]()
+    seconds = interleave(rounds, tasks)
+    for number, (a, b, c) in enumerate(zip(*seconds.values(), strict=True), start=1):
+        rates = [len(pixels) / each for each in (a, b, c)]
+        print(
+            "round {}: ours {:.1f} patches/s, peer {:.1f}, peer_small {:.1f}".format(number, *rates)
+        )
+    print_result(
+        patches=len(pixels),
+        **summarise("ours", [len(pixels) / each for each in seconds["ours"]]),
+        **summarise("peer", [len(pixels) / each for each in seconds["peer"]]),
+        **summarise("ratio", _ratios(seconds, "peer")),
+        **summarise("ratio_small", _ratios(seconds, "peer_small")),
+        making_s=making_s,
+        difference=difference,
+        our_peak_host_mb=our_memory,
+        peak_host_mb=_peak_memory_mb(),
+    )
+
+
+def _ratios(seconds: dict[str, list[float]], peer: str) -> list[float]:
+    return [b / a for a, b in zip(seconds["ours"], seconds[peer], strict=True)]
+
+
+def _peak_memory_mb() -> float:
+    """Return the peak of this process so far, with Python, torch and the pixels."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _time_full_size(model: FusionCNN, batch_size: int, device: torch.device) -> None:
+    what = f"{FULL_SIZE:,} patches at {FULL_SIZE_PX} px on a GPU"
+    if device.type != "cuda":
+        print(f"{what}: not measured; on a machine with one: make bench-predict")
+        return
+    pixels, rows = _draw_pixels(FULL_SIZE), np.arange(FULL_SIZE)
+    start = time.perf_counter()
+    score_patches(model, pixels, rows, size_px=FULL_SIZE_PX, batch_size=batch_size, device=device)
+    print(f"{what}: {time.perf_counter() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Many patches through a trained network, fast: on a CPU by ONNX Runtime, on a GPU by torch.
+
+Batch norms fold into the convolutions and the layout suits the vector units. Arithmetic stays fp32,
+and logits agree with those of the plain network within 1e-3. How it was chosen, and what lost:
+docs/experiments.md, `make bench-predict`.
+"""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+Scorer = Callable[[Tensor], Tensor]
+"""Images float32 (batch, 3, size_px, size_px) in 0-1 -> logits float32 (batch,), same device."""
+
+_MAX_DIFFERENCE = 1e-3  # share of the logit, or of 1 where that is larger
+_WORTH_CONVERTING = 2000  # images whose gain pays for the seconds of the conversion
+_CPU_BATCH = 32  # activations of more images leave the caches: a batch of 128 is a quarter slower
+
+
+@torch.inference_mode()
+def create_scorer(
+    model: nn.Module, device: torch.device, size_px: int, *, num_images: int
+) -> Scorer:
+    """Return what scores images fastest, as the network is now: later training does not reach it.
+
+    On a CPU with enough images the network is converted to ONNX, which takes seconds. A network
+    that cannot be converted, or whose conversion answers differently, is scored by torch, with a
+    warning: an added backbone may be slower, but not wrong.
+
+    Args:
+        model: (batch, 3, size_px, size_px) images to (batch,) logits; on `device`, in evaluation
+            mode, unchanged by this.
+        device: Where images will come from and logits will be.
+        size_px: Edge length of the images.
+        num_images: How many will be scored in all; few are not worth a conversion.
+
+    Returns:
+        The scorer. Equal images in equal batches give equal bits, on the same machine with the
+        same number of threads.
+    """
+    if device.type != "cpu":
+        return lambda images: _score(model, images)
+    if num_images >= _WORTH_CONVERTING:
+        try:
+            return _in_pieces(_convert(model, size_px))
+        except _NotConvertibleError as error:
+            log.warning("scoring at the speed of plain torch: %s", error)
+    return _in_pieces(lambda images: _score(model, images))
+
+
+class _NotConvertibleError(Exception):
+    """A network that ONNX cannot express."""
+
+
+def _score(model: nn.Module, images: Tensor) -> Tensor:
+    logits: Tensor = model(images.contiguous(memory_format=torch.channels_last))
+    return logits.float()
+
+
+def _in_pieces(scorer: Scorer) -> Scorer:
+    def score(images: Tensor) -> Tensor:
+        pieces: tuple[Tensor, ...] = images.split(_CPU_BATCH)  # type: ignore[no-untyped-call]
+        return torch.cat([scorer(piece) for piece in pieces])
+
+    return score
+
+
+def _convert(model: nn.Module, size_px: int) -> Scorer:
+    """Return the network in ONNX Runtime after comparing it with the plain one.
+
+    Raises:
+        _NotConvertibleError: If it cannot be converted, or the two differ.
+    """
+    samples = torch.rand(3, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
+    try:
+        converted = _open_session(_export(model, samples[:2]))
+        # three images after an export with two: tracing may freeze a batch size or drop a branch
+        plain = _score(model, samples)
+        difference = float(((converted(samples) - plain) / plain.abs().clamp(min=1.0)).abs().max())
+    except Exception as error:  # exporter and runtime raise whatever their layers raise
+        first_line = (str(error).splitlines() or [""])[0]
+        raise _NotConvertibleError(f"{type(error).__name__}: {first_line}") from error
+    if not difference <= _MAX_DIFFERENCE:
+        raise _NotConvertibleError(f"logits after conversion to ONNX differ by {difference:.2g}")
+    return converted
+
+
+def _export(model: nn.Module, images: Tensor) -> bytes:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        path = Path(folder) / "network.onnx"
+        # it calls itself deprecated; its successor needs two packages more, onnxscript and onnx-ir
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (images,),
+            path,
+            dynamo=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
+        )
+        return path.read_bytes()
+
+
+def _open_session(network: bytes) -> Scorer:
+    import onnxruntime  # here, for what scores few images does without it
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.use_deterministic_compute = True
+    # a waiting thread that spins takes its core from whatever else runs
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+
+    def score(images: Tensor) -> Tensor:
+        (logits,) = session.run(["logits"], {"images": images.contiguous().numpy()})
+        return torch.from_numpy(logits)
+
+    return score

@@ -1,0 +1,130 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from idc.models import inference
+from idc.models.fusion import FusionCNN
+from idc.models.inference import create_scorer
+from idc.models.scoring import score_patches
+
+CPU = torch.device("cpu")
+MANY = 10**6
+SIZE_PX = 32
+
+
+def create_used_fusion(*backbones):
+    """A network whose batch norms have weights and running statistics as after training."""
+    torch.manual_seed(2)
+    model = FusionCNN(backbones, pretrained="none", dropout=0.5)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.8, 1.2)
+        nn.init.uniform_(norm.bias, -0.1, 0.1)
+        norm.momentum = None  # the mean over what it has seen, so that activations keep their scale
+    with torch.no_grad():
+        model.train()(torch.rand(32, 3, SIZE_PX, SIZE_PX))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return create_used_fusion("test_resnet", "test_efficientnet")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(37, 3, SIZE_PX, SIZE_PX, generator=torch.Generator().manual_seed(0))
+
+
+def assert_scores_like_plain(scorer, model, images):
+    with torch.inference_mode():
+        plain = model(images)
+    logits = scorer(images)
+    assert logits.dtype == torch.float32
+    assert plain.std() > 0.01, "logits that are all alike would show nothing"
+    torch.testing.assert_close(logits, plain, rtol=0, atol=1e-3)
+
+
+def refuse_warnings(caplog):
+    assert [record.message for record in caplog.records] == []
+
+
+def test_scorer_when_the_three_real_backbones_are_used_then_converts_them_rightly(images, caplog):
+    model = create_used_fusion("efficientnet_b0", "resnet50", "densenet121")
+    scorer = create_scorer(model, CPU, SIZE_PX, num_images=MANY)
+    refuse_warnings(caplog)
+    assert_scores_like_plain(scorer, model, images)
+
+
+@pytest.mark.parametrize("num_images", [1, MANY])
+def test_scorer_when_images_are_few_or_many_then_logits_are_those_of_the_network(
+    model, images, caplog, num_images
+):
+    scorer = create_scorer(model, CPU, SIZE_PX, num_images=num_images)
+    refuse_warnings(caplog)
+    assert_scores_like_plain(scorer, model, images)
+
+
+def test_scorer_when_images_are_many_then_no_longer_asks_torch(model, images):
+    scorer = create_scorer(model, CPU, SIZE_PX, num_images=MANY)
+    calls = []
+    hook = model.register_forward_hook(lambda *_: calls.append(1))
+    scorer(images)
+    hook.remove()
+    assert calls == []
+
+
+def test_scorer_when_made_and_used_twice_then_gives_equal_bits(model, images):
+    first, second = (create_scorer(model, CPU, SIZE_PX, num_images=MANY)(images) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_scorer_when_made_then_leaves_the_network_as_it_was(model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    create_scorer(model, CPU, SIZE_PX, num_images=MANY)
+    assert not any(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+class BranchOnBatchSize(nn.Module):
+    """Tracing sees only one of its branches."""
+
+    def forward(self, images):
+        mean = images.mean(dim=(1, 2, 3))
+        return mean if len(images) == 2 else mean + 1.0
+
+
+class NotInOnnx(nn.Module):
+    """ONNX has no such operator."""
+
+    def forward(self, images):
+        return torch.special.bessel_j0(images).mean(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"), [(BranchOnBatchSize(), "differ by"), (NotInOnnx(), "bessel_j0")]
+)
+def test_scorer_when_the_network_cannot_be_converted_then_warns_and_scores_it_plainly(
+    network, reason, images, caplog
+):
+    with caplog.at_level(logging.WARNING):
+        scorer = create_scorer(network, CPU, SIZE_PX, num_images=MANY)
+    assert reason in caplog.text
+    torch.testing.assert_close(scorer(images), network(images))
+
+
+def test_score_patches_when_done_twice_by_onnx_then_gives_equal_bytes(model, monkeypatch):
+    monkeypatch.setattr(inference, "_WORTH_CONVERTING", 1)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 50, 3), dtype=np.uint8)
+    first, second = (
+        score_patches(
+            model, pixels, np.arange(40), size_px=SIZE_PX, batch_size=16, device=CPU,
+            d4_average=True,
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    assert first.tobytes() == second.tobytes()

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+
+from idc.models.fusion import FusionCNN
+from idc.models.scoring import score_patches, symmetries
+
+CPU = torch.device("cpu")
+CORNERS = np.arange(4).reshape(2, 2)
+TURNS = [(turns, mirror) for turns in range(4) for mirror in (False, True)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(1)
+    return FusionCNN(["test_resnet"], pretrained="none", dropout=0.5).eval()
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (5, 50, 50, 3), dtype=np.uint8)
+
+
+def turn(pixels, turns, mirror):
+    turned = np.rot90(pixels, turns, axes=(1, 2))
+    return np.ascontiguousarray(turned[:, :, ::-1] if mirror else turned)
+
+
+def score(model, pixels, **options):
+    rows = np.arange(len(pixels))
+    return score_patches(
+        model, pixels, rows, size_px=32, batch_size=3, device=CPU, **options
+    )  # fmt: skip
+
+
+def test_symmetries_when_of_four_different_corners_then_are_eight_different_ones():
+    views = list(symmetries(torch.from_numpy(CORNERS)))
+    assert torch.equal(views[0], torch.from_numpy(CORNERS))
+    assert len({tuple(view.flatten().tolist()) for view in views}) == 8
+
+
+@pytest.mark.parametrize(("turns", "mirror"), TURNS)
+def test_score_patches_when_averaged_then_turning_and_mirroring_change_nothing(
+    model, pixels, turns, mirror
+):
+    averaged = score(model, pixels, d4_average=True)
+    turned = score(model, turn(pixels, turns, mirror), d4_average=True)
+    np.testing.assert_allclose(turned, averaged, rtol=0, atol=1e-5)
+
+
+def test_score_patches_when_averaged_then_is_the_plain_mean_of_eight_scorings(model, pixels):
+    single = np.stack([score(model, turn(pixels, *each)) for each in TURNS])
+    assert single.std(axis=0).min() > 1e-4, "the network itself must tell the symmetries apart"
+    averaged = score(model, pixels, d4_average=True)
+    assert averaged.dtype == np.float32
+    np.testing.assert_allclose(averaged, single.mean(axis=0), rtol=0, atol=1e-5)

@@ -1,0 +1,49 @@
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from idc.evaluation.calibration import OperatingPoint
+from idc.models.bundle import ModelSpec, load_model, save_bundle
+from idc.models.fusion import FusionCNN
+from idc.models.scoring import score_patches
+from idc.serving.pyfunc_model import FusionModel
+
+SPEC = ModelSpec(["test_resnet"], "none", 32, 0.0, [1.0, 1.0], [1, 1], 1, 0.5)
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 50, 50, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("model") / "fusion"
+    state = FusionCNN(SPEC.backbones, pretrained="none", dropout=0.0).state_dict()
+    save_bundle(folder, state, SPEC, pd.DataFrame({"epoch": [1]}), torch.zeros(1))
+    return folder
+
+
+@pytest.mark.parametrize("d4_average", [True, False])
+def test_served_model_when_predict_averaged_or_not_then_scores_like_predict(
+    bundle, tmp_path, d4_average
+):
+    point = OperatingPoint(1.0, 0.0, 0.5, "youden", "digest", d4_average)
+    point.save(tmp_path / "point.json")
+    served = FusionModel()
+    artifacts = {"bundle": str(bundle), "operating_point": str(tmp_path / "point.json")}
+    served.load_context(SimpleNamespace(artifacts=artifacts))
+    images = [cv2.imencode(".png", patch[:, :, ::-1])[1].tobytes() for patch in PIXELS]
+    table = served.predict(None, pd.DataFrame({"image": images}))
+
+    def score(average):
+        model, _ = load_model(bundle)
+        logits = score_patches(
+            model, PIXELS, np.arange(3), size_px=32, batch_size=16, device=torch.device("cpu"),
+            d4_average=average,
+        )  # fmt: skip
+        return point.score(logits)
+
+    assert np.abs(score(True) - score(False)).max() > 1e-4, "averaging must make a difference"
+    np.testing.assert_allclose(table["probability"], score(d4_average), atol=1e-6)

@@ -1,0 +1,75 @@
+"""The stage predict with a tiny network on a handful of patches."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from idc import layout
+from idc.data.patches import FLAGS
+from idc.data.tables import INDEX, PREDICTIONS, SPLITS, load_table, save_table
+from idc.models.bundle import ModelSpec, load_model, save_bundle
+from idc.models.fusion import FusionCNN
+from idc.models.scoring import score_patches
+from idc.stages import predict
+
+SPEC = ModelSpec(["test_resnet"], "none", 32, 0.0, [1.0, 1.0], [6, 6], 1, 0.5)
+NUM_PATCHES = 24
+HELD_OUT_ROWS = np.arange(12, NUM_PATCHES)
+PIXELS = np.random.default_rng(5).integers(0, 256, (NUM_PATCHES, 50, 50, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with pixels, index, sides and a model: half train, the rest val and test."""
+    monkeypatch.chdir(tmp_path)
+    row = np.arange(NUM_PATCHES)
+    place = pd.DataFrame(
+        {
+            "case": [f"case{number // 6}" for number in row],
+            "x": (row * 50 + 1).astype(np.int32),
+            "y": np.int32(1),
+        }
+    )
+    label = (row % 2).astype(np.int8)
+    index = place.assign(
+        label=label, height_px=np.int16(50), width_px=np.int16(50), sha256="0" * 64
+    ).assign(**dict.fromkeys(FLAGS, False))
+    splits = place.assign(
+        label=label, split=np.repeat(["train", "train", "val", "test"], 6), in_manifest=True
+    )
+    splits.insert(0, "row", row)
+    layout.PIXELS.parent.mkdir(parents=True)
+    np.save(layout.PIXELS, PIXELS)
+    save_table(layout.INDEX, index, INDEX)
+    save_table(layout.SPLITS, splits, SPLITS)
+    torch.manual_seed(1)
+    state = FusionCNN(SPEC.backbones, pretrained="none", dropout=0.0).state_dict()
+    save_bundle(layout.BUNDLE, state, SPEC, pd.DataFrame({"epoch": [1]}), torch.zeros(1))
+
+
+@pytest.mark.parametrize("d4_average", [True, False])
+def test_predict_when_averaging_is_asked_for_or_not_then_the_logits_follow(
+    project, change_params, d4_average
+):
+    predict.run(change_params(predict={"d4_average": d4_average}))
+    table = load_table(layout.PREDICTIONS, PREDICTIONS)
+    model, _ = load_model(layout.BUNDLE)
+    averaged, single = (
+        score_patches(
+            model, PIXELS, HELD_OUT_ROWS, size_px=32, batch_size=16, device=torch.device("cpu"),
+            d4_average=average,
+        )
+        for average in (True, False)
+    )  # fmt: skip
+    assert np.abs(averaged - single).max() > 1e-4, "averaging must make a difference"
+    assert table["row"].tolist() == HELD_OUT_ROWS.tolist()
+    np.testing.assert_allclose(table["logit"], averaged if d4_average else single, atol=1e-5)
+
+
+def test_predict_when_run_twice_then_writes_equal_bytes(project, change_params):
+    written = []
+    for _ in range(2):
+        predict.run(change_params())
+        written.append(layout.PREDICTIONS.read_bytes())
+    assert written[0] == written[1]
