@@ -18,7 +18,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage
+.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage bench-baselines
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -71,3 +71,6 @@ bench-dvc: setup  ## `dvc status` of one zip against 277,524 single files
 
 bench-leakage: setup  ## what a split by patch flatters, on ARCHIVE="one.zip two.zip"
 	$(BIN)/python -m benchmarks.leakage $(ARCHIVE)
+
+bench-baselines: setup  ## trees, a patch dictionary and a plain CNN on the project's splits
+	$(BIN)/python -m benchmarks.baselines $(or $(PATCHES_FOLDER),data/patches) --splits $(or $(SPLITS),data/splits.csv) $(if $(MODELS),--models $(MODELS)) $(if $(OUT),--out $(OUT))

@@ -83,7 +83,8 @@ def _train(
     loss = nn.BCEWithLogitsLoss(pos_weight=torch.tensor((1 - share_idc) / share_idc).float())
     network.train()
     for batches in epochs:
-        for patches, labels in batches:
+        for number in range(len(batches)):
+            patches, labels = batches[number]
             optimizer.zero_grad()
             loss(_logits(network, patches), labels).backward()
             optimizer.step()
