@@ -61,7 +61,7 @@ class Dictionary:
     """float32 (atoms,): response of the mean window, taken from every response."""
 
     def encode(self, pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return float32 (rows, 2 x atoms): root of the mean activity of atoms, then their negatives.
+        """Return float32 (rows, 2 x atoms): root of the mean activity of atoms, then negatives.
 
         Args:
             pixels: uint8 (patches, 50, 50, 3) RGB, may be memory-mapped.
