@@ -92,9 +92,10 @@ def _matched(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, p
         )
     wrong = ordered[0]["y_true"].to_numpy() != ordered[1]["y_true"].to_numpy()
     if wrong.any():
+        where = _name(ordered[0].iloc[int(wrong.argmax())])
         raise InputError(
             f"the two scorings disagree on the label of {int(wrong.sum())} patches, the first at "
-            f"{_name(ordered[0].iloc[int(wrong.argmax())])}: they are of different archives"
+            f"{where}: they are of different archives"
         )
     return ordered[0], ordered[1]
 
@@ -103,10 +104,8 @@ def _by_place(table: pd.DataFrame, name: str) -> pd.DataFrame:
     ordered = table.sort_values(PLACE, kind="stable", ignore_index=True)
     twice = ordered.duplicated(PLACE)
     if twice.any():
-        raise InputError(
-            f"the {name} scoring holds {_name(ordered.iloc[int(twice.to_numpy().argmax())])} twice: "
-            "each patch must be scored once"
-        )
+        where = _name(ordered.iloc[int(twice.to_numpy().argmax())])
+        raise InputError(f"the {name} scoring holds {where} twice: score each patch once")
     return ordered
 
 

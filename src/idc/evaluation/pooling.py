@@ -139,9 +139,9 @@ def _fit_point(val: pd.DataFrame, name: str) -> FoldPoint:
 
 def _decisions(table: pd.DataFrame, name: str, points: Mapping[int, FoldPoint]) -> np.ndarray:
     if name == MAIN_LOGIT:
-        return table["y_pred"].to_numpy()
+        return np.asarray(table["y_pred"])
     threshold = table["fold"].map({fold: point.threshold for fold, point in points.items()})
-    return (expit(table[name].to_numpy()) >= threshold.to_numpy()).astype(np.int8)
+    return np.asarray(expit(table[name]) >= threshold, np.int8)
 
 
 def _describe_folds(pooled: Pooled) -> dict[str, Any]:
