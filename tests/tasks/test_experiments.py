@@ -10,7 +10,7 @@ from flows.experiments import main, parse_override
 from idc.data.tables import PREDICTIONS, save_table
 from idc.errors import InputError
 from idc.evaluation.metrics import auroc
-from idc.files import load_json, save_json
+from idc.files import load_json
 from idc.layout import DVC_LOCK
 from idc.layout import PREDICTIONS as PREDICTIONS_PATH
 from tasks.experiments import (
@@ -210,7 +210,7 @@ def test_load_scorings_when_it_is_no_parquet_then_says_so(project):
 
 
 def test_score_columns_when_there_are_logits_then_they_are_the_scorings():
-    keys = dict.fromkeys(("case", "x", "y", "y_true", "fold", "y_pred"), [1])
+    keys = {name: [1] for name in ("case", "x", "y", "y_true", "fold", "y_pred")}
     assert score_columns(pd.DataFrame({**keys, "logit": [1.0], "logit_context": [1.0]})) == [
         "logit",
         "logit_context",
