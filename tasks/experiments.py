@@ -275,10 +275,10 @@ def format_screen(content: Mapping[str, Any]) -> str:
         f"# Screen `{content['base']['name']}`",
         "",
         f"Cross-validation by case, {folds['num_folds']} folds, {which}; every patch is scored by "
-        "a model that never saw its case. Intervals are 95 % by case bootstrap; those of differences "
-        "are paired (the same cases drawn for both). A variant earns its place where the whole "
-        f"interval lies above 0: of {max(len(content['variants']) - 1, 0)} variants that change "
-        "nothing, one in forty still would. One training seed each.",
+        "a model that never saw its case. Intervals are 95 % by case bootstrap; those of "
+        "differences are paired (the same cases drawn for both). A variant earns its place where "
+        "the whole interval lies above 0: of forty variants that are worth nothing, one still "
+        "would. One training seed each.",
         "",
         "| variant | AUROC | balanced accuracy | AUROC against base | earns its place "
         "| training minutes |",

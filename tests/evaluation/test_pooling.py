@@ -113,6 +113,8 @@ def test_measure_pooled_when_measured_then_figures_are_those_of_the_whole_table(
     )["auroc"]  # fmt: skip
     assert figures["logit/auroc_low"] == pytest.approx(expected.low)
     assert figures["num_cases"] == table["case"].nunique()
+    by_fold = [auroc(part["y_true"], part["logit"]) for _, part in table.groupby("fold")]
+    assert figures["mean_fold_auroc"] == pytest.approx(np.mean(by_fold))  # folds of equal size
     part = table[table["fold"] == 2]
     assert figures["folds"]["2"]["auroc"] == pytest.approx(auroc(part["y_true"], part["logit"]))
     assert figures["folds"]["2"]["calibration"]["logit"]["slope"] > 0

@@ -1,4 +1,4 @@
-"""The flows `folds` and `screen` with real stages, on a synthetic archive in a folder of its own."""
+"""The flows `folds` and `screen` with real stages, on a synthetic archive of their own."""
 
 import subprocess
 import sys
