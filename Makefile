@@ -18,7 +18,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines
+.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines experiments
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,7 +48,7 @@ check: setup  ## format, lint, types, import contracts, spelling
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell src flows tasks tests benchmarks docs README.md ARCHITECTURE.md params.yaml dvc.yaml
+	$(BIN)/codespell src flows tasks tests benchmarks docs README.md ARCHITECTURE.md params.yaml experiments.yaml dvc.yaml
 
 shown: setup  ## show on a synthetic archive that the whole thing holds together
 	$(BIN)/python -m tests.shown
@@ -59,6 +59,9 @@ pipeline: setup  ## run the Prefect flow in place
 repro: setup  ## the same by DVC alone
 	$(BIN)/python -m idc check
 	$(BIN)/dvc repro
+
+experiments: setup  ## the screen of experiments.yaml by cross-validation: which changes earn their place
+	$(BIN)/python -m flows.experiments screen
 
 ui: setup  ## look at the runs in MLflow, on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}"

@@ -46,8 +46,11 @@ async def _passes_by_itself(task: Task[..., Any], run: TaskRun, state: State[Any
     retry_condition_fn=_passes_by_itself,
     task_run_name="{stage}",
 )
-def run_stage(stage: str, root: Path, timeout_s: float | None = None) -> None:
+def run_stage(stage: str, root: Path, timeout_s: float | None = None) -> bool:
     """Bring one stage up to date, streaming its lines into the run's log.
+
+    Returns:
+        Whether it ran; false where it was up to date, or came back from the cache.
 
     Raises:
         StageFailedError: With the stage's last error line.
@@ -55,7 +58,7 @@ def run_stage(stage: str, root: Path, timeout_s: float | None = None) -> None:
         TimeoutError: If it takes longer than `timeout_s`; all its processes are then ended.
     """
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
-    _run(stage, command, root, timeout_s)
+    return was_run(stage, _run(stage, command, root, timeout_s).lines)
 
 
 @task(
@@ -121,7 +124,7 @@ def show_results(root: Path) -> None:
     )
 
 
-def _run(stage: str, command: list[str], root: Path, timeout_s: float | None) -> None:
+def _run(stage: str, command: list[str], root: Path, timeout_s: float | None) -> Finished:
     assert stage in (*STAGES, "check")
     finished = run_group(
         command,
@@ -131,6 +134,7 @@ def _run(stage: str, command: list[str], root: Path, timeout_s: float | None) ->
         on_line=get_run_logger().info,
     )
     _require_success(stage, finished)
+    return finished
 
 
 def _require_success(stage: str, finished: Finished) -> None:
@@ -144,6 +148,11 @@ def _require_success(stage: str, finished: Finished) -> None:
     if away or held:
         raise TryAgainError(message)
     raise StageFailedError(message)
+
+
+def was_run(stage: str, lines: tuple[str, ...]) -> bool:
+    """Say by DVC's lines whether it ran the stage's command."""
+    return f"Running stage '{stage}':" in lines
 
 
 def last_error_line(lines: tuple[str, ...]) -> str:

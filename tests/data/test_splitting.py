@@ -21,6 +21,7 @@ def config(mode="case", **changes):
         "folds": None,
         "carve_val": 0.0,
         "rest": "train",
+        "exclude": None,
         "seed": 17,
         **changes,
     }
@@ -302,3 +303,68 @@ def test_split_patches_when_sides_are_known_then_follows_them(index):
 def test_split_config_when_folds_make_no_sense_then_refuses(change, rule):
     with pytest.raises(ValueError, match=rule):
         config(**change)
+
+
+EXCLUDED = ["c03", "c04", "c17"]
+
+
+@pytest.fixture
+def exclude(tmp_path):
+    def write(*cases):
+        (tmp_path / "out.txt").write_text("\n".join(cases) + "\n", encoding="utf-8")
+        return {"exclude": "out.txt"}
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("mode", "folds"),
+    [("case", None), ("case", {"num_folds": 4, "test_fold": 1}), ("patch", None), ("lists", None)],
+)
+def test_split_patches_when_cases_are_excluded_then_they_are_on_no_side_in_any_mode(
+    index, lists, exclude, tmp_path, mode, folds
+):
+    # c03 would train, c04 would be val, c17 is unlisted
+    named = lists(train=["c03", "c05"], val=["c04", "c06"], test=["c07"])
+    chosen = config(mode, folds=folds, lists=named, **exclude(*EXCLUDED, "not_here"))
+    splits = split(index, chosen, tmp_path)
+    assert set(splits["case"]) == set(CASES) - set(EXCLUDED)
+    assert (index.loc[splits["row"], "case"].to_numpy() == splits["case"]).all()
+
+
+def test_split_patches_when_cases_are_excluded_then_the_others_are_dealt_as_if_they_were_not_there(
+    index, exclude, tmp_path
+):
+    folds = {"num_folds": 4, "test_fold": 1}
+    without = index[~index["case"].isin(EXCLUDED)]
+    dealt = deal_folds(without, FoldsConfig(**folds), 17)
+    found = sides_by_case(split(index, config(folds=folds, **exclude(*EXCLUDED)), tmp_path))
+    assert {case: {side} for case, side in dealt.items()} == found
+
+
+def test_split_patches_when_a_known_case_is_excluded_then_it_takes_no_part(
+    index, exclude, tmp_path
+):
+    splits = split(index, config(**exclude("c03")), tmp_path, known={"c03": "test", "c05": "val"})
+    assert "c03" not in set(splits["case"])
+    assert sides_by_case(splits)["c05"] == {"val"}
+
+
+def test_split_patches_when_the_excluding_list_is_missing_then_names_those_there(
+    index, exclude, tmp_path
+):
+    exclude("c03")
+    with pytest.raises(InputError, match=r"split\.exclude: .*nowhere.*there are out\.txt"):
+        split(index, config(exclude="nowhere.txt"), tmp_path)
+
+
+def test_split_patches_when_it_would_exclude_none_of_the_cases_then_refuses(
+    index, exclude, tmp_path
+):
+    with pytest.raises(InputError, match="none of the archive's cases is on"):
+        split(index, config(**exclude("d01", "d02")), tmp_path)
+
+
+def test_split_patches_when_every_case_is_excluded_then_refuses(index, exclude, tmp_path):
+    with pytest.raises(InputError, match="lists every case"):
+        split(index, config(**exclude(*CASES)), tmp_path)

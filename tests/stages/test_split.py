@@ -9,7 +9,7 @@ import pytest
 from idc.data.tables import INDEX, SPLITS, load_table, save_table
 from idc.errors import InputError
 from idc.files import load_json
-from idc.layout import CASE_SIDES, LEAKAGE_REPORT, MANIFEST, PIXELS
+from idc.layout import CASE_LISTS, CASE_SIDES, LEAKAGE_REPORT, MANIFEST, PIXELS
 from idc.layout import INDEX as INDEX_PATH
 from idc.layout import SPLITS as SPLITS_PATH
 from idc.stages import sample, split
@@ -144,3 +144,23 @@ def test_run_when_a_side_of_many_cases_is_off_in_prevalence_then_says_so(project
     CASE_SIDES.write_text(f"{rule}\ncase,side\n{known}")
     run()
     assert "val: 50.0 % IDC+ is" in caplog.text
+
+
+def test_run_when_cases_are_excluded_then_they_get_no_side_and_no_line(project, run):
+    project(CASES)
+    CASE_LISTS.mkdir(parents=True)
+    (CASE_LISTS / "out.txt").write_text("c03\nc11\n")
+    sides = run(exclude="out.txt")
+    assert set(sides) == set(CASES) - {"c03", "c11"}
+    assert set(pd.read_csv(CASE_SIDES, comment="#")["case"]) == set(sides)
+    num_cases = sum(side["num_cases"] for side in load_json(LEAKAGE_REPORT)["sides"].values())
+    assert num_cases == len(sides)
+
+
+def test_run_when_a_known_case_is_excluded_for_a_while_then_it_keeps_its_line(project, run):
+    project(CASES)
+    before = run()
+    CASE_LISTS.mkdir(parents=True)
+    (CASE_LISTS / "out.txt").write_text("c03\n")
+    assert "c03" not in run(exclude="out.txt")
+    assert run() == before

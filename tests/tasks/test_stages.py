@@ -11,6 +11,7 @@ from tasks.stages import (
     _require_success,
     last_error_line,
     run_stage,
+    was_run,
 )
 
 FAILED = (
@@ -58,3 +59,10 @@ def test_last_error_line_when_nothing_was_said_then_it_says_so():
 def test_retry_when_a_stage_fails_then_only_what_passes_by_itself_is_tried_again(error, retried):
     assert asyncio.run(_passes_by_itself(run_stage, None, Failed(data=error))) is retried
     assert run_stage.retries > 0
+
+
+def test_was_run_when_a_stage_came_back_from_the_cache_then_it_did_not_run():
+    cached = ("Stage 'train' is cached - skipping run, checking out outputs",)
+    assert was_run("train", ("Running stage 'train':", "> python -m idc train"))
+    assert not was_run("train", cached)
+    assert not was_run("train", ("Running stage 'predict':",))

@@ -34,8 +34,8 @@ def split_patches(
     Args:
         index: The pool, as `idc.data.tables.INDEX` says.
         manifest: As `idc.data.sampling.draw_manifest` returns it.
-        config: Mode, fractions or lists, folds, seed.
-        case_lists: Folder of the case lists (mode `lists` only).
+        config: Mode, fractions or lists, folds, excluded cases, seed.
+        case_lists: Folder of the case lists (mode `lists`, and `config.exclude` in any mode).
         case_sides: Side of each case dealt before (mode `case` without folds only); it stays.
 
     Returns:
@@ -46,6 +46,7 @@ def split_patches(
     """
     pool = index.rename_axis("row").reset_index()[["row", "case", "x", "y", "label"]]
     pool["in_manifest"] = pool["row"].isin(manifest["row"])
+    pool = drop_excluded(pool, config, case_lists)
     if config.mode == "patch":
         pool["split"] = deal_patches(pool, config.fractions, config.seed)
     elif config.mode == "lists":
@@ -58,6 +59,31 @@ def split_patches(
     kept = pool[pool["split"].isin(HELD_OUT) | (pool["in_manifest"] & (pool["split"] == "train"))]
     _require_sides(kept, gate_may_be_empty=_gate_may_be_empty(config))
     return kept[_COLUMNS].astype({"split": "str"}).reset_index(drop=True)
+
+
+def drop_excluded(pool: pd.DataFrame, config: SplitConfig, case_lists: Path) -> pd.DataFrame:
+    """Leave out every patch of the cases that `split.exclude` lists; keep rows and index labels.
+
+    Args:
+        pool: Has a column `case`.
+        config: Only `exclude` is read; null leaves out none.
+        case_lists: Folder that the list is in.
+
+    Raises:
+        InputError: If the list is missing, names none of the pool's cases, or names them all.
+    """
+    if config.exclude is None:
+        return pool
+    path = _list_path(case_lists, "split.exclude", config.exclude)
+    excluded = pool["case"].isin(_read_cases(path))
+    if not excluded.any():
+        raise InputError(
+            f"split.exclude: none of the archive's cases is on {path}, so it would exclude "
+            "nothing: name another list, or set it to null"
+        )
+    if excluded.all():
+        raise InputError(f"split.exclude: {path} lists every case of the archive: none is left")
+    return pool[~excluded]
 
 
 def deal_cases(
@@ -183,17 +209,26 @@ def _read_lists(config: SplitConfig, folder: Path) -> Mapping[str, str]:
         name = getattr(config.lists, side)
         if name is None:
             continue
-        path = folder / name
-        if not path.is_file():
-            known = ", ".join(sorted(file.relative_to(folder).as_posix()
-                                     for file in folder.rglob("*.txt")))  # fmt: skip
-            raise InputError(f"split.lists.{side}: {path} does not exist; there are {known}")
-        for case in path.read_text(encoding="utf-8").split():
+        path = _list_path(folder, f"split.lists.{side}", name)
+        for case in _read_cases(path):
             if sides.setdefault(case, side) != side:
                 raise InputError(
                     f"{path}: case {case} is also listed for {sides[case]}; keep it on one side"
                 )
     return sides
+
+
+def _list_path(folder: Path, key: str, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        known = ", ".join(sorted(file.relative_to(folder).as_posix()
+                                 for file in folder.rglob("*.txt")))  # fmt: skip
+        raise InputError(f"{key}: {path} does not exist; there are {known}")
+    return path
+
+
+def _read_cases(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").split()
 
 
 def _gate_may_be_empty(config: SplitConfig) -> bool:

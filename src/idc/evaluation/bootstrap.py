@@ -100,9 +100,9 @@ def bootstrap_metrics(
     """
     point = compute_metrics(y_true, y_score, threshold)
     summary = summarise_cases(y_true, case)
-    quantile = _quantile(summary)
+    quantile = t_quantile(summary)
     case_index = np.unique(case, return_inverse=True)[1]
-    counts = _keep_two_class(
+    counts = keep_two_class(
         draw_counts(summary.num_cases, num_replicates, seed), y_true, case_index
     )
     replicates = replicate_metrics(y_true, y_score, case_index, threshold, counts)
@@ -127,7 +127,7 @@ def bootstrap_share(
         InputError: If there are fewer than three cases.
     """
     summary = summarise_cases(hits, case)
-    quantile = _quantile(summary)
+    quantile = t_quantile(summary)
     case_index = np.unique(case, return_inverse=True)[1]
     counts = draw_counts(summary.num_cases, num_replicates, seed)
     patches = counts @ _sum_by_case(np.ones(len(hits)), case_index, summary.num_cases)
@@ -135,8 +135,14 @@ def bootstrap_share(
     return _estimate("share", float(hits.mean()), found / patches, quantile, len(hits))
 
 
-def _quantile(summary: CaseSummary) -> float:
-    """Return by how many standard errors an interval reaches from its centre."""
+def t_quantile(summary: CaseSummary) -> float:
+    """Return by how many standard errors a 95 % interval reaches from its centre.
+
+    The t distribution has effective cases - 1 degrees of freedom, at least 1.
+
+    Raises:
+        InputError: If there are fewer than three cases.
+    """
     if summary.num_cases < MIN_CASES:
         raise InputError(
             f"no interval can be given for {summary.num_cases} case(s): "
@@ -197,7 +203,12 @@ def replicate_metrics(
     }
 
 
-def _keep_two_class(counts: np.ndarray, y_true: np.ndarray, case_index: np.ndarray) -> np.ndarray:
+def keep_two_class(counts: np.ndarray, y_true: np.ndarray, case_index: np.ndarray) -> np.ndarray:
+    """Return the replicates (rows of `counts`) that draw both classes; the log says how many lack.
+
+    Raises:
+        InputError: If fewer than two are left.
+    """
     num_idc = counts @ np.bincount(case_index, weights=y_true)
     num_other = counts @ np.bincount(case_index, weights=1 - y_true)
     kept = counts[(num_idc > 0) & (num_other > 0)]

@@ -12,7 +12,7 @@ from idc.data.case_sides import ensure_case_sides, load_case_sides, save_case_si
 from idc.data.leakage import measure_leakage, refuse_leakage
 from idc.data.patches import load_pixels
 from idc.data.sides import SIDES
-from idc.data.splitting import deal_cases, split_patches
+from idc.data.splitting import deal_cases, drop_excluded, split_patches
 from idc.data.tables import INDEX, MANIFEST, SPLITS, load_table, save_table
 from idc.files import save_json
 
@@ -26,20 +26,22 @@ def run(params: Params) -> None:
     """Assign patches to sides.
 
     Raises:
-        InputError: If a side is empty, a list is wrong, the sides of the cases were dealt by
+        InputError: If a side is empty, a case list is wrong, the sides of the cases were dealt by
             another rule, or a case or an identical patch is on two sides.
     """
     index = load_table(layout.INDEX, INDEX)
     manifest = load_table(layout.MANIFEST, MANIFEST)
     known = _known_sides(params.split)
-    sides_for_good = _deal_for_good(index, params.split, known)
+    # a case that takes no part is given no side for good either
+    dealt = drop_excluded(index, params.split, layout.CASE_LISTS)
+    sides_for_good = _deal_for_good(dealt, params.split, known)
     splits = split_patches(
         index, manifest, params.split, case_lists=layout.CASE_LISTS, case_sides=sides_for_good
     )
     leakage = measure_leakage(splits, index, load_pixels(layout.PIXELS))
     _judge(leakage, params.split)
     save_table(layout.SPLITS, splits, SPLITS)
-    sides = _describe_sides(splits, float(index["label"].mean()))
+    sides = _describe_sides(splits, float(dealt["label"].mean()))
     save_json(layout.LEAKAGE_REPORT, {"mode": params.split.mode, **leakage, "sides": sides})
     _keep_sides(sides_for_good, params.split, known)
 

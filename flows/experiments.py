@@ -1,0 +1,185 @@
+"""Cross-validated experiments: `python -m flows.experiments screen` from the project's root.
+
+`folds` trains and scores one setting fold by fold, each in a workspace of its own, and pools the
+test sides; `screen` does so for a base and its variants and says which earn their place; `compare`
+sets two scoring files against each other. Running again resumes: DVC decides what is up to date,
+and a variant that changes how patches are scored takes its trained models from the cache.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import flow
+
+from idc.errors import InputError
+from idc.workspace import create_workspace
+from tasks.experiments import (
+    BASE,
+    FOLDERS,
+    RESULTS,
+    check_name,
+    check_overrides,
+    choose_folds,
+    compare_files,
+    describe_variant,
+    fold_overrides,
+    format_comparison,
+    keep_training_minutes,
+    load_plan,
+    pool_results,
+    save_comparison,
+    write_screen,
+)
+from tasks.stages import StageFailedError, TryAgainError, check_inputs, run_stage
+
+_BEFORE_TRAINING = ("ingest", "sample", "split")
+_EXIT_INPUT = 2
+
+
+@flow(name="folds", flow_run_name="{name}", log_prints=True)
+def folds(
+    name: str,
+    overrides: dict[str, Any] | None = None,
+    num_folds: int = 5,
+    only_folds: list[int] | None = None,
+) -> None:
+    """Train and score each fold, pool the test sides into `reports/experiments/<name>/`.
+
+    Args:
+        name: Folder of the results.
+        overrides: New parameter values by dotted key; the folds set split.mode and split.folds.
+        num_folds: Folds in all.
+        only_folds: The folds (from 0) to run; by default all.
+    """
+    root = Path.cwd()
+    check_name(name)
+    check_overrides(root, overrides or {})
+    workspaces: dict[int, Path] = {}
+    for fold in choose_folds(num_folds, only_folds):
+        workspace = create_workspace(
+            root, FOLDERS / name / f"fold-{fold}", fold_overrides(overrides or {}, num_folds, fold)
+        )
+        if not workspaces:
+            check_inputs(workspace)
+        for stage in _BEFORE_TRAINING:
+            run_stage(stage, workspace)
+        started = time.monotonic()
+        if run_stage("train", workspace):
+            keep_training_minutes(root, workspace, time.monotonic() - started)
+        run_stage("predict", workspace)
+        workspaces[fold] = workspace
+    pool_results(root, name, workspaces)
+
+
+@flow(name="screen", log_prints=True)
+def screen(file: str = "experiments.yaml") -> dict[str, str]:
+    """Run the base and every variant; keep `reports/experiments/screen.md` up to date after each.
+
+    A variant that fails is listed with its reason, and the others go on.
+
+    Args:
+        file: A plan such as `experiments.yaml`.
+
+    Returns:
+        Why variants failed, by name.
+    """
+    root = Path.cwd()
+    plan = load_plan(root / file, root)
+    done: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    only = None if plan.folds.only is None else list(plan.folds.only)
+    for name, overrides in plan.all_overrides().items():
+        try:
+            folds(plan.result_name(name), overrides, plan.folds.num_folds, only)
+            done[name] = describe_variant(root, plan, name)
+        except (InputError, StageFailedError) as error:
+            if name == BASE:
+                raise
+            failed[name] = str(error)
+        write_screen(root, plan, done, failed)
+    return failed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code (0 done, 1 something failed, 2 wrong input)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except InputError as error:
+        print(f"experiments: error: {error}", file=sys.stderr)
+        return _EXIT_INPUT
+    except (StageFailedError, TryAgainError) as error:
+        print(f"experiments: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m flows.experiments", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    one = commands.add_parser("folds", help="cross-validate one setting")
+    one.add_argument("name", help="folder below reports/experiments for the results")
+    one.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="overrides"
+    )
+    one.add_argument("--folds", type=int, default=5, help="folds in all (default: 5)")
+    one.add_argument("--only", type=int, nargs="+", metavar="FOLD", help="run these alone")
+    one.set_defaults(run=_run_folds)
+    many = commands.add_parser("screen", help="cross-validate a base and its variants")
+    many.add_argument("file", nargs="?", default="experiments.yaml", help="the plan")
+    many.set_defaults(run=_run_screen)
+    two = commands.add_parser("compare", help="paired differences of two scoring files")
+    two.add_argument(
+        "first", type=Path, help="such as reports/experiments/NAME/predictions.parquet"
+    )
+    two.add_argument("second", type=Path, help="another one, or scores of baselines")
+    two.set_defaults(run=_run_compare)
+    return parser
+
+
+def _run_folds(options: argparse.Namespace) -> int:
+    overrides = dict(parse_override(text) for text in options.set)
+    # said in one line, before a flow begins to log
+    check_name(options.name)
+    choose_folds(options.folds, options.only)
+    check_overrides(Path.cwd(), overrides)
+    folds(options.name, overrides, options.folds, options.only)
+    print(f"{RESULTS / options.name}/metrics.json")
+    return 0
+
+
+def _run_screen(options: argparse.Namespace) -> int:
+    load_plan(Path(options.file), Path.cwd())
+    failed = screen(options.file)
+    print((RESULTS / "screen.md").read_text(encoding="utf-8"))
+    return 1 if failed else 0
+
+
+def _run_compare(options: argparse.Namespace) -> int:
+    differences = compare_files(Path.cwd(), options.first, options.second)
+    print(format_comparison(differences), end="")
+    print(f"\n{save_comparison(options.first, options.second, differences)}")
+    return 0
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Return key and value of `key=value`; the value is read as YAML, as in params.yaml.
+
+    Raises:
+        InputError: If there is no `=`, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set {text}: write key=value, such as train.epochs=3")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"--set {text}: {value} is not a YAML value") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

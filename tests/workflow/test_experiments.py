@@ -1,0 +1,112 @@
+"""The flows `folds` and `screen` with real stages, on a synthetic archive of their own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from idc.files import load_json
+from idc.workspace import create_workspace, stage_environment
+
+ROOT = Path(__file__).parents[2]
+NUM_CASES, NUM_FOLDS, EXCLUDED = 16, 3, 2
+SMALL = {
+    "sample.num_patches": 120,
+    "sample.allow_fewer": True,
+    "model.backbones": ["test_resnet"],
+    "model.pretrained": "none",
+    "model.size_px": 32,
+    "train.epochs": 1,
+    "train.precision": "fp32",
+    "evaluate.num_replicates": 100,
+    "runtime.device": "cpu",
+    "runtime.num_threads": 1,
+}
+PLAN = {
+    "base": {"name": "tiny", "overrides": {"split.exclude": "out.txt"}},
+    "folds": {"num_folds": NUM_FOLDS, "only": None},
+    "variants": {
+        "d4": {"predict.d4_average": True},
+        "impossible": {"model.pretrained": "no/such/folder"},
+    },
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+
+class Project:
+    """A copy of the project with its own cache, store and Prefect home."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = create_workspace(ROOT, folder, SMALL)
+        environment = stage_environment(self.folder)
+        for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+            environment.pop(name, None)
+        self._environment = environment | {"PREFECT_HOME": str(folder / ".prefect")}
+        size = ("--cases", str(NUM_CASES), "--patches-per-case", "16")
+        self.run("idc", "synth", "data/raw/synthetic.zip", *size)
+
+    def run(self, module: str, *arguments: str, expect: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=self.folder, env=self._environment, capture_output=True, text=True,
+        )  # fmt: skip
+        output = done.stdout + done.stderr
+        assert done.returncode == expect, f"{arguments} exited {done.returncode}: {output[-3000:]}"
+        return output
+
+    def experiments(self, *arguments: str, expect: int = 0) -> str:
+        return self.run("flows.experiments", *arguments, expect=expect)
+
+    def results(self, name: str) -> Path:
+        return self.folder / "reports/experiments" / name
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("experiments") / "project")
+    project.run("idc", "ingest")
+    cases = sorted(pd.read_parquet(project.folder / "data/patches/index.parquet")["case"].unique())
+    excluded = project.folder / "data/case_lists/out.txt"
+    excluded.write_text("\n".join(cases[:EXCLUDED]) + "\n", encoding="utf-8")
+    (project.folder / "experiments.yaml").write_text(yaml.safe_dump(PLAN), encoding="utf-8")
+    return project
+
+
+def test_screen_when_run_then_every_case_but_the_excluded_is_tested_once_and_a_table_is_written(
+    project,
+):
+    output = project.experiments("screen", expect=1)  # one variant cannot run
+    assert output.count("Running stage 'train':") == NUM_FOLDS  # a change of predict reuses models
+
+    predictions = pd.read_parquet(project.results("tiny/base/predictions.parquet"))
+    assert predictions["case"].nunique() == NUM_CASES - EXCLUDED
+    assert (predictions.groupby("case")["fold"].nunique() == 1).all()
+    assert set(predictions["fold"]) == set(range(NUM_FOLDS))
+
+    content = load_json(project.results("screen.json"))
+    base, d4 = content["variants"]
+    assert (base["name"], d4["name"]) == ("base", "d4")
+    assert base["training_minutes"] > 0
+    assert d4["training_minutes"] == base["training_minutes"]
+    low, value, high = (d4["differences"]["auroc"][key] for key in ("low", "value", "high"))
+    assert low <= value <= high
+    assert value == pytest.approx(d4["auroc"]["value"] - base["auroc"]["value"], abs=1e-9)
+    assert "no/such/folder" in content["failed"]["impossible"]
+    assert "| impossible | failed:" in project.results("screen.md").read_text(encoding="utf-8")
+
+    again = project.experiments("folds", "tiny/base", "--folds", "3", "--set",
+                                "split.exclude=out.txt")  # fmt: skip
+    assert "Running stage 'train':" not in again
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(project.results("tiny/base/predictions.parquet")), predictions
+    )
+    compared = project.experiments(
+        "compare", *(str(project.results(f"tiny/{name}/predictions.parquet"))
+                     for name in ("base", "d4"))
+    )  # fmt: skip
+    assert "| logit - logit | auroc |" in compared
+    assert project.results("tiny/base/against-d4.json").is_file()
