@@ -1,3 +1,4 @@
+import contextlib
 import sqlite3
 from dataclasses import replace
 from types import SimpleNamespace
@@ -188,9 +189,7 @@ def test_live_run_when_an_error_passes_then_the_run_is_failed(
     tmp_path, empty_store, change_params, monkeypatch
 ):
     monkeypatch.chdir(open_root(tmp_path, empty_store))
-    with pytest.raises(KeyError), live_run(
-        change_params(), "abc", training="t1", resumed=False
-    ):
+    with pytest.raises(KeyError), live_run(change_params(), "abc", training="t1", resumed=False):
         raise KeyError
     client = MlflowClient(tracking_uri(tmp_path))
     experiment = client.get_experiment_by_name("idc")
@@ -202,7 +201,10 @@ def interrupted(tmp_path, empty_store, change_params, monkeypatch):
     """A store in which a training told its first epoch, then ended."""
     monkeypatch.chdir(open_root(tmp_path, empty_store))
     params = change_params()
-    with pytest.raises(KeyError), live_run(params, "abc", training="t1", resumed=False) as live:
+    with (
+        contextlib.suppress(KeyError),
+        live_run(params, "abc", training="t1", resumed=False) as live,
+    ):
         live.log_class_weights([1.0, 1.0])
         live.log_epoch(1, {"train/loss": 0.7})
         raise KeyError

@@ -169,7 +169,8 @@ class TrainConfig(Section):
     batch_size: Annotated[int, Field(ge=2)]
     """Patches per optimizer step."""
     learning_rate: Annotated[float, Field(gt=0.0)]
-    """Peak rate: reached by a linear warm-up, left along half a cosine (Loshchilov & Hutter 2017)."""
+    """Peak rate, reached by a linear warm-up and left along half a cosine (Loshchilov & Hutter
+    2017)."""
     backbone_rate_factor: Annotated[float, Field(gt=0.0, le=1.0)]
     """Rate of the backbones as a share of the heads' rate; below 1 for pretrained ones."""
     weight_decay: Annotated[float, Field(ge=0.0)]
@@ -264,7 +265,7 @@ class RuntimeConfig(Section):
     num_threads: Annotated[int, Field(ge=1)] | None
     """CPU threads of torch; null takes all cores."""
     num_devices: Annotated[int, Field(ge=1, le=64)]
-    """Processes that train together, one per GPU (or CPU share); above 1 `train` starts torchrun."""
+    """Processes that train together, one per GPU; above 1 `train` starts torchrun."""
     augment_on: Literal["auto", "workers", "device"]
     """Where patches are augmented: by albumentations in `num_workers` processes, or in batches on
     the device; `auto` is the device when it is a GPU."""

@@ -89,9 +89,7 @@ class LiveRun:
         self._client = client
         self._run_id = run_id
         self._waiting: list[Metric] = []
-        self._logged = {
-            metric.step for metric in client.get_metric_history(run_id, "train/loss")
-        }
+        self._logged = {metric.step for metric in client.get_metric_history(run_id, "train/loss")}
 
     def log_class_weights(self, weights: Any) -> None:  # noqa: ANN401  (any pair of numbers)
         """Record the loss weight of each class."""
@@ -126,9 +124,7 @@ class LiveRun:
 
 
 @contextmanager
-def live_run(
-    params: Params, commit: str, *, training: str, resumed: bool
-) -> Iterator[LiveRun]:
+def live_run(params: Params, commit: str, *, training: str, resumed: bool) -> Iterator[LiveRun]:
     """Open a run for a training; it ends as FINISHED, or FAILED when an error passes.
 
     Args:

@@ -16,7 +16,9 @@ def test_load_when_nothing_was_saved_then_returns_none(checkpoint):
 
 def save(checkpoint, *steps):
     for step in steps:
-        checkpoint.save({"weights": torch.full((100,), float(step)), "history": [{"epoch": 1}]}, step)
+        checkpoint.save(
+            {"weights": torch.full((100,), float(step)), "history": [{"epoch": 1}]}, step
+        )
 
 
 def test_load_when_saved_twice_then_returns_the_last(checkpoint):

@@ -81,9 +81,7 @@ PREDICTIONS = pa.DataFrameSchema(
         "y_true": _LABEL,
         "logit": pa.Column("float32", pa.Check.in_range(-1e6, 1e6)),
         "y_score_colour": pa.Column("float64", pa.Check.in_range(0.0, 1.0)),
-        "logit_.+": pa.Column(
-            "float32", pa.Check.in_range(-1e6, 1e6), regex=True, required=False
-        ),
+        "logit_.+": pa.Column("float32", pa.Check.in_range(-1e6, 1e6), regex=True, required=False),
     },
     unique=["case", "x", "y"],
     strict=True,

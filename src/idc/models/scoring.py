@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from idc.data.batches import to_images
 from idc.models.fusion import FusionCNN
@@ -14,7 +14,7 @@ from idc.progress import track
 
 @torch.inference_mode()
 def score_patches(
-    model: FusionCNN,
+    model: nn.Module,
     pixels: np.ndarray,
     rows: np.ndarray,
     *,
@@ -23,13 +23,14 @@ def score_patches(
     device: torch.device,
     d4_average: bool = False,
 ) -> np.ndarray:
-    """Return the logit of each patch, float32 (rows,), in fp32 arithmetic.
+    """Return the logit of each patch, float32 (rows,) or (rows, heads), in fp32 arithmetic.
 
     Twice the same call on the same CPU gives equal bytes. Logits stay on the device until the
     last batch: fetching those of each would make the CPU wait for a GPU.
 
     Args:
-        model: On `device`; put into evaluation mode and left in it.
+        model: A `FusionCNN`, or an `EachLogit` for the logit of every head; on `device`; put into
+            evaluation mode and left in it.
         pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
         rows: Which patches.
         size_px: Edge length the network expects.

@@ -10,6 +10,7 @@ from idc.data.tables import INDEX, PREDICTIONS, SPLITS, load_table, save_table
 from idc.models.bundle import load_model
 from idc.models.colour import colour_statistics, fit_colour_floor
 from idc.models.device import choose_device
+from idc.models.fusion import EachLogit
 from idc.models.scoring import score_patches
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,8 @@ def run(params: Params) -> None:
     rows = held_out["row"].to_numpy()
     held_out["sliver"] = load_table(layout.INDEX, INDEX)["sliver"].to_numpy()[rows]
     model, spec = load_model(layout.BUNDLE)
-    held_out["logit"] = score_patches(
-        model.to(device),
+    logits = score_patches(
+        EachLogit(model.to(device)),
         pixels,
         rows,
         size_px=spec.size_px,
@@ -37,9 +38,12 @@ def run(params: Params) -> None:
         device=device,
         d4_average=params.predict.d4_average,
     )
+    columns = ["logit", *(f"logit_{name}" for name in model.scored_backbones)]
+    held_out[columns] = logits
     train_rows, train_labels = take_side(splits, "train")
     floor = fit_colour_floor(colour_statistics(pixels, train_rows), train_labels)
     held_out["y_score_colour"] = floor.predict_proba(colour_statistics(pixels, rows))[:, 1]
     predictions = held_out.rename(columns={"label": "y_true"})
-    save_table(layout.PREDICTIONS, predictions[list(PREDICTIONS.columns)], PREDICTIONS)
+    fixed = [name for name, column in PREDICTIONS.columns.items() if not column.regex]
+    save_table(layout.PREDICTIONS, predictions[fixed + columns[1:]], PREDICTIONS)
     log.info("%d patches scored", len(held_out))

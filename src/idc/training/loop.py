@@ -90,7 +90,9 @@ def train_fusion(
     Raises:
         InputError: If the loss or a weight is no longer a number; names the step.
     """
-    run = _Run(model, source, val_labels, params, class_weights, device, checkpoint, ranks or Ranks())
+    run = _Run(
+        model, source, val_labels, params, class_weights, device, checkpoint, ranks or Ranks()
+    )
     run.restore(checkpoint.load())
     while run.epoch < params.train.epochs:
         if run.epochs_without_gain() >= params.train.patience:

@@ -88,7 +88,7 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     ranks = Ranks(
         int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
     )
-    # torchrun ends all when one dies, so nobody waits in vain; pretraining by the leader takes hours
+    # torchrun ends all when one dies, so nobody waits in vain while the leader pretrains for hours
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=24)
     )

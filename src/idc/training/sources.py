@@ -185,7 +185,10 @@ class EmbeddingSource:
         if self._val is None:
             source = self._images
             rows = source.val_rows[source.ranks.rank :: source.ranks.world_size]
-            size_px, batch_size = source.params.model.size_px, source.params.runtime.scoring_batch_size
+            size_px, batch_size = (
+                source.params.model.size_px,
+                source.params.runtime.scoring_batch_size,
+            )
             images = image_batches(
                 source.pixels, rows, size_px, batch_size, source.device, "embedding val"
             )
@@ -197,7 +200,9 @@ class EmbeddingSource:
     def _view(self, view: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return a view's embeddings (batches, batch, features), labels and targets."""
         assert self._folder is not None
-        paths = [self._folder / f"view-{view}-{what}.npy" for what in ("targets", "labels", "embeddings")]
+        paths = [
+            self._folder / f"view-{view}-{what}.npy" for what in ("targets", "labels", "embeddings")
+        ]
         if not paths[-1].exists():  # written last
             self._save_view(view, paths)
         targets, labels = (np.load(path) for path in paths[:2])
@@ -234,7 +239,9 @@ class EmbeddingSource:
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         for values in (source.train.rows, source.train.labels, source.train.targets):
             digest.update(np.ascontiguousarray(values).tobytes())
-        pixels = np.ascontiguousarray(source.pixels[source.train.rows[:: max(1, len(source.train.rows) // 64)]])
+        pixels = np.ascontiguousarray(
+            source.pixels[source.train.rows[:: max(1, len(source.train.rows) // 64)]]
+        )
         digest.update(pixels.tobytes())
         params = source.params
         facts = (
