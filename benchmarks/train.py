@@ -230,7 +230,7 @@ def _time_timm(
             "--warmup-epochs", "0", "--channels-last",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True)
-    rates = [float(rate) for rate in re.findall(r"\(\s*([\d.]+)/s\)", done.stdout + done.stderr)]
+    XX
     if not rates:
         raise SystemExit(f"timm's script reports no speed:\n{done.stderr[-2000:]}")
     return rates[-1]  # a running mean over the epoch
