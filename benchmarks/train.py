@@ -230,7 +230,10 @@ def _time_timm(
             "--warmup-epochs", "0", "--channels-last",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True)
-    XX
+    # each line ends in "(mean seconds, mean patches/s)"
+    rates = [
+        float(rate) for rate in re.findall(r"\([\d.]+s,\s*([\d.]+)/s\)", done.stdout + done.stderr)
+    ]
     if not rates:
         raise SystemExit(f"timm's script reports no speed:\n{done.stderr[-2000:]}")
     return rates[-1]  # a running mean over the epoch

@@ -81,7 +81,7 @@ class FusionCNN(nn.Module):
         """
         logits = [self.head(embedding)]
         if len(self.aux_heads):
-            parts = embedding.split(self._sizes, dim=1)
+            parts = torch.split(embedding, self._sizes, dim=1)
             logits += [head(part) for head, part in zip(self.aux_heads, parts, strict=True)]
         return torch.cat(logits, dim=1)
 

@@ -118,16 +118,21 @@ def _measure_slivers(
     return metrics
 
 
-def _other_scores(val: pd.DataFrame, test: pd.DataFrame) -> dict[str, tuple[Any, Any]]:
+def _other_scores(
+    val: pd.DataFrame, test: pd.DataFrame
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the logits on val and test of the colour floor and of each backbone's own head."""
-    scores = {"colour": tuple(_as_logit(side["y_score_colour"]) for side in (val, test))}
+    scores = {"colour": (_as_logit(val["y_score_colour"]), _as_logit(test["y_score_colour"]))}
     for column in val.columns[val.columns.str.startswith("logit_")]:
         scores[column.removeprefix("logit_")] = (val[column].to_numpy(), test[column].to_numpy())
     return scores
 
 
 def _measure_other(
-    val: pd.DataFrame, test: pd.DataFrame, logits: tuple[Any, Any], config: EvaluateConfig
+    val: pd.DataFrame,
+    test: pd.DataFrame,
+    logits: tuple[np.ndarray, np.ndarray],
+    config: EvaluateConfig,
 ) -> dict[str, Estimate]:
     """Put another score through the same calibration, threshold and bootstrap."""
     y_val = val["y_true"].to_numpy()

@@ -87,14 +87,12 @@ class _Run:
     ) -> None:
         self.pixels, self.rows, self.params = pixels, rows, params
         self.config, self.device, self.checkpoint = params.pretrain, device, checkpoint
+        self.projections = nn.ModuleList(
+            _create_projection(backbone.num_features) for backbone in model.branches
+        ).to(device)
         self.network = nn.ModuleDict(
-            {
-                "backbones": model.backbones,
-                "projections": nn.ModuleList(
-                    _create_projection(backbone.num_features) for backbone in model.branches
-                ),
-            }
-        ).to(device, memory_format=torch.channels_last)
+            {"backbones": model.backbones, "projections": self.projections}
+        )
         self.model = model
         self.views = [DeviceAugmentation(params.augment, params.train.seed + v) for v in (0, 1)]
         self.loss = SelfSupervisedLoss(NTXentLoss(temperature=self.config.temperature))
@@ -153,7 +151,7 @@ class _Run:
         return loss.detach()
 
     def _project(self, images: Tensor) -> list[Tensor]:
-        pairs = zip(self.model.embed(images), self.network["projections"], strict=True)  # type: ignore[arg-type]
+        pairs = zip(self.model.embed(images), self.projections, strict=True)
         return [projection(embedding) for embedding, projection in pairs]
 
     def _view(self, patches: Tensor, view: int) -> Tensor:

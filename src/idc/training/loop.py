@@ -219,15 +219,14 @@ class _Run:
         torch.manual_seed(self._step_seed())
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        parts = list(
-            zip(*(t.split(self.micro_batch_size) for t in (inputs, labels, targets)), strict=True)
-        )
+        whole = (inputs, labels, targets)
+        parts = list(zip(*(torch.split(t, self.micro_batch_size) for t in whole), strict=True))
         for number, (part, part_labels, part_targets) in enumerate(parts, start=1):
             with self._gradient_exchange(last=number == len(parts)):
                 with self.autocast:
                     logits = self.network(part)
                 losses = self._losses(logits.float(), part_labels, part_targets) / len(inputs)
-                (losses * self.head_weights).sum().backward()
+                (losses * self.head_weights).sum().backward()  # type: ignore[no-untyped-call]
             total += losses[0].detach()
         return total
 

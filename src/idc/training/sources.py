@@ -170,14 +170,12 @@ class EmbeddingSource:
             for images, labels, targets in self._images.batches(view, first_batch):
                 yield self._embed(images), labels, targets
             return
-        embeddings, labels, targets = self._view(view)
-        device = self._images.device
+        kept = self._view(view)
         for batch in range(first_batch, self.num_batches):
-            yield (
-                torch.from_numpy(np.array(embeddings[batch])).to(device),
-                torch.from_numpy(labels[batch].copy()).to(device),
-                torch.from_numpy(targets[batch].copy()).to(device),
+            embeddings, labels, targets = (
+                torch.from_numpy(np.array(values[batch])).to(self._images.device) for values in kept
             )
+            yield embeddings, labels, targets
 
     @torch.no_grad()
     def score_val(self, model: FusionCNN) -> np.ndarray:
