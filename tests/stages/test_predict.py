@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from idc import layout
+from idc.data.batches import to_images
 from idc.data.patches import FLAGS
 from idc.data.tables import INDEX, PREDICTIONS, SPLITS, load_table, save_table
 from idc.models.bundle import ModelSpec, load_model, save_bundle
@@ -13,7 +14,7 @@ from idc.models.fusion import FusionCNN
 from idc.models.scoring import score_patches
 from idc.stages import predict
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 0.0, [1.0, 1.0], [6, 6], 1, 0.5)
+SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, True, [1.0, 1.0], [6, 6], 1, 0.5)
 NUM_PATCHES = 24
 HELD_OUT_ROWS = np.arange(12, NUM_PATCHES)
 PIXELS = np.random.default_rng(5).integers(0, 256, (NUM_PATCHES, 50, 50, 3), dtype=np.uint8)
@@ -44,7 +45,8 @@ def project(tmp_path, monkeypatch):
     save_table(layout.INDEX, index, INDEX)
     save_table(layout.SPLITS, splits, SPLITS)
     torch.manual_seed(1)
-    state = FusionCNN(SPEC.backbones, pretrained="none", dropout=0.0).state_dict()
+    model = FusionCNN(SPEC.backbones, pretrained="none", dropout=0.0, aux_heads=True)
+    state = model.state_dict()
     save_bundle(layout.BUNDLE, state, SPEC, pd.DataFrame({"epoch": [1]}), torch.zeros(1))
 
 
@@ -65,6 +67,17 @@ def test_predict_when_averaging_is_asked_for_or_not_then_the_logits_follow(
     assert np.abs(averaged - single).max() > 1e-4, "averaging must make a difference"
     assert table["row"].tolist() == HELD_OUT_ROWS.tolist()
     np.testing.assert_allclose(table["logit"], averaged if d4_average else single, atol=1e-5)
+
+
+def test_predict_when_backbones_have_heads_then_holds_their_logits_too(project, change_params):
+    predict.run(change_params())
+    table = load_table(layout.PREDICTIONS, PREDICTIONS)
+    model, _ = load_model(layout.BUNDLE)
+    images = to_images(torch.from_numpy(PIXELS[HELD_OUT_ROWS]), size_px=32, device="cpu")
+    with torch.inference_mode():
+        alone = model.aux_heads[0](model.branches[0](images)).squeeze(1)
+    np.testing.assert_allclose(table["logit_test_resnet"], alone, atol=1e-5)
+    assert np.abs(table["logit_test_resnet"] - table["logit"]).max() > 1e-3
 
 
 def test_predict_when_run_twice_then_writes_equal_bytes(project, change_params):
