@@ -1,4 +1,4 @@
-"""The stage `train` in a process of its own, ended by SIGKILL and started again."""
+"""The stage `train` in processes of its own: ended by SIGKILL and started again; two together."""
 
 import os
 import random
@@ -22,7 +22,7 @@ NUM_PATCHES = 96
 def create_project(project_root, tmp_path, make_index):
     """Make a folder in which `idc train` runs on 64 patches, 8 steps an epoch."""
 
-    def create(name):
+    def create(name, **runtime):
         root = tmp_path / name
         (root / PIXELS).parent.mkdir(parents=True)
         index = make_index({"a": (32, 32), "b": (16, 16)})
@@ -39,6 +39,7 @@ def create_project(project_root, tmp_path, make_index):
         content["model"] |= {"backbones": ["test_resnet"], "pretrained": "none", "size_px": 32}
         content["train"] |= {"epochs": 12, "patience": 12, "batch_size": 8, "ema_decay": 0.9}
         content["runtime"] |= {"num_threads": 1, "checkpoint_interval_s": 0.0, "device": "cpu"}
+        content["runtime"] |= runtime
         (root / PARAMS).write_text(yaml.safe_dump(content), encoding="utf-8")
         (root / DVC_FILE).write_text("stages: {}\n", encoding="utf-8")
         return root
@@ -113,3 +114,26 @@ def _assert_one_run_told_each_epoch_once(root):
         assert steps == list(range(1, epochs + 1))
     assert len(client.get_metric_history(run.info.run_id, "class_weights/0")) == 1
     assert run.info.status == "FINISHED"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_train_when_two_processes_are_asked_for_then_one_of_them_tracks_and_writes(
+    create_project, project_root
+):
+    root = create_project("two", num_devices=2, checkpoint_interval_s=1e9)
+    said = finish(root, project_root)
+    assert said.count("64 training patches on cpu") == 1
+    _assert_one_run_told_each_epoch_once(root)
+
+
+@pytest.mark.slow
+def test_train_when_a_batch_cannot_be_shared_then_says_so_once_more_at_the_end(
+    create_project, project_root
+):
+    root = create_project("uneven", num_devices=3)
+    process = start(root, project_root)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 2
+    assert "train.batch_size: 8 cannot be shared equally by 3 processes" in said
+    assert said.strip().splitlines()[-1].startswith("idc train: error: one of the 3 processes")

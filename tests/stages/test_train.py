@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from idc import layout
+from idc.data.tables import INDEX, SPLITS, save_table
+from idc.errors import InputError
+from idc.stages import train
+from idc.training.checkpoint import Checkpoint
+
+
+@pytest.fixture
+def index(make_index):
+    """Case a trains, b is test."""
+    return make_index({"a": (6, 2), "b": (2, 2)})
+
+
+@pytest.fixture
+def splits(index):
+    """Half of a's patches are in the manifest; all of b's are test."""
+    table = index.rename_axis("row").reset_index()[["row", "case", "x", "y", "label"]]
+    table["split"] = table["case"].map({"a": "train", "b": "test"})
+    table["in_manifest"] = table["row"] % 2 == 0
+    return table[table["in_manifest"] | (table["split"] == "test")].reset_index(drop=True)
+
+
+def test_train_pool_when_the_manifest_is_a_part_then_holds_all_patches_of_train_cases(
+    splits, index
+):
+    assert train._train_pool(splits, index).tolist() == list(range(8))
+
+
+def test_train_pool_when_a_case_is_on_two_sides_then_leaves_out_the_held_out_patches(splits, index):
+    splits.loc[splits["row"] == 2, "split"] = "test"
+    assert train._train_pool(splits, index).tolist() == [0, 1, 3, 4, 5, 6, 7]
+
+
+def test_training_patches_when_neighbours_smooth_then_only_train_cases_count(
+    splits, index, change_params, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    save_table(layout.INDEX, index, INDEX)
+    save_table(layout.SPLITS, splits, SPLITS)
+    plain = train._training_patches(splits, change_params())
+    smooth = train._training_patches(splits, change_params(train={"neighbour_smoothing": 0.5}))
+    assert plain.targets.tolist() == plain.labels.tolist() == [0, 0, 0, 1]
+    # a's eight patches stand in one row: 0 0 0 0 0 0 1 1; rows 0, 2, 4, 6 are asked about
+    assert smooth.targets.tolist() == pytest.approx([0.0, 0.0, 0.0, 0.75])
+
+
+def test_name_other_checkpoints_when_there_are_some_then_says_they_are_not_used(tmp_path, caplog):
+    caplog.set_level("INFO")
+    mine, other = (Checkpoint(tmp_path / name) for name in ("mine", "other"))
+    for checkpoint in (mine, other):
+        checkpoint.save({"weights": 1}, 1)
+    train._name_other_checkpoints(mine)
+    assert "1 checkpoints of other parameters, data or code are not used" in caplog.text
+
+
+def test_run_when_the_training_side_is_smaller_than_a_batch_then_says_so(
+    splits, index, change_params, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    splits.loc[splits["split"] == "test", "split"] = ["val", "val", "test", "test"]
+    save_table(layout.INDEX, index, INDEX)
+    save_table(layout.SPLITS, splits, SPLITS)
+    np.save(layout.PIXELS, np.zeros((12, 50, 50, 3), dtype=np.uint8))
+    with pytest.raises(InputError, match=r"train\.batch_size: 8 is more than the 4 patches"):
+        train.run(change_params())
+    assert not layout.BUNDLE.exists()
+
+
+def test_digest_training_when_a_parameter_changes_then_the_checkpoint_is_another(
+    splits, index, change_params, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    save_table(layout.INDEX, index, INDEX)
+    save_table(layout.SPLITS, splits, SPLITS)
+    names = {
+        train._checkpoint(change_params(**changes)).name
+        for changes in ({}, {"train": {"ema_decay": 0.9}}, {"pretrain": {"epochs": 99}})
+    }
+    same = train._checkpoint(change_params(runtime={"num_workers": 3})).name
+    assert len(names) == 3
+    assert same in names
