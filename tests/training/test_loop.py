@@ -38,12 +38,12 @@ TRAIN, VAL = take(0, 32), take(32, NUM_PATCHES)
 def train(pixels, change_params, tmp_path):
     def run(
         *, checkpoint="a", seed=17, weights_seed=3, on_epoch=None, workers=0, model=None,
-        augment_on="workers", cached=True, **changes,
+        augment_on="workers", cached=True, compiled=False, **changes,
     ):  # fmt: skip
         params = change_params(
             model=model or {},
             train={"epochs": 3, "batch_size": 8, "precision": "fp32", "seed": seed, **changes},
-            runtime={"num_workers": workers, "augment_on": augment_on},
+            runtime={"num_workers": workers, "augment_on": augment_on, "compile": compiled},
         )
         device = torch.device("cpu")
         torch.manual_seed(weights_seed)
@@ -289,3 +289,15 @@ def test_best_when_two_epochs_tie_then_is_the_earlier():
         EpochResult(epoch, 0.5, auroc, 0.1) for epoch, auroc in ((1, 0.7), (2, 0.9), (3, 0.9))
     ]
     assert TrainedModel({}, history).best.epoch == 2
+
+
+@pytest.mark.slow
+def test_train_fusion_when_compiled_then_learns_the_same_and_says_what_it_cost(
+    train, monkeypatch, tmp_path, caplog
+):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    caplog.set_level("INFO")
+    plain, _ = train(checkpoint="a", epochs=1, model={"dropout": 0.0})
+    compiled, _ = train(checkpoint="b", epochs=1, model={"dropout": 0.0}, compiled=True)
+    assert "compiling and the first step took" in caplog.text
+    assert compiled.best.train_loss == pytest.approx(plain.best.train_loss, rel=1e-3)

@@ -134,7 +134,10 @@ class _Run:
             warmup_share=self.config.warmup_share,
         )
         self.average = create_average(model, self.config.ema_decay)
-        self.network = self._wrap(source.network(model))
+        network = source.network(model)
+        self.exchange = DistributedDataParallel(network) if self.ranks.several else None
+        self.network = self._compile(self.exchange or network)
+        self.first_step = True  # of this process: the one that compiles
         self.micro_batch_size = source.batch_size
         self.epoch, self.batch = 0, 0  # what comes next
         self.losses = torch.zeros(source.num_batches, device=device)
@@ -190,7 +193,7 @@ class _Run:
             self.batch += 1
             if self.batch < self.source.num_batches:
                 self._save_if_due()
-        self._require_numbers()
+        self._require_numbers(self.ranks.sum(self.losses.clone()))
 
     def _learn_from(self, inputs: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
         """Take one optimizer step and return its loss, still on the device."""
@@ -207,8 +210,9 @@ class _Run:
         self.schedule.step()
         if self.average is not None:
             self.average.update(self.model, step=self.step + 1)
-        if self.params.runtime.compile and not self.losses.any():
-            log.info("the first compiled step took %.0f s", time.monotonic() - start)
+        if self.params.runtime.compile and self.first_step:
+            log.info("compiling and the first step took %.0f s", time.monotonic() - start)
+        self.first_step = False
         return loss
 
     def _accumulate_gradients(self, inputs: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
@@ -239,18 +243,17 @@ class _Run:
 
     def _gradient_exchange(self, *, last: bool) -> AbstractContextManager[None]:
         """Let the processes exchange gradients once a step, at its last micro-batch."""
-        if last or not isinstance(self.network, DistributedDataParallel):
+        if last or self.exchange is None:
             return nullcontext()
-        return self.network.no_sync()
+        return self.exchange.no_sync()
 
-    def _wrap(self, network: nn.Module) -> nn.Module:
-        if self.ranks.several:
-            network = DistributedDataParallel(network)
-        if self.params.runtime.compile:
-            # CUDA graphs spare the launches of some 2,500 small kernels a step
-            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-            network = torch.compile(network, mode=mode)  # type: ignore[assignment]
-        return network
+    def _compile(self, network: nn.Module) -> nn.Module:
+        if not self.params.runtime.compile:
+            return network
+        # CUDA graphs spare the launches of some 2,500 small kernels a step
+        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+        compiled: nn.Module = torch.compile(network, mode=mode)  # type: ignore[assignment]
+        return compiled
 
     def _step_seed(self) -> int:
         entropy = [self.config.seed, self.step, self.ranks.rank]
@@ -277,9 +280,9 @@ class _Run:
 
         One process that ran out of memory in the middle of a step would leave the others waiting.
         """
-        assert isinstance(self.network, DistributedDataParallel)
+        assert self.exchange is not None
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        with self.network.no_sync():
+        with self.exchange.no_sync():
             while True:
                 try:
                     self._accumulate_gradients(*next(iter(self.source.batches(self.epoch, 0))))
@@ -294,10 +297,9 @@ class _Run:
     def _mean_loss(self) -> float:
         return float(self.ranks.sum(self.losses.mean())) / self.ranks.world_size
 
-    def _require_numbers(self) -> None:
+    def _require_numbers(self, losses: Tensor) -> None:
         """Read the losses so far: only here, since each read makes the CPU wait for the GPU."""
-        losses = self.ranks.sum(self.losses[: self.batch].clone()).cpu()
-        wrong = torch.nonzero(~torch.isfinite(losses))
+        wrong = torch.nonzero(~torch.isfinite(losses[: self.batch].cpu()))
         if len(wrong):
             batch = int(wrong[0])
             self._refuse(f"the loss is {float(losses[batch])}", batch + 1)
@@ -317,6 +319,7 @@ class _Run:
     def _save_if_due(self) -> None:
         if not self.ranks.leads or not self.checkpoint.is_due():
             return
+        self._require_numbers(self.losses)
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
             self._refuse("a weight is no longer a number", self.batch)
         self.checkpoint.save(self.state(), self.step)
