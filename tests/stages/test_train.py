@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from idc import layout
 from idc.data.tables import INDEX, SPLITS, save_table
 from idc.errors import InputError
+from idc.models.bundle import load_model
 from idc.stages import train
 from idc.training.checkpoint import Checkpoint
 
@@ -82,3 +85,33 @@ def test_digest_training_when_a_parameter_changes_then_the_checkpoint_is_another
     same = train._checkpoint(change_params(runtime={"num_workers": 3})).name
     assert len(names) == 3
     assert same in names
+
+
+@pytest.mark.slow
+def test_run_when_backbones_are_pretrained_and_frozen_then_the_model_holds_what_simclr_made(
+    index, splits, change_params, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    splits.loc[splits["split"] == "test", "split"] = ["val", "test", "val", "test"]
+    save_table(layout.INDEX, index, INDEX)
+    save_table(layout.SPLITS, splits, SPLITS)
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 50, 50, 3), dtype=np.uint8)
+    np.save(layout.PIXELS, pixels)
+    params = change_params(
+        model={"freeze_backbones": True},
+        pretrain={"method": "simclr", "epochs": 1, "batch_size": 4},
+        train={"batch_size": 2, "epochs": 2},
+    )
+    train.run(params)
+    (kept,) = (tmp_path / ".idc/pretrained").glob("*.safetensors")
+    model, _ = load_model(layout.BUNDLE)
+    for name, tensor in load_file(kept).items():
+        assert torch.equal(model.backbones.state_dict()[name], tensor), name
+    made = kept.stat().st_mtime_ns
+    train.run(change_params(**{**_sections(params), "train": {"batch_size": 2, "epochs": 3}}))
+    assert kept.stat().st_mtime_ns == made, "other epochs of the heads need no new pretraining"
+    assert len(list((tmp_path / ".idc/embeddings").iterdir())) == 1
+
+
+def _sections(params):
+    return {name: getattr(params, name).model_dump() for name in ("model", "pretrain")}

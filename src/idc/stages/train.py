@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -168,7 +169,13 @@ def _pretrain(
     if params.pretrain.method == "none":
         return
     rows = _train_pool(splits, load_table(layout.INDEX, INDEX))
-    name = _digest_training(params, ("model", "augment", "pretrain"), extra=rows.tobytes().hex())
+    # not all of `train`: a fold's or a sweep's other settings keep the same pretrained backbones
+    shared = params.train.model_dump(
+        mode="json", include={"seed", "weight_decay", "warmup_share", "precision"}
+    )
+    name = _digest_training(
+        params, ("model", "augment", "pretrain"), extra={"rows": rows.tolist(), "train": shared}
+    )
     if not ranks.leads:
         ranks.wait()
     pretrain_backbones(
@@ -188,7 +195,11 @@ def _checkpoint(params: Params) -> Checkpoint:
     return Checkpoint(_CHECKPOINTS / name, interval_s=params.runtime.checkpoint_interval_s)
 
 
-def _digest_training(params: Params, sections: tuple[str, ...], extra: str = "") -> str:
+def _digest_training(
+    params: Params,
+    sections: tuple[str, ...],
+    extra: Any = None,  # noqa: ANN401  (any JSON value)
+) -> str:
     """Name a training after all that shapes it: parameters, data, code."""
     package = Path(idc.__file__).parent
     code = {
