@@ -21,9 +21,9 @@ def splits(index):
 @pytest.fixture
 def predictions(splits):
     held_out = splits[splits["split"] != "train"].rename(columns={"label": "y_true"})
-    return held_out.assign(
-        sliver=False, logit=np.float32(0.5), y_score_colour=0.5
-    )[list(PREDICTIONS.columns)].reset_index(drop=True)  # fmt: skip
+    scored = held_out.assign(sliver=False, logit=np.float32(0.5), y_score_colour=0.5)
+    fixed = [name for name, column in PREDICTIONS.columns.items() if not column.regex]
+    return scored[fixed].assign(logit_resnet50=np.float32(0.25)).reset_index(drop=True)
 
 
 def test_load_table_when_the_index_was_saved_then_keeps_every_type(index, tmp_path):
@@ -100,7 +100,12 @@ def test_save_table_when_a_manifest_row_is_there_twice_then_refuses(splits, tmp_
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("logit", np.float32(np.nan)), ("y_score_colour", 1.5), ("split", "train")],
+    [
+        ("logit", np.float32(np.nan)),
+        ("logit_resnet50", np.float32(2e6)),
+        ("y_score_colour", 1.5),
+        ("split", "train"),
+    ],
 )
 def test_save_table_when_a_prediction_is_impossible_then_refuses(
     predictions, tmp_path, column, value

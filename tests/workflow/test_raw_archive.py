@@ -37,6 +37,7 @@ SMALL = {
     "model.pretrained": "none",
     "model.size_px": 32,
     "train.epochs": 1,
+    "train.batch_size": 8,
     "train.precision": "fp32",
     "evaluate.num_replicates": 100,
     "explain.num_per_group": 1,
