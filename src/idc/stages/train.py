@@ -82,7 +82,9 @@ def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Check
     model.to(device)
     source: BatchSource = images
     if params.model.freeze_backbones:
-        source = EmbeddingSource(images, model, _EMBEDDINGS)
+        # code and pixels (by the index's digests) shape embeddings as well
+        name = _digest_training(params, ("model", "augment"))
+        source = EmbeddingSource(images, model, _EMBEDDINGS / name)
     with _tracked(params, weights, checkpoint, ranks) as (on_epoch, name_model):
         trained = train_fusion(
             model, source, val_labels, params,

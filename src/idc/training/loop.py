@@ -200,12 +200,13 @@ class _Run:
         start = time.monotonic()
         while True:
             try:
-                loss = self._accumulate_gradients(inputs, labels, targets)
+                loss = self._accumulate_gradients(self.network, inputs, labels, targets)
                 break
             except torch.OutOfMemoryError:
                 if self.ranks.several:
                     raise  # the others wait for this one's gradients
-                self._halve_micro_batch()
+            # not above: there the error still holds what the failed step had allocated
+            self._halve_micro_batch()
         self.optimizer.step()
         self.schedule.step()
         if self.average is not None:
@@ -215,7 +216,9 @@ class _Run:
         self.first_step = False
         return loss
 
-    def _accumulate_gradients(self, inputs: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    def _accumulate_gradients(
+        self, network: nn.Module, inputs: Tensor, labels: Tensor, targets: Tensor
+    ) -> Tensor:
         """Add up the gradients of the batch in micro-batches that fit into memory.
 
         Every patch counts 1 / batch size, whatever the micro-batch or process it is in.
@@ -224,11 +227,13 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         whole = (inputs, labels, targets)
-        parts = list(zip(*(torch.split(t, self.micro_batch_size) for t in whole), strict=True))
+        # of equal size but for one patch: a last part of one patch would have no variance
+        num_parts = math.ceil(len(inputs) / self.micro_batch_size)
+        parts = list(zip(*(torch.tensor_split(t, num_parts) for t in whole), strict=True))
         for number, (part, part_labels, part_targets) in enumerate(parts, start=1):
             with self._gradient_exchange(last=number == len(parts)):
                 with self.autocast:
-                    logits = self.network(part)
+                    logits = network(part)
                 losses = self._losses(logits.float(), part_labels, part_targets) / len(inputs)
                 (losses * self.head_weights).sum().backward()  # type: ignore[no-untyped-call]
             total += losses[0].detach()
@@ -285,10 +290,13 @@ class _Run:
         with self.exchange.no_sync():
             while True:
                 try:
-                    self._accumulate_gradients(*next(iter(self.source.batches(self.epoch, 0))))
+                    batch = next(iter(self.source.batches(self.epoch, 0)))
+                    # the module itself: the wrapper shares buffers even in a forward pass alone
+                    self._accumulate_gradients(self.exchange.module, *batch)
                     break
                 except torch.OutOfMemoryError:
-                    self._halve_micro_batch()
+                    pass
+                self._halve_micro_batch()
         self.optimizer.zero_grad(set_to_none=True)
         for name, buffer in self.model.named_buffers():
             buffer.copy_(buffers[name])
@@ -329,10 +337,13 @@ class _Run:
         history = self.trained.history
         return history[-1].epoch - self.trained.best.epoch if history else 0
 
+    def _environment(self) -> dict[str, str]:
+        return {**describe_environment(self.device), "processes": str(self.ranks.world_size)}
+
     def state(self) -> dict[str, Any]:
         """Return all that a resumed run needs, as tensors and plain values."""
         return {
-            "environment": describe_environment(self.device),
+            "environment": self._environment(),
             "epoch": self.epoch,
             "batch": self.batch,
             "losses": self.losses.cpu(),
@@ -353,7 +364,7 @@ class _Run:
         """Go on from a kept state; None starts from the beginning."""
         if state is None:
             return
-        for what, now in describe_environment(self.device).items():
+        for what, now in self._environment().items():
             before = state["environment"].get(what)
             if before != now:
                 log.warning("%s was %s, is %s: not resumed bit for bit", what, before, now)

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from idc.errors import InputError
+from idc.processes import count_cores
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,10 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=24)
     )
-    try:
-        yield ranks
-    finally:
-        dist.destroy_process_group()
+    yield ranks
+    # not after an error: the others would not join in, and this process must end for torchrun to
+    # end them
+    dist.destroy_process_group()
 
 
 def start_ranks(num_devices: int) -> None:
@@ -105,6 +106,8 @@ def start_ranks(num_devices: int) -> None:
         InputError: If one of them fails; it has said why.
     """
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_devices}"]
-    done = subprocess.run([sys.executable, *torchrun, "-m", "idc", "train"])
+    threads = max(1, count_cores() // num_devices)  # torchrun alone would give each process one
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    done = subprocess.run([sys.executable, *torchrun, "-m", "idc", "train"], env=environment)
     if done.returncode:
         raise InputError(f"one of the {num_devices} processes failed: its reason stands above")

@@ -81,9 +81,9 @@ class ImageSource:
         self.pixels, self.train, self.val_rows = pixels, train, val_rows
         self.params, self.device, self.ranks = params, device, ranks or Ranks()
         wanted = params.runtime.augment_on
-        self._on_device = wanted == "device" or (wanted == "auto" and device.type == "cuda")
+        self.on_device = wanted == "device" or (wanted == "auto" and device.type == "cuda")
         policy = (params.augment, params.train.seed)
-        self._by_workers = None if self._on_device else Augmentation(*policy)
+        self._by_workers = None if self.on_device else Augmentation(*policy)
         self._by_device = DeviceAugmentation(*policy)
         self.num_batches = len(self._epoch(0))
         self.batch_size = params.train.batch_size // self.ranks.world_size
@@ -104,7 +104,7 @@ class ImageSource:
         positions = slice(start, start + self.batch_size)
         for batch, (patches, labels, targets) in enumerate(loader, start=first_batch):
             moved = patches.to(self.device, non_blocking=True)
-            if self._on_device:
+            if self.on_device:
                 moved = self._by_device(moved, epoch=epoch, batch=batch, positions=positions)
             yield (
                 to_images(moved, size_px=self.params.model.size_px, device=self.device),
@@ -245,7 +245,7 @@ class EmbeddingSource:
         facts = (
             params.model.size_px, params.model.stem_stride, params.model.backbones,
             params.augment.model_dump(), params.train.batch_size, params.train.seed,
-            source.ranks.rank, source.ranks.world_size, params.runtime.augment_on,
+            source.ranks.rank, source.ranks.world_size, source.on_device,
         )  # fmt: skip
         digest.update(repr(facts).encode())
         return digest.hexdigest()[:16]
