@@ -87,6 +87,22 @@ def test_digest_training_when_a_parameter_changes_then_the_checkpoint_is_another
     assert same in names
 
 
+def test_digest_training_when_weights_in_a_folder_change_then_the_checkpoint_is_another(
+    splits, index, change_params, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    save_table(layout.INDEX, index, INDEX)
+    save_table(layout.SPLITS, splits, SPLITS)
+    params = change_params(model={"pretrained": "weights"})
+    names = set()
+    for content in ("old", "new"):
+        path = tmp_path / "weights/test_resnet.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+        names.add(train._checkpoint(params).name)
+    assert len(names) == 2
+
+
 @pytest.mark.slow
 def test_run_when_backbones_are_pretrained_and_frozen_then_the_model_holds_what_simclr_made(
     index, splits, change_params, tmp_path, monkeypatch

@@ -222,6 +222,15 @@ def test_train_fusion_when_not_two_patches_fit_then_says_so(train, memory_for):
         train()
 
 
+def test_train_fusion_when_memory_runs_out_in_a_compiled_step_then_says_what_to_do(
+    train, memory_for, monkeypatch
+):
+    monkeypatch.setattr(torch, "compile", lambda network, mode: network)
+    memory_for(3)
+    with pytest.raises(InputError, match=r"set runtime\.compile to false"):
+        train(compiled=True)
+
+
 def test_train_fusion_when_embeddings_are_kept_then_learns_what_it_learns_without(train):
     kept, kept_weights = train(checkpoint="a", model=FROZEN, frozen_views=2)
     found, found_weights = train(checkpoint="b", model=FROZEN, frozen_views=2)

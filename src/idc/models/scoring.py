@@ -23,9 +23,10 @@ def score_patches(
     device: torch.device,
     d4_average: bool = False,
 ) -> np.ndarray:
-    """Return the logit of each patch, float32 (rows,) or (rows, heads), in fp32 arithmetic.
+    """Return the logit of each patch, float32 (rows,) or (rows, heads).
 
-    Twice the same call on the same CPU gives equal bytes. Logits stay on the device until the
+    Arithmetic is fp32 on a CPU, and what torch makes of fp32 on a GPU (TF32 in convolutions, unless
+    switched off). Twice the same call on the same CPU gives equal bytes. Logits stay on the device until the
     last batch: fetching those of each would make the CPU wait for a GPU.
 
     Args:

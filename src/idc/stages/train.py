@@ -210,6 +210,8 @@ def _digest_training(
         for path in (package / part).glob("*.py")
     }
     data = {"splits": layout.SPLITS, "index": layout.INDEX}
+    if params.model.pretrained not in ("none", "imagenet"):
+        data |= {path.name: path for path in Path(params.model.pretrained).glob("*.safetensors")}
     facts = {name: getattr(params, name).model_dump(mode="json") for name in sections}
     return digest_inputs({**facts, "extra": extra}, code | data)
 

@@ -270,6 +270,11 @@ class _Run:
                 f"train: not even {self.micro_batch_size} patches at a time fit into memory: "
                 "lower model.size_px"
             )
+        if self.params.runtime.compile:  # a captured graph keeps the memory of the larger batch
+            raise InputError(
+                "train: out of memory in a compiled step: set runtime.compile to false, or lower "
+                "train.batch_size"
+            )
         self.micro_batch_size = max(_SMALLEST_MICRO_BATCH, math.ceil(self.micro_batch_size / 2))
         self.optimizer.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
