@@ -26,8 +26,8 @@ def score_patches(
     """Return the logit of each patch, float32 (rows,) or (rows, heads).
 
     Arithmetic is fp32 on a CPU, and what torch makes of fp32 on a GPU (TF32 in convolutions, unless
-    switched off). Twice the same call on the same CPU gives equal bytes. Logits stay on the device until the
-    last batch: fetching those of each would make the CPU wait for a GPU.
+    switched off). Twice the same call on the same CPU gives equal bytes. Logits stay on the device
+    until the last batch: fetching those of each would make the CPU wait for a GPU.
 
     Args:
         model: A `FusionCNN`, or an `EachLogit` for the logit of every head; on `device`; put into
