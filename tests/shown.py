@@ -263,8 +263,17 @@ def show_deployment(scratch: Path) -> None:
         )
     finally:
         for process in reversed(started):
-            process.terminate()
-            process.wait(timeout=60)
+            stop(process)
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a service; a worker on a busy machine may take longer than anybody wants to wait."""
+    process.terminate()
+    try:
+        process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def show_cancellation(
