@@ -227,7 +227,7 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         whole = (inputs, labels, targets)
-        # of equal size but for one patch: a last part of one patch would have no variance
+        # equal but for one patch: a batch norm has no variance over a short rest of one
         num_parts = math.ceil(len(inputs) / self.micro_batch_size)
         parts = list(zip(*(torch.tensor_split(t, num_parts) for t in whole), strict=True))
         for number, (part, part_labels, part_targets) in enumerate(parts, start=1):
