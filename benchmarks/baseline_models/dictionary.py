@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from idc.evaluation.metrics import auroc
+from idc.models.textures import cluster_on_sphere, whiten
 
 WINDOW_PX = 6
 NUM_ATOMS = 320
 
 _WINDOWS = 60_000
-_ROUNDS = 10
 _CONTRAST_FLOOR = (
     10.0  # added to a window's variance, in grey levels squared: even glass stays even
 )
@@ -98,8 +98,8 @@ def learn_dictionary(
     rng = np.random.default_rng(seed)
     windows = _normalise(_draw_windows(pixels, rows, rng))
     mean = windows.mean(axis=0)
-    whitening = _whiten(windows)
-    atoms = _cluster((windows - mean) @ whitening, num_atoms, rng)
+    whitening = whiten(windows, _WHITENING_FLOOR)
+    atoms = cluster_on_sphere((windows - mean) @ whitening, num_atoms, rng)
     filters = atoms @ whitening
     offsets = filters @ mean
     filters -= filters.mean(axis=1, keepdims=True)  # in place of taking each window's mean
@@ -127,33 +127,6 @@ def _normalise(windows: np.ndarray) -> np.ndarray:
     variance = windows.var(axis=1, keepdims=True)
     centred = windows - windows.mean(axis=1, keepdims=True)
     return np.asarray(centred / np.sqrt(variance + _CONTRAST_FLOOR), np.float32)
-
-
-def _whiten(windows: np.ndarray) -> np.ndarray:
-    """Return the symmetric matrix that makes the windows white (ZCA), float32 (108, 108)."""
-    values, vectors = np.linalg.eigh(np.cov(windows, rowvar=False, dtype=np.float64))
-    scale = 1 / np.sqrt(np.maximum(values, 0) + _WHITENING_FLOOR)
-    return np.asarray((vectors * scale) @ vectors.T, np.float32)
-
-
-def _cluster(white: np.ndarray, num_atoms: int, rng: np.random.Generator) -> np.ndarray:
-    """Return atoms of length 1, float32 (atoms, 108), by spherical k-means.
-
-    Damped as in Coates & Ng (2012, "Learning feature representations with k-means"): an atom
-    moves by the windows it answers to most, weighted by the answer, so that none dies.
-    """
-    atoms = _unit(rng.standard_normal((num_atoms, white.shape[1]), np.float32))
-    for _ in range(_ROUNDS):
-        answers = white @ atoms.T
-        best = np.abs(answers).argmax(axis=1)
-        weighted = white * answers[np.arange(len(white)), best][:, None]
-        np.add.at(atoms, best, weighted)
-        atoms = _unit(atoms)
-    return atoms
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def _to_images(patches: np.ndarray) -> Tensor:

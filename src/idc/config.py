@@ -199,8 +199,11 @@ class TrainConfig(Section):
 
 
 class PretrainConfig(Section):
-    """Self-supervised learning of the backbones on all pool patches of the train cases."""
+    """What the backbones learn without labels, from all pool patches of the train cases."""
 
+    stem_dictionary: bool
+    """Start each first convolution from a dictionary of textures (Coates & Ng 2011) instead of
+    random numbers. Only where `model.pretrained` is none: pretrained weights stay as they are."""
     method: Literal["none", "simclr"]
     """`simclr`: two augmented views of a patch attract, those of others repel (Chen 2020)."""
     epochs: Annotated[int, Field(ge=1)]

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from idc import layout
 from idc.data.tables import INDEX, SPLITS, save_table
 from idc.errors import InputError
+from idc.models.backbones import Backbone
 from idc.models.bundle import load_model
+from idc.models.fusion import create_fusion
 from idc.stages import train
 from idc.training.checkpoint import Checkpoint
 
@@ -131,3 +133,25 @@ def test_run_when_backbones_are_pretrained_and_frozen_then_the_model_holds_what_
 
 def _sections(params):
     return {name: getattr(params, name).model_dump() for name in ("model", "pretrain")}
+
+
+@pytest.mark.parametrize(
+    ("stem_dictionary", "pretrained", "filled"),
+    [(True, "none", True), (False, "none", False), (True, "weights", False)],
+)
+def test_fill_stems_when_weights_are_pretrained_or_it_is_off_then_leaves_them(
+    index, splits, change_params, tmp_path, monkeypatch, stem_dictionary, pretrained, filled
+):
+    monkeypatch.chdir(tmp_path)
+    save_table(layout.INDEX, index, INDEX)
+    weights = Backbone("test_resnet", "none").net.state_dict()
+    (tmp_path / "weights").mkdir()
+    save_file(weights, tmp_path / "weights/test_resnet.safetensors")
+    params = change_params(
+        model={"pretrained": pretrained}, pretrain={"stem_dictionary": stem_dictionary}
+    )
+    model = create_fusion(params.model)
+    before = model.branches[0].stem().weight.detach().clone()
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 50, 50, 3), dtype=np.uint8)
+    train._fill_stems(model, pixels, splits, params)
+    assert torch.equal(model.branches[0].stem().weight, before) is not filled

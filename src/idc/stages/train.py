@@ -23,6 +23,7 @@ from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
 from idc.models.device import choose_device
 from idc.models.fusion import FusionCNN, create_fusion
 from idc.models.scoring import mean_embedding
+from idc.models.textures import fill_stems
 from idc.training.checkpoint import Checkpoint, digest_inputs
 from idc.training.class_weights import weigh_classes
 from idc.training.contrastive import pretrain_backbones
@@ -77,6 +78,7 @@ def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Check
     weights = weigh_classes(train.labels, params.train.class_weights)
     log.info("%d training patches on %s, class weights %s", len(train.rows), device, weights)
     model = create_fusion(params.model)
+    _fill_stems(model, pixels, splits, params)
     _pretrain(model, pixels, splits, params, device, ranks)
     images = ImageSource(pixels, train, val_rows, params, device, ranks)
     model.to(device)
@@ -157,6 +159,14 @@ def _train_pool(splits: pd.DataFrame, index: pd.DataFrame) -> np.ndarray:
     of_train_cases = index["case"].isin(splits.loc[splits["split"] == "train", "case"])
     pool = np.flatnonzero(of_train_cases.to_numpy())
     return np.setdiff1d(pool, splits.loc[splits["split"].isin(HELD_OUT), "row"].to_numpy())
+
+
+def _fill_stems(model: FusionCNN, pixels: np.ndarray, splits: pd.DataFrame, params: Params) -> None:
+    if params.pretrain.stem_dictionary and params.model.pretrained == "none":
+        rows = _train_pool(splits, load_table(layout.INDEX, INDEX))
+        seed, size_px = params.train.seed, params.model.size_px
+        fill_stems(model, pixels, rows, size_px=size_px, seed=seed)
+        log.info("first convolutions start from a dictionary of textures")
 
 
 def _pretrain(
