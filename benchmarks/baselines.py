@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.baseline_models import BASELINES, score_baseline
 from benchmarks.measuring import describe_machine, describe_versions, print_result
 from idc import layout
 from idc.data.patches import load_pixels
@@ -23,6 +22,7 @@ from idc.errors import InputError
 from idc.evaluation.bootstrap import Estimate, bootstrap_metrics
 from idc.evaluation.calibration import choose_threshold
 from idc.files import replacing_file
+from idc.models.baselines.registry import BASELINES, score_baseline
 from idc.processes import count_cores
 
 SEED = 17

@@ -49,6 +49,7 @@ def change_params() -> Callable[..., Params]:
     tiny: dict[str, dict[str, Any]] = {
         "model": {"backbones": ["test_resnet"], "pretrained": "none", "size_px": 32},
         "train": {"epochs": 2, "batch_size": 8, "precision": "fp32"},
+        "predict": {"baselines": []},
         "evaluate": {"num_replicates": 100},
         "runtime": {"device": "cpu", "num_threads": 1, "scoring_batch_size": 16},
     }

@@ -217,10 +217,16 @@ class PretrainConfig(Section):
 
 
 class PredictConfig(Section):
-    """How patches are scored."""
+    """How patches are scored, and by what else."""
+
+    baselines: tuple[Literal["trees", "dictionary", "plain_cnn"], ...]
+    """Simple models trained on the same patches, which the fusion CNN must beat: boosted trees on
+    colour and edges, a texture dictionary, a plain CNN of four blocks."""
 
     d4_average: bool
     """Average the logits over the eight symmetries of the square, at eight times the cost."""
+    seed: Seed
+    """Seed of the baselines' training."""
 
 
 class EvaluateConfig(Section):

@@ -9,6 +9,7 @@ from idc import layout
 from idc.data.batches import to_images
 from idc.data.patches import FLAGS
 from idc.data.tables import INDEX, PREDICTIONS, SPLITS, load_table, save_table
+from idc.models.baselines.registry import score_baseline
 from idc.models.bundle import ModelSpec, load_model, save_bundle
 from idc.models.fusion import FusionCNN
 from idc.models.scoring import score_patches
@@ -86,3 +87,13 @@ def test_predict_when_run_twice_then_writes_equal_bytes(project, change_params):
         predict.run(change_params())
         written.append(layout.PREDICTIONS.read_bytes())
     assert written[0] == written[1]
+
+
+def test_predict_when_baselines_are_asked_for_then_holds_what_they_score(project, change_params):
+    params = change_params(predict={"baselines": ["trees"], "seed": 4})
+    predict.run(params)
+    table = load_table(layout.PREDICTIONS, PREDICTIONS)
+    train = np.arange(12)
+    expected = score_baseline("trees", PIXELS, train, train % 2, HELD_OUT_ROWS, 4)
+    np.testing.assert_array_equal(table["y_score_trees"], expected)
+    assert "y_score_dictionary" not in table

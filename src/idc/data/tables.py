@@ -82,6 +82,10 @@ PREDICTIONS = pa.DataFrameSchema(
         "logit": pa.Column("float32", pa.Check.in_range(-1e6, 1e6)),
         "y_score_colour": pa.Column("float64", pa.Check.in_range(0.0, 1.0)),
         "logit_.+": pa.Column("float32", pa.Check.in_range(-1e6, 1e6), regex=True, required=False),
+        # all but colour, which has its place above
+        "y_score_(?!colour$).+": pa.Column(
+            "float64", pa.Check.in_range(0.0, 1.0), regex=True, required=False
+        ),
     },
     unique=["case", "x", "y"],
     strict=True,
@@ -90,7 +94,8 @@ PREDICTIONS = pa.DataFrameSchema(
 )
 """Logits and colour floor of every pool patch of val, gate and test.
 
-Behind them, a column `logit_<backbone>` for each backbone with a head of its own.
+Behind them, a column `logit_<backbone>` for each backbone with a head of its own, and a column
+`y_score_<baseline>` for each of `predict.baselines`.
 """
 
 _CSV_DTYPES = {

@@ -121,10 +121,13 @@ def _measure_slivers(
 def _other_scores(
     val: pd.DataFrame, test: pd.DataFrame
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return the logits on val and test of the colour floor and of each backbone's own head."""
-    scores = {"colour": (_as_logit(val["y_score_colour"]), _as_logit(test["y_score_colour"]))}
-    for column in val.columns[val.columns.str.startswith("logit_")]:
-        scores[column.removeprefix("logit_")] = (val[column].to_numpy(), test[column].to_numpy())
+    """Return the logits on val and test of each backbone's own head and of the baselines."""
+    scores = {
+        column.removeprefix("logit_"): (val[column].to_numpy(), test[column].to_numpy())
+        for column in val.columns[val.columns.str.startswith("logit_")]
+    }
+    for column in val.columns[val.columns.str.startswith("y_score_")]:
+        scores[column.removeprefix("y_score_")] = (_as_logit(val[column]), _as_logit(test[column]))
     return scores
 
 

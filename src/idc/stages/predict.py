@@ -7,6 +7,7 @@ from idc.config import Params
 from idc.data.patches import load_pixels
 from idc.data.sides import HELD_OUT, take_side
 from idc.data.tables import INDEX, PREDICTIONS, SPLITS, load_table, save_table
+from idc.models.baselines.registry import score_baseline
 from idc.models.bundle import load_model
 from idc.models.colour import colour_statistics, fit_colour_floor
 from idc.models.device import choose_device
@@ -43,6 +44,12 @@ def run(params: Params) -> None:
     train_rows, train_labels = take_side(splits, "train")
     floor = fit_colour_floor(colour_statistics(pixels, train_rows), train_labels)
     held_out["y_score_colour"] = floor.predict_proba(colour_statistics(pixels, rows))[:, 1]
+    for name in params.predict.baselines:
+        log.info("%s is trained and scores", name)
+        columns.append(f"y_score_{name}")
+        held_out[columns[-1]] = score_baseline(
+            name, pixels, train_rows, train_labels, rows, params.predict.seed
+        )
     predictions = held_out.rename(columns={"label": "y_true"})
     fixed = [name for name, column in PREDICTIONS.columns.items() if not column.regex]
     save_table(layout.PREDICTIONS, predictions[fixed + columns[1:]], PREDICTIONS)

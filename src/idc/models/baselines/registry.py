@@ -8,10 +8,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from benchmarks.baseline_models.dictionary import score_dictionary
-from benchmarks.baseline_models.plain_cnn import score_plain_cnn
-from benchmarks.baseline_models.trees import score_trees
 from idc.errors import InputError
+from idc.models.baselines.dictionary import score_dictionary
+from idc.models.baselines.plain_cnn import score_plain_cnn
+from idc.models.baselines.trees import score_trees
 
 _Score = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from benchmarks.baseline_models import BASELINES, score_baseline
-from benchmarks.baseline_models import dictionary as dictionary_module
-from benchmarks.baseline_models import plain_cnn as plain_cnn_module
-from benchmarks.baseline_models.dictionary import learn_dictionary
-from benchmarks.baseline_models.trees import FEATURES, tree_features
 from idc.errors import InputError
 from idc.evaluation.metrics import auroc
+from idc.models.baselines import dictionary as dictionary_module
+from idc.models.baselines import plain_cnn as plain_cnn_module
+from idc.models.baselines.dictionary import learn_dictionary
+from idc.models.baselines.registry import BASELINES, score_baseline
+from idc.models.baselines.trees import FEATURES, tree_features
 
 NUM_PATCHES = 160
 LABELS = np.arange(NUM_PATCHES) % 2

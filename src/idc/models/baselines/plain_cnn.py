@@ -29,7 +29,7 @@ def score_plain_cnn(
     score_rows: np.ndarray,
     seed: int,
 ) -> np.ndarray:
-    """Train and score, as `benchmarks.baseline_models.score_baseline` says."""
+    """Train and score, as `idc.models.baselines.registry.score_baseline` says."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _create_network()

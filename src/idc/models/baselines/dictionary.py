@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional
 
-from idc.evaluation.metrics import auroc
 from idc.models.textures import cluster_on_sphere, whiten
 
 WINDOW_PX = 6
@@ -41,7 +41,7 @@ def score_dictionary(
     score_rows: np.ndarray,
     seed: int,
 ) -> np.ndarray:
-    """Train and score, as `benchmarks.baseline_models.score_baseline` says."""
+    """Train and score, as `idc.models.baselines.registry.score_baseline` says."""
     dictionary = learn_dictionary(pixels, train_rows, seed)
     scaler = StandardScaler(copy=False)
     features = scaler.fit_transform(dictionary.encode(pixels, train_rows))
@@ -156,7 +156,8 @@ def _choose_penalty(features: np.ndarray, labels: np.ndarray) -> float:
             continue
         for penalty in _PENALTIES:
             model = _regression(penalty).fit(features[~held_out], labels[~held_out])
-            gain[penalty] += auroc(labels[held_out], model.decision_function(features[held_out]))
+            scores = model.decision_function(features[held_out])
+            gain[penalty] += float(roc_auc_score(labels[held_out], scores))
     return max(gain, key=lambda penalty: gain[penalty])
 
 

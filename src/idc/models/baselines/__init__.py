@@ -1,0 +1,1 @@
+"""Simple models that a fusion CNN must beat."""
