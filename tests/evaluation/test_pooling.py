@@ -118,3 +118,18 @@ def test_measure_pooled_when_measured_then_figures_are_those_of_the_whole_table(
     part = table[table["fold"] == 2]
     assert figures["folds"]["2"]["auroc"] == pytest.approx(auroc(part["y_true"], part["logit"]))
     assert figures["folds"]["2"]["calibration"]["logit"]["slope"] > 0
+
+
+def test_measure_pooled_when_there_are_baselines_then_they_are_scored_and_compared():
+    rng = np.random.default_rng(2)
+    folds = {
+        fold: table.assign(y_score_noise=rng.random(len(table)))
+        for fold, table in make_folds().items()
+    }
+    pooled = pool_folds(folds)
+    assert list(pooled.points) == ["logit", "logit_noise"]
+    figures = measure_pooled(pooled, num_replicates=200, seed=1)
+    assert figures["logit_noise/auroc"] < 0.6
+    gain = figures["differences"]["logit_noise"]["auroc"]
+    assert gain["value"] == pytest.approx(figures["logit/auroc"] - figures["logit_noise/auroc"])
+    assert 0 < gain["low"] < gain["value"] < gain["high"]

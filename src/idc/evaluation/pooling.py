@@ -19,6 +19,7 @@ import pandas as pd
 from scipy.special import expit
 
 from idc.errors import InputError
+from idc.evaluation.ablation import Scored, compare_with_others, other_logits
 from idc.evaluation.bootstrap import bootstrap_metrics, flatten_estimates, summarise_cases
 from idc.evaluation.calibration import Calibration, choose_threshold, fit_calibration
 from idc.evaluation.compare import PLACE
@@ -64,12 +65,14 @@ def pool_folds(folds: Mapping[int, pd.DataFrame]) -> Pooled:
 
     Args:
         folds: Per fold what its stage `predict` wrote: columns `case`, `x`, `y`, `split`,
-            `y_true`, `logit`, and perhaps further `logit_*`, which all folds must then have.
+            `y_true`, `logit`, and perhaps further `logit_*` and `y_score_*` (probabilities of
+            baselines, which become `logit_*`), which all folds must then have.
 
     Raises:
         InputError: If a side is empty or of one class, the folds' logit columns differ, or a case
             is tested in two folds.
     """
+    folds = {fold: _with_all_logits(table) for fold, table in folds.items()}
     columns = {fold: logit_columns(table) for fold, table in folds.items()}
     names = next(iter(columns.values()))
     differing = [fold for fold in folds if columns[fold] != names]
@@ -94,6 +97,12 @@ def pool_folds(folds: Mapping[int, pd.DataFrame]) -> Pooled:
     return Pooled(pooled, points)
 
 
+def _with_all_logits(table: pd.DataFrame) -> pd.DataFrame:
+    """Give every scoring a column `logit_<name>`."""
+    logits = {f"{MAIN_LOGIT}_{name}": values for name, values in other_logits(table).items()}
+    return table.assign(**logits)
+
+
 def logit_columns(table: pd.DataFrame) -> list[str]:
     """Return `logit`, then the names of further `logit_*` columns in their order."""
     further = [name for name in table.columns if name.startswith(f"{MAIN_LOGIT}_")]
@@ -112,8 +121,10 @@ def measure_pooled(pooled: Pooled, *, num_replicates: int, seed: int) -> dict[st
         Per logit column `<column>/auroc` and `<column>/balanced_accuracy`, each with `_low` and
         `_high` of its 95 % interval over all tested cases (it tells how much cases differ, not
         how much another training would); `mean_fold_auroc` of `logit`, weighted by patches;
-        `num_cases` and so on; `folds`: per fold its AUROC without an interval, its numbers of
-        patches and cases, and its calibration and threshold per logit column.
+        `num_cases` and so on; `differences`: per other column, by how much `logit` is better in
+        `auroc` and `balanced_accuracy`, paired by case (value, low, high); `folds`: per fold its
+        AUROC without an interval, its numbers of patches and cases, and its calibration and
+        threshold per logit column.
 
     Raises:
         InputError: If there are fewer than three cases.
@@ -131,6 +142,7 @@ def measure_pooled(pooled: Pooled, *, num_replicates: int, seed: int) -> dict[st
                 y_true, score, case, _HALF, num_replicates=num_replicates, seed=seed
             )
             figures |= flatten_estimates(name, {metric: estimates[metric]})
+    figures["differences"] = _compare_logits(pooled, num_replicates=num_replicates, seed=seed)
     folds = _describe_folds(pooled)
     weights = [fold["num_patches"] for fold in folds.values()]
     mean = np.average([fold["auroc"] for fold in folds.values()], weights=weights)
@@ -149,6 +161,25 @@ def _decisions(table: pd.DataFrame, name: str, points: Mapping[int, FoldPoint]) 
         return np.asarray(table["y_pred"])
     threshold = table["fold"].map({fold: point.threshold for fold, point in points.items()})
     return np.asarray(expit(table[name]) >= threshold, np.int8)
+
+
+def _compare_logits(pooled: Pooled, *, num_replicates: int, seed: int) -> dict[str, Any]:
+    table = pooled.predictions
+    scored = {
+        name: Scored(expit(table[name].to_numpy()), _decisions(table, name, points))
+        for name, points in pooled.points.items()
+    }
+    differences = compare_with_others(
+        table,
+        scored.pop(MAIN_LOGIT),
+        scored,
+        num_replicates=num_replicates,
+        seed=seed,
+    )
+    return {
+        name: {metric: vars(estimate) for metric, estimate in metrics.items()}
+        for name, metrics in differences.items()
+    }
 
 
 def _describe_folds(pooled: Pooled) -> dict[str, Any]:

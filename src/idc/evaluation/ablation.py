@@ -1,0 +1,118 @@
+"""What the fusion adds: its scores against each single backbone's and each baseline's, in pairs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from idc.evaluation.bootstrap import Estimate
+from idc.evaluation.calibration import ThresholdRule, choose_threshold, fit_calibration
+from idc.evaluation.compare import PLACE, compare_scorings
+
+MAIN = "logit"
+
+_SMALLEST = 1e-9  # a probability of 0 has no logit
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one scoring says of the tested patches."""
+
+    y_score: np.ndarray
+    """Calibrated probability of IDC+, float64 (patches,)."""
+    y_pred: np.ndarray
+    """Decision, 0 or 1, (patches,)."""
+
+
+def other_logits(predictions: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return, by name, the logits that a table of predictions holds beside the fusion's.
+
+    Args:
+        predictions: Columns `logit_<backbone>` of single backbones, and `y_score_<baseline>`,
+            probabilities, of baselines.
+
+    Returns:
+        float64 (patches,) each; backbones first.
+    """
+    logits = {
+        name.removeprefix("logit_"): predictions[name].to_numpy(np.float64)
+        for name in predictions.columns
+        if name.startswith("logit_")
+    }
+    for name in predictions.columns:
+        if name.startswith("y_score_"):
+            share = predictions[name].clip(_SMALLEST, 1 - _SMALLEST).to_numpy(np.float64)
+            logits[name.removeprefix("y_score_")] = np.log(share / (1 - share))
+    return logits
+
+
+def score_other(
+    val_logit: np.ndarray, val_y_true: np.ndarray, test_logit: np.ndarray, rule: ThresholdRule
+) -> Scored:
+    """Calibrate another scoring on val, choose its threshold there, apply both to test.
+
+    Raises:
+        InputError: If val lacks a class, or a logit is NaN or infinite.
+    """
+    calibration = fit_calibration(val_logit, val_y_true)
+    threshold = choose_threshold(val_y_true, calibration.apply(val_logit), rule)
+    y_score = calibration.apply(test_logit)
+    return Scored(y_score, (y_score >= threshold).astype(np.int8))
+
+
+def compare_with_others(
+    test: pd.DataFrame,
+    fusion: Scored,
+    others: Mapping[str, Scored],
+    *,
+    num_replicates: int,
+    seed: int,
+) -> dict[str, dict[str, Estimate]]:
+    """Return by how much the fusion is better than each other scoring, paired by case.
+
+    Args:
+        test: Columns `case`, `x`, `y`, `y_true`.
+        fusion: The fusion's scores of these patches, at the frozen operating point.
+        others: Other scorings of these patches.
+        num_replicates: Replicates of the case bootstrap.
+        seed: Seed of the draws.
+
+    Returns:
+        By name: `auroc` and `balanced_accuracy`, fusion minus other, with 95 % intervals.
+    """
+    places = test[[*PLACE, "y_true"]]
+
+    def table(scored: Scored) -> pd.DataFrame:
+        return places.assign(y_score=scored.y_score, y_pred=scored.y_pred)
+
+    return {
+        name: compare_scorings(
+            table(other), table(fusion), num_replicates=num_replicates, seed=seed
+        )
+        for name, other in others.items()
+    }
+
+
+def describe_gain(differences: Mapping[str, Mapping[str, Estimate]], members: list[str]) -> str:
+    """Say in one sentence whether the fusion beats its best single member.
+
+    Args:
+        differences: As `compare_with_others` returns them.
+        members: Names of the single backbones among them; the best is the one that the fusion
+            beats by least.
+
+    Returns:
+        The sentence; empty without members.
+    """
+    known = [name for name in members if name in differences]
+    if not known:
+        return ""
+    best = min(known, key=lambda name: differences[name]["auroc"].value)
+    gain = differences[best]["auroc"]
+    shown = f"AUROC {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+    if gain.low > 0:
+        return f"The fusion beats its best single backbone, {best}: {shown}."
+    if gain.high < 0:
+        return f"The fusion is worse than its best single backbone, {best}: {shown}."
+    return f"The fusion is not shown to beat its best single backbone, {best}: {shown}."
