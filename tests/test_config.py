@@ -2,7 +2,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from idc.config import flatten, load_params
+from idc.config import flatten, load_params, required_sensitivity
 from idc.errors import InputError
 
 
@@ -56,6 +56,52 @@ def test_load_params_when_a_value_is_out_of_range_then_names_file_and_key(
     with pytest.raises(InputError) as caught:
         load_params(path)
     assert str(caught.value).startswith(f"{path}: {section}.{key}")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("youden", "youden"),
+        (" f1 ", "f1"),
+        ("sensitivity >= 0.9", "sensitivity >= 0.9"),
+        ("  sensitivity>=.95 ", "sensitivity >= .95"),
+        ("sensitivity  >=  1", "sensitivity >= 1"),
+    ],
+)
+def test_load_params_when_a_threshold_rule_is_spelt_freely_then_reads_one_spelling(
+    write_params, written, read
+):
+    params = load_params(write_params("evaluate", "threshold_rule", written))
+    assert params.evaluate.threshold_rule == read
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("best", "a rule is youden, f1 or such as `sensitivity >= 0.9`"),
+        ("sensitivity > 0.9", "a rule is youden, f1 or such as"),
+        ("sensitivity >= 90 %", "a rule is youden, f1 or such as"),
+        ("sensitivity >= 90", "must be above 0 and at most 1, not 90"),
+        ("sensitivity >= 0.0", "must be above 0 and at most 1, not 0.0"),
+        (0.9, "string"),
+    ],
+)
+def test_load_params_when_the_threshold_rule_is_none_then_says_which_there_are(
+    write_params, rule, message
+):
+    path = write_params("evaluate", "threshold_rule", rule)
+    with pytest.raises(InputError) as caught:
+        load_params(path)
+    assert str(caught.value).startswith(f"{path}: evaluate.threshold_rule = {rule!r}: ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "required"),
+    [("youden", None), ("f1", None), ("sensitivity >= 0.9", 0.9), ("sensitivity>=1.", 1.0)],
+)
+def test_required_sensitivity_when_the_rule_is_known_then_returns_what_it_asks(rule, required):
+    assert required_sensitivity(rule) == required
 
 
 def test_load_params_when_a_key_is_unknown_then_asks_to_remove_it(write_params):

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from idc import tracking
 from idc.errors import InputError, StoreAwayError
-from idc.evaluation.calibration import OperatingPoint
+from idc.evaluation.operating_point import OperatingPoint
 from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
 from idc.models.fusion import create_fusion
 from idc.tracking import Result, check_store, live_run, publish_result, tracking_uri
@@ -49,7 +49,10 @@ def result(tmp_path_factory, change_params):
     spec = ModelSpec(["test_resnet"], "none", 32, 2, 0.2, True, [1.0, 1.0], [4, 4], 2, 0.8)
     save_bundle(folder / "fusion", model.state_dict(), spec, HISTORY, torch.zeros(96))
     model_digest = digest_bundle(folder / "fusion")
-    OperatingPoint(1.0, 0.0, 0.5, "youden", model_digest, False).save(folder / "point.json")
+    OperatingPoint(
+        slope=1.0, intercept=0.0, threshold=0.5, threshold_low=0.4, threshold_high=0.6,
+        threshold_rule="youden", prior_shift=0.0, model_digest=model_digest, d4_average=False,
+    ).save(folder / "point.json")  # fmt: skip
     (folder / "card.md").write_text("card", encoding="utf-8")
     return Result(
         digest="r1",

@@ -3,17 +3,54 @@
 No field has a default here: the file is the only home of a value.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from idc.errors import InputError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Flag = Literal["sliver", "blank", "near_blank", "out_of_focus", "ink"]
+
+_SENSITIVITY_RULE = re.compile(r"sensitivity\s*>=\s*(\d+(?:\.\d*)?|\.\d+)")
+
+
+def required_sensitivity(threshold_rule: str) -> float | None:
+    """Return x of the threshold rule `sensitivity >= x`, and None of `youden` and `f1`.
+
+    Raises:
+        ValueError: If it is another rule, or x is not above 0 and at most 1.
+    """
+    if threshold_rule.strip() in ("youden", "f1"):
+        return None
+    match = _SENSITIVITY_RULE.fullmatch(threshold_rule.strip())
+    if not match:
+        raise ValueError("a rule is youden, f1 or such as `sensitivity >= 0.9`")
+    required = float(match[1])
+    if not 0.0 < required <= 1.0:
+        raise ValueError(f"the sensitivity must be above 0 and at most 1, not {match[1]}")
+    return required
+
+
+def _spell_threshold_rule(rule: str) -> str:
+    """Check the rule and write it in one way: another spelling is not another parameter."""
+    if required_sensitivity(rule) is None:
+        return rule.strip()
+    return f"sensitivity >= {rule.partition('>=')[2].strip()}"
+
+
+ThresholdRule = Annotated[str, AfterValidator(_spell_threshold_rule)]
 
 
 class Section(BaseModel):
@@ -232,8 +269,9 @@ class PredictConfig(Section):
 class EvaluateConfig(Section):
     """Operating point and metrics."""
 
-    threshold_rule: Literal["youden", "f1"]
-    """What the threshold maximises on val: Youden's J, or F1 of the IDC class."""
+    threshold_rule: ThresholdRule
+    """What chooses the threshold on val: `youden` and `f1` maximise Youden's J and the F1 of IDC+,
+    `sensitivity >= 0.9` (any share above 0) takes the highest that finds as many of IDC+."""
     num_replicates: Annotated[int, Field(ge=100)]
     """Replicates of the case bootstrap."""
     seed: Seed

@@ -12,21 +12,12 @@ from idc.evaluation.bootstrap import (
     bootstrap_share,
     draw_counts,
     flatten_estimates,
-    replicate_metrics,
+    lay_interval,
     summarise_cases,
 )
-from idc.evaluation.metrics import compute_metrics
+from idc.evaluation.metrics import METRICS, compute_metrics
+from idc.evaluation.replicates import replicate_metrics
 
-METRIC_NAMES = (
-    "auroc",
-    "auprc",
-    "balanced_accuracy",
-    "sensitivity",
-    "specificity",
-    "f1_idc",
-    "mcc",
-    "brier",
-)
 THRESHOLD = 0.42
 
 
@@ -38,41 +29,6 @@ def make_side(num_patches=400, num_cases=9, decimals=None, seed=0):
     y_true = (rng.random(num_patches) < 1 / (1 + np.exp(1 - lean))).astype(np.int8)
     y_score = 1 / (1 + np.exp(-rng.normal(1.5 * y_true - 1 + 0.3 * lean, 1.0)))
     return y_true, y_score if decimals is None else np.round(y_score, decimals), case
-
-
-def resample(case, names, counts):
-    return np.concatenate(
-        [
-            np.flatnonzero(case == name)
-            for name, n in zip(names, counts, strict=True)
-            for _ in range(n)
-        ]
-    )
-
-
-def replicate(y_true, y_score, case, counts):
-    index = np.unique(case, return_inverse=True)[1]
-    return replicate_metrics(y_true, y_score, index, THRESHOLD, counts)
-
-
-def brute_force(y_true, y_score, case, counts):
-    names, found = np.unique(case), []
-    for row in counts:
-        rows = resample(case, names, row)
-        if len(np.unique(y_true[rows])) == 2:
-            found.append(compute_metrics(y_true[rows], y_score[rows], THRESHOLD))
-    return {name: np.array([each[name] for each in found]) for name in METRIC_NAMES}
-
-
-@pytest.mark.parametrize("decimals", [None, 2, 1, 0])
-def test_replicates_equal_resampled_patches(decimals):
-    side = make_side(decimals=decimals)
-    counts = draw_counts(9, 40, seed=5)
-    fast = replicate(*side, counts)
-    slow = brute_force(*side, counts)
-    assert fast.keys() == slow.keys()
-    for name in METRIC_NAMES:
-        np.testing.assert_allclose(fast[name], slow[name], rtol=1e-11, atol=1e-13, err_msg=name)
 
 
 def test_replicates_without_a_class_are_left_out(monkeypatch):
@@ -89,20 +45,76 @@ def test_replicates_without_a_class_are_left_out(monkeypatch):
     assert bootstrap(np.concatenate([lacking, whole])) == bootstrap(whole)
 
 
-def test_intervals_follow_the_formula():
+SCALES = {
+    "mcc": (np.arctanh, np.tanh),
+    "log_loss": (np.log, np.exp),
+    "auroc": (lambda p: np.log(p / (1 - p)), lambda x: 1 / (1 + np.exp(-x))),
+}
+
+
+def test_bootstrap_metrics_when_laid_then_intervals_follow_the_formula():
     y_true, y_score, case = make_side()
     found = bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=100, seed=2)
-    slow = brute_force(y_true, y_score, case, draw_counts(9, 100, seed=2))
-    point = compute_metrics(y_true, y_score, THRESHOLD)
+    index = np.unique(case, return_inverse=True)[1]
+    counts = draw_counts(9, 100, seed=2)
+    replicates = replicate_metrics(y_true, y_score, index, THRESHOLD, counts, seed=2)
+    point = compute_metrics(y_true, y_score, case, THRESHOLD, seed=2).values
     sizes = np.unique(case, return_counts=True)[1]
     quantile = stats.t.ppf(0.975, sizes.sum() ** 2 / (sizes**2).sum() - 1)
-    for name in METRIC_NAMES:
-        there = np.arctanh if name == "mcc" else (lambda p: np.log(p / (1 - p)))
-        back = np.tanh if name == "mcc" else (lambda x: 1 / (1 + np.exp(-x)))
-        reach = quantile * np.std(there(slow[name]), ddof=1)
+    assert tuple(found) == METRICS
+    for name in METRICS:
+        there, back = SCALES.get(name, SCALES["auroc"])
+        reach = quantile * np.std(there(replicates[name]), ddof=1)
         assert found[name].value == point[name]
         assert found[name].low == pytest.approx(back(there(point[name]) - reach))
         assert found[name].high == pytest.approx(back(there(point[name]) + reach))
+
+
+def test_bootstrap_metrics_when_some_are_named_then_equal_those_of_all():
+    side = make_side()
+    names = ("mcc", "auroc")
+    few = bootstrap_metrics(*side, THRESHOLD, num_replicates=50, seed=2, names=names)
+    full = bootstrap_metrics(*side, THRESHOLD, num_replicates=50, seed=2)
+    assert tuple(few) == names
+    assert dict(few) == {name: full[name] for name in names}
+
+
+def test_bootstrap_metrics_when_nothing_is_called_idc_then_ppv_is_absent_with_a_reason():
+    found = bootstrap_metrics(*make_side(), 1.0, num_replicates=50, seed=2)
+    assert found.undefined == {
+        "ppv": "no patch is called IDC+",
+        "mcc": "all patches are called alike",
+    }
+    assert "ppv" not in found
+    assert "test/ppv" not in flatten_estimates("test", found)
+    with pytest.raises(KeyError, match=r"ppv is undefined: no patch is called IDC\+"):
+        found["ppv"]
+
+
+def test_bootstrap_metrics_when_replicates_leave_one_undefined_then_passes_over_them(monkeypatch):
+    y_true, y_score, case = make_side()
+    first_two = np.isin(case, ["00000", "00001"])
+    y_score = np.where(first_two, y_score / 2 + 0.5, y_score * 0.4)
+    drawing = np.array([[2, 1, 1, 1, 1, 1, 1, 1, 0], [1, 3, 1, 1, 1, 1, 1, 0, 0]])
+    without = np.array([[0, 0, 3, 1, 1, 1, 1, 1, 1]] * 3)
+
+    def bootstrap(counts):
+        monkeypatch.setattr("idc.evaluation.bootstrap.draw_counts", lambda *_: counts)
+        return bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=5, seed=0)
+
+    whole, mixed = bootstrap(drawing), bootstrap(np.concatenate([without, drawing]))
+    assert mixed["ppv"] == whole["ppv"]
+    assert mixed["npv"] != whole["npv"]
+    rare = bootstrap(np.concatenate([without, drawing[:1]]))
+    assert rare.undefined["ppv"] == "only 1 of 4 replicates define it"
+
+
+def test_lay_interval_when_log_loss_exceeds_one_then_so_may_its_interval():
+    found = lay_interval("log_loss", 1.5, np.array([1.2, 1.5, 1.9]), 2.0, margin=0.01)
+    reach = 2.0 * np.std(np.log([1.2, 1.5, 1.9]), ddof=1)
+    assert found == Estimate(
+        1.5, pytest.approx(1.5 * np.exp(-reach)), pytest.approx(1.5 * np.exp(reach))
+    )
 
 
 def test_same_seed_same_numbers_and_row_order_is_irrelevant():
@@ -114,7 +126,7 @@ def test_same_seed_same_numbers_and_row_order_is_irrelevant():
     shuffled = bootstrap_metrics(
         *(column[order] for column in side), THRESHOLD, num_replicates=200, seed=7
     )
-    for name in METRIC_NAMES:
+    for name in METRICS:
         assert shuffled[name].low == pytest.approx(first[name].low, rel=1e-10)
 
 
@@ -123,7 +135,8 @@ def test_perfect_and_hopeless_scores_still_give_finite_intervals():
     for y_score in (y_true * 0.9 + 0.05, 0.95 - y_true * 0.9, np.full(y_true.size, 0.5), y_true):
         found = bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=100, seed=0)
         for name, each in found.items():
-            assert (-1 if name == "mcc" else 0) <= each.low <= each.value <= each.high <= 1
+            assert (-1 if name == "mcc" else 0) <= each.low <= each.value <= each.high
+            assert each.high <= (np.inf if name == "log_loss" else 1)
 
 
 def test_few_cases_are_refused_or_widen_the_interval():
@@ -164,7 +177,9 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         case = rng.integers(0, 12, 240)
         y_true = np.arange(240) % 2
         y_score = 1 / (1 + np.exp(-rng.normal(0, 1, 240) - rng.normal(0, 1, 12)[case]))
-        found = bootstrap_metrics(y_true, y_score, case, 0.5, num_replicates=100, seed=seed)
+        found = bootstrap_metrics(
+            y_true, y_score, case, 0.5, num_replicates=100, seed=seed, names=("auroc",)
+        )
         hits += found["auroc"].low <= 0.5 <= found["auroc"].high
     assert 0.90 <= hits / 100 <= 1.0
 

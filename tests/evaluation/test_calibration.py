@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 from scipy import special
@@ -7,11 +5,13 @@ from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
 
 from idc.errors import InputError
+from idc.evaluation.bootstrap import draw_counts, summarise_cases, t_quantile
 from idc.evaluation.calibration import (
-    Calibration,
-    OperatingPoint,
+    bootstrap_threshold,
     choose_threshold,
     fit_calibration,
+    prior_shift,
+    replicate_thresholds,
 )
 
 
@@ -103,45 +103,91 @@ def test_neighbouring_floats_stay_apart():
     assert low < found <= high
 
 
-POINT = OperatingPoint(0.7, -0.2, 0.45, "youden", "abc123", True)
+@pytest.mark.parametrize("required", [0.05, 0.28, 0.9, 1.0])
+@pytest.mark.parametrize("decimals", [1, 3])
+def test_choose_threshold_when_a_sensitivity_is_required_then_no_higher_cut_reaches_it(
+    required, decimals
+):
+    rng = np.random.default_rng(decimals)
+    y_true = np.r_[np.ones(25, int), np.zeros(40, int)]
+    y_score = np.round(np.clip(rng.normal(0.4 + 0.2 * y_true, 0.2), 0, 1), decimals)
+    found = choose_threshold(y_true, y_score, f"sensitivity >= {required}")
+    assert sk.recall_score(y_true, y_score >= found) >= required
+    for higher in np.unique(y_score[y_score > found])[1:]:
+        assert sk.recall_score(y_true, y_score >= higher) < required
 
 
-def test_operating_point_scores_and_calls():
-    logit = np.array([-2.0, 0.0, 3.0], dtype=np.float32)
-    np.testing.assert_array_equal(POINT.score(logit), Calibration(0.7, -0.2).apply(logit))
-    np.testing.assert_allclose(POINT.score(logit), special.expit(0.7 * logit - 0.2), rtol=1e-6)
-    calls = POINT.predict(logit)
-    assert calls.dtype == np.int8
-    assert calls.tolist() == [0, 1, 1]
+def test_choose_threshold_when_the_sensitivity_is_met_exactly_then_takes_it():
+    # 7 / 25 = 0.28, but 0.28 * 25 is a little above 7 in floating point
+    y_true, y_score = np.r_[np.ones(25, int), 0], np.r_[np.arange(1, 26) / 100, 0.5]
+    assert choose_threshold(y_true, y_score, "sensitivity >= 0.28") == pytest.approx(0.185)
 
 
-def test_operating_point_survives_its_file(tmp_path):
-    POINT.save(tmp_path / "point.json")
-    assert OperatingPoint.load(tmp_path / "point.json") == POINT
+@pytest.mark.parametrize("rule", ["best", "sensitivity > 0.9", "sensitivity >= 0", ""])
+def test_choose_threshold_when_there_is_no_such_rule_then_names_it(rule):
+    with pytest.raises(InputError, match=f"threshold rule '{rule}'"):
+        choose_threshold(np.array([0, 1]), np.array([0.2, 0.6]), rule)
+
+
+def draw_cases(decimals, num_patches=300, num_cases=7):
+    rng = np.random.default_rng(2)
+    case = rng.integers(0, num_cases, num_patches)
+    y_true = rng.integers(0, 2, num_patches)
+    lean = rng.normal(0, 0.1, num_cases)[case]
+    y_score = np.clip(rng.normal(0.4 + 0.2 * y_true + lean, 0.2), 0, 1)
+    return y_true, np.round(y_score, decimals), case
+
+
+@pytest.mark.parametrize("rule", ["youden", "f1", "sensitivity >= 0.8"])
+@pytest.mark.parametrize("decimals", [1, 2, 9])
+def test_replicate_thresholds_when_patches_are_resampled_then_equal_a_new_choice(rule, decimals):
+    y_true, y_score, case = draw_cases(decimals)
+    counts = draw_counts(7, 40, seed=1)
+    found = replicate_thresholds(y_true, y_score, case, rule, counts)
+    for row, threshold in zip(counts, found, strict=True):
+        rows = np.concatenate(
+            [np.flatnonzero(case == i) for i, count in enumerate(row) for _ in range(count)]
+        )
+        assert threshold == choose_threshold(y_true[rows], y_score[rows], rule)
+
+
+def test_bootstrap_threshold_when_laid_then_follows_the_formula_on_the_logit_scale():
+    y_true, y_score, case = draw_cases(9)
+    found = bootstrap_threshold(y_true, y_score, case, "youden", num_replicates=80, seed=4)
+    replicates = replicate_thresholds(y_true, y_score, case, "youden", draw_counts(7, 80, seed=4))
+    reach = t_quantile(summarise_cases(y_true, case)) * special.logit(replicates).std(ddof=1)
+    assert found.value == choose_threshold(y_true, y_score, "youden")
+    assert found.low == pytest.approx(special.expit(special.logit(found.value) - reach))
+    assert found.high == pytest.approx(special.expit(special.logit(found.value) + reach))
+
+
+def test_bootstrap_threshold_when_there_are_two_cases_then_refuses():
+    with pytest.raises(InputError, match="needs at least 3"):
+        bootstrap_threshold(
+            np.array([0, 1]), np.array([0.2, 0.6]), np.arange(2), "f1", num_replicates=9, seed=1
+        )
+
+
+def test_prior_shift_when_a_model_is_calibrated_on_its_training_mix_then_is_the_fitted_intercept():
+    # logits that are true log-odds where IDC+ and IDC- weigh alike: log of the density ratio
+    rng = np.random.default_rng(0)
+    y_true = (rng.random(200_000) < 0.2).astype(np.int8)
+    logit = 2.0 * rng.normal(2.0 * y_true - 1, 1.0)
+    expected = prior_shift(y_true.mean(), [3000, 1000], [2 / 3, 2.0])
+    found = fit_calibration(logit, y_true)
+    assert found.slope == pytest.approx(1.0, abs=0.02)
+    assert found.intercept == pytest.approx(expected, abs=0.03)
+    assert expected == pytest.approx(np.log(0.2 / 0.8), abs=0.02)
+
+
+def test_prior_shift_when_training_is_unweighted_then_its_own_share_counts():
+    assert prior_shift(0.5, [300, 100], [1.0, 1.0]) == pytest.approx(np.log(3))
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"threshold": None}, "lacks threshold"),
-        ({"color": "red"}, "unknown color"),
-        ({"slope": "1"}, "slope = '1' is not a number"),
-        ({"slope": True}, "slope = True is not a number"),
-        ({"threshold_rule": "best"}, "threshold_rule = 'best'"),
-        ({"model_digest": 5}, "model_digest is not text"),
-        ({"d4_average": 1}, "d4_average is neither true nor false"),
-    ],
+    ("share", "patches", "weights"),
+    [(0.0, [1, 1], [1, 1]), (1.0, [1, 1], [1, 1]), (0.5, [0, 1], [1, 1]), (0.5, [1, 1], [1, 0])],
 )
-def test_damaged_operating_point_is_named(tmp_path, change, message):
-    path = tmp_path / "point.json"
-    POINT.save(path)
-    content = json.loads(path.read_text()) | change
-    path.write_text(json.dumps({key: each for key, each in content.items() if each is not None}))
-    with pytest.raises(InputError, match=message):
-        OperatingPoint.load(path)
-
-
-def test_operating_point_must_be_an_object(tmp_path):
-    (tmp_path / "point.json").write_text("[1, 2]")
-    with pytest.raises(InputError, match="holds no operating point"):
-        OperatingPoint.load(tmp_path / "point.json")
+def test_prior_shift_when_a_class_is_missing_then_refuses(share, patches, weights):
+    with pytest.raises(InputError, match="both need both classes"):
+        prior_shift(share, patches, weights)

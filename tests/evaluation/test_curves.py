@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from idc.evaluation.curves import MAX_POINTS, confusion_rows, pr_points, roc_points
+from idc.evaluation.bootstrap import bootstrap_share
+from idc.evaluation.curves import (
+    MAX_POINTS,
+    confusion_rows,
+    pr_points,
+    reliability_points,
+    roc_points,
+    threshold_points,
+)
+from idc.evaluation.metrics import ece
 
 
 def draw_side(num_patches):
@@ -44,3 +53,58 @@ def test_confusion_rows_name_the_classes():
     rows = confusion_rows([0, 1, 1], [0, 0, 1])
     assert rows["actual"].tolist() == ["IDC-", "IDC+", "IDC+"]
     assert rows["predicted"].tolist() == ["IDC-", "IDC-", "IDC+"]
+
+
+@pytest.mark.parametrize("num_patches", [9, 20_000])
+def test_threshold_points_when_drawn_then_equal_scikit_learn_at_each_threshold(num_patches):
+    y_true, y_score = draw_side(num_patches)
+    points = threshold_points(y_true, y_score)
+    assert 8 <= len(points) <= MAX_POINTS
+    assert np.isfinite(points.to_numpy()).all()
+    assert points["threshold"].is_monotonic_increasing
+    # at the lowest score itself all patches are called IDC+
+    assert points["threshold"].iloc[0] == np.unique(y_score)[1]
+    assert points["threshold"].iloc[-1] == y_score.max()
+    for row in points.iloc[::50].itertuples():
+        y_pred = y_score >= row.threshold
+        assert row.sensitivity == pytest.approx(sk.recall_score(y_true, y_pred))
+        assert row.specificity == pytest.approx(sk.recall_score(y_true, y_pred, pos_label=0))
+        assert row.ppv == pytest.approx(sk.precision_score(y_true, y_pred))
+        assert row.npv == pytest.approx(sk.precision_score(y_true, y_pred, pos_label=0))
+        assert row.f1_idc == pytest.approx(sk.f1_score(y_true, y_pred))
+        assert row.balanced_accuracy == pytest.approx(sk.balanced_accuracy_score(y_true, y_pred))
+
+
+def test_threshold_points_when_all_scores_are_equal_then_no_threshold_is_left():
+    points = threshold_points(np.array([0, 1]), np.array([0.5, 0.5]))
+    assert points.empty
+    assert "threshold" in points
+
+
+def test_reliability_points_when_weighted_by_patches_then_their_gaps_are_the_ece():
+    y_true, y_score = draw_side(3000)
+    case = np.arange(3000) % 11
+    points = reliability_points(y_true, y_score, case, num_replicates=100, seed=0)
+    assert len(points) == 15
+    assert points["num_patches"].tolist() == [200] * 15
+    assert points["num_cases"].tolist() == [11] * 15
+    assert points["mean_score"].is_monotonic_increasing
+    gaps = (points["mean_score"] - points["idc_share"]).abs()
+    assert np.average(gaps, weights=points["num_patches"]) == pytest.approx(ece(y_true, y_score))
+    lowest = y_score <= np.sort(y_score)[199]
+    expected = bootstrap_share(y_true[lowest] == 1, case[lowest], num_replicates=100, seed=0)
+    first = points.iloc[0]
+    assert (first["idc_share"], first["idc_share_low"], first["idc_share_high"]) == (
+        expected.value, expected.low, expected.high,
+    )  # fmt: skip
+    assert expected.low < expected.value < expected.high
+
+
+def test_reliability_points_when_a_bin_is_of_two_cases_then_it_has_no_interval():
+    y_score = np.r_[np.full(40, 0.2), np.full(40, 0.8)]
+    y_true = np.arange(80) % 2
+    case = np.r_[np.arange(40) % 4, np.arange(40) % 2]
+    points = reliability_points(y_true, y_score, case, num_replicates=100, seed=0)
+    assert points["num_cases"].tolist() == [4, 2]
+    assert points["idc_share_low"].isna().tolist() == [False, True]
+    assert points["idc_share_high"].isna().tolist() == [False, True]

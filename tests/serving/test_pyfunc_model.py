@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
-from idc.evaluation.calibration import OperatingPoint
-from idc.models.bundle import ModelSpec, load_model, save_bundle
+from idc.errors import InputError
+from idc.evaluation.operating_point import OperatingPoint
+from idc.models.bundle import ModelSpec, digest_bundle, load_model, save_bundle
 from idc.models.fusion import FusionCNN
 from idc.models.scoring import score_patches
 from idc.serving.pyfunc_model import FusionModel
@@ -25,15 +26,33 @@ def bundle(tmp_path_factory):
     return folder
 
 
+def make_point(model_digest, d4_average=False):
+    return OperatingPoint(
+        slope=1.0, intercept=0.0, threshold=0.5, threshold_low=0.4, threshold_high=0.6,
+        threshold_rule="youden", prior_shift=0.0, model_digest=model_digest,
+        d4_average=d4_average,
+    )  # fmt: skip
+
+
+def load_served(bundle, point, folder):
+    point.save(folder / "point.json")
+    served = FusionModel()
+    artifacts = {"bundle": str(bundle), "operating_point": str(folder / "point.json")}
+    served.load_context(SimpleNamespace(artifacts=artifacts))
+    return served
+
+
+def test_served_model_when_the_operating_point_is_of_another_model_then_refuses(bundle, tmp_path):
+    with pytest.raises(InputError, match=f"model other.*model {digest_bundle(bundle)}"):
+        load_served(bundle, make_point("other"), tmp_path)
+
+
 @pytest.mark.parametrize("d4_average", [True, False])
 def test_served_model_when_predict_averaged_or_not_then_scores_like_predict(
     bundle, tmp_path, d4_average
 ):
-    point = OperatingPoint(1.0, 0.0, 0.5, "youden", "digest", d4_average)
-    point.save(tmp_path / "point.json")
-    served = FusionModel()
-    artifacts = {"bundle": str(bundle), "operating_point": str(tmp_path / "point.json")}
-    served.load_context(SimpleNamespace(artifacts=artifacts))
+    point = make_point(digest_bundle(bundle), d4_average)
+    served = load_served(bundle, point, tmp_path)
     images = [cv2.imencode(".png", patch[:, :, ::-1])[1].tobytes() for patch in PIXELS]
     table = served.predict(None, pd.DataFrame({"image": images}))
 

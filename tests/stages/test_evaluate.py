@@ -5,18 +5,20 @@ import pandas as pd
 import pytest
 import torch
 
-from idc.data.tables import PREDICTIONS, save_table
-from idc.evaluation.calibration import OperatingPoint
+from idc import layout
+from idc.data.tables import PREDICTIONS, SPLITS, save_table
+from idc.errors import InputError
+from idc.evaluation.metrics import METRICS
+from idc.evaluation.operating_point import OperatingPoint
 from idc.files import load_json
-from idc.layout import BUNDLE, METRICS, OPERATING_POINT
-from idc.layout import PREDICTIONS as PREDICTIONS_PATH
-from idc.models.bundle import ModelSpec, save_bundle
+from idc.layout import BUNDLE, OPERATING_POINT
+from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
 from idc.stages import evaluate
 
 SPEC = ModelSpec(
     backbones=["test_resnet"], pretrained="none", size_px=32, stem_stride=2, dropout=0.0,
     aux_heads=True,
-    class_weights=[1.0, 1.0], num_training_patches=[1, 1], best_epoch=1, val_auroc=0.5,
+    class_weights=[1.0, 3.0], num_training_patches=[30, 10], best_epoch=1, val_auroc=0.5,
 )  # fmt: skip
 
 
@@ -27,12 +29,17 @@ def measure(tmp_path, monkeypatch, change_params):
     weights = {"w": torch.zeros(1)}
     save_bundle(BUNDLE, weights, SPEC, pd.DataFrame({"epoch": [1]}), torch.zeros(1))
 
-    def run(predictions):
-        save_table(PREDICTIONS_PATH, predictions, PREDICTIONS)
-        evaluate.run(change_params())
-        return load_json(METRICS)
+    def run(predictions, splits=None, **changes):
+        save_table(layout.PREDICTIONS, predictions, PREDICTIONS)
+        save_table(layout.SPLITS, list_splits(predictions) if splits is None else splits, SPLITS)
+        evaluate.run(change_params(**changes))
+        return load_json(layout.METRICS)
 
     return run
+
+
+def list_splits(predictions):
+    return predictions.rename(columns={"y_true": "label"})[list(SPLITS.columns)]
 
 
 @pytest.fixture
@@ -85,10 +92,85 @@ def test_run_when_there_is_no_sliver_then_says_none(measure, predictions):
     assert metrics["test_sliver/num_patches"] == metrics["test_sliver/num_idc_found"] == 0
 
 
+def load_point():
+    return OperatingPoint.load(OPERATING_POINT, model_digest=digest_bundle(BUNDLE))
+
+
 @pytest.mark.parametrize("d4_average", [True, False])
 def test_operating_point_when_written_then_says_how_the_logits_were_made(
-    measure, predictions, change_params, d4_average
+    measure, predictions, d4_average
 ):
-    measure(predictions)  # prepares the folder
-    evaluate.run(change_params(predict={"d4_average": d4_average}))
-    assert OperatingPoint.load(OPERATING_POINT).d4_average is d4_average
+    measure(predictions, predict={"d4_average": d4_average})
+    assert load_point().d4_average is d4_average
+
+
+def test_operating_point_when_written_then_holds_the_rules_threshold_and_the_prior_shift(
+    measure, predictions
+):
+    metrics = measure(predictions, evaluate={"threshold_rule": "sensitivity>=0.9"})
+    point = load_point()
+    assert point.threshold_rule == "sensitivity >= 0.9"
+    assert 0 < point.threshold_low < point.threshold < point.threshold_high < 1
+    assert 0.9 <= metrics["val/sensitivity"] < 0.92
+    # in training the classes weigh alike
+    share = metrics["val/prevalence"]
+    assert point.prior_shift == pytest.approx(np.log(share / (1 - share)))
+
+
+def test_run_when_all_is_well_then_every_metric_has_an_interval(measure, predictions):
+    metrics = measure(predictions)
+    for side in ("val", "test", "test_manifest", "test_colour"):
+        for name in METRICS:
+            low, value, high = (metrics[f"{side}/{name}{end}"] for end in ("_low", "", "_high"))
+            assert low <= value <= high, f"{side}/{name}"
+    assert len(pd.read_csv(layout.PLOTS / "reliability.csv")) == 15
+    assert len(pd.read_csv(layout.PLOTS / "thresholds.csv")) > 100
+
+
+def test_run_when_nothing_is_called_idc_then_leaves_out_ppv_and_logs_why(
+    measure, predictions, caplog
+):
+    test = predictions["split"] == "test"
+    low = predictions.assign(logit=predictions["logit"].where(~test, -20.0).astype("float32"))
+    with caplog.at_level("INFO"):
+        metrics = measure(low)
+    assert "test/ppv" not in metrics
+    assert "val/ppv" in metrics
+    assert "test/ppv is left out: no patch is called IDC+" in caplog.text
+
+
+def test_run_when_a_logit_is_nan_then_names_column_and_row(measure, predictions):
+    measure(predictions)
+    damaged = predictions.copy()
+    damaged.loc[7, "logit"] = np.nan
+    damaged.to_parquet(layout.PREDICTIONS, index=False)
+    with pytest.raises(InputError, match=r"predictions\.parquet: logit: nan in row 7"):
+        evaluate.run(None)
+
+
+@pytest.mark.parametrize(("side", "label"), [("val", 0), ("test", 1)])
+def test_run_when_a_side_is_of_one_class_then_names_it(measure, predictions, side, label):
+    of_side = predictions["split"] == side
+    one = predictions.assign(y_true=predictions["y_true"].where(~of_side, label).astype("int8"))
+    sign = "-+"[label]
+    with pytest.raises(InputError, match=rf"500 patches of {side} are all IDC\{sign}"):
+        measure(one)
+    assert not OPERATING_POINT.exists()
+
+
+def test_run_when_a_side_is_empty_then_names_it(measure, predictions):
+    with pytest.raises(InputError, match="0 patches of val are there"):
+        measure(predictions[predictions["split"] == "test"])
+
+
+def test_run_when_a_case_is_not_in_the_split_table_then_names_it(measure, predictions):
+    splits = list_splits(predictions)
+    with pytest.raises(InputError, match=r"has case test3 on test, data/splits\.csv has not"):
+        measure(predictions, splits[splits["case"] != "test3"])
+
+
+def test_run_when_a_case_is_on_another_side_then_names_it(measure, predictions):
+    splits = list_splits(predictions)
+    moved = splits.assign(split=splits["split"].where(splits["case"] != "val2", "gate"))
+    with pytest.raises(InputError, match="has case val2 on val"):
+        measure(predictions, moved)

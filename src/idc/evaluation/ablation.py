@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from idc.evaluation.bootstrap import Estimate
-from idc.evaluation.calibration import ThresholdRule, choose_threshold, fit_calibration
+from idc.evaluation.calibration import choose_threshold, fit_calibration
 from idc.evaluation.compare import PLACE, compare_scorings
 
 MAIN = "logit"
@@ -48,7 +48,7 @@ def other_logits(predictions: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def score_other(
-    val_logit: np.ndarray, val_y_true: np.ndarray, test_logit: np.ndarray, rule: ThresholdRule
+    val_logit: np.ndarray, val_y_true: np.ndarray, test_logit: np.ndarray, rule: str
 ) -> Scored:
     """Calibrate another scoring on val, choose its threshold there, apply both to test.
 

@@ -2,26 +2,26 @@
 
 A replicate draws as many cases as there are, with replacement, and takes all patches of each
 (the cluster bootstrap: Field & Welsh 2007, J. R. Stat. Soc. B 69:369). So a replicate is just a
-count per case, and every metric follows from sums per case weighted by those counts; no patch is
-ever copied. Throughout, `counts` is (replicates, cases) and `case_index` numbers the cases from 0.
+count per case, from which `idc.evaluation.replicates` works out the metrics. Throughout, `counts`
+is (replicates, cases) and `case_index` numbers the cases from 0.
 
-An interval is the point estimate +- t x bootstrap standard error, on a scale without bounds.
+An interval is the point estimate +- t x bootstrap standard error, on a scale without bounds: the
+logit for what lies in [0, 1], Fisher's z for the correlation, the logarithm for the log loss.
 Percentiles of the replicates would be too narrow for the few dozen cases of a held-out side.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit, logit, stdtrit
 
 from idc.errors import InputError
-from idc.evaluation.metrics import compute_metrics
+from idc.evaluation.metrics import METRICS, MIN_CASES, compute_metrics
+from idc.evaluation.replicates import replicate_metrics
 
 log = logging.getLogger(__name__)
-
-MIN_CASES = 3
 
 _COVERAGE = 0.95
 
@@ -33,6 +33,26 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Estimates(Mapping[str, Estimate]):
+    """Estimates by metric; one that means nothing on these patches is absent, with a reason."""
+
+    by_name: dict[str, Estimate]
+    undefined: dict[str, str]
+    """The reason, by metric."""
+
+    def __getitem__(self, name: str) -> Estimate:
+        if name in self.undefined:
+            raise KeyError(f"{name} is undefined: {self.undefined[name]}")
+        return self.by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.by_name)
+
+    def __len__(self) -> int:
+        return len(self.by_name)
 
 
 @dataclass(frozen=True)
@@ -81,11 +101,14 @@ def bootstrap_metrics(
     *,
     num_replicates: int,
     seed: int,
-) -> dict[str, Estimate]:
-    """Return the eight metrics of `idc.evaluation.metrics`, each with its 95 % interval.
+    names: Sequence[str] = METRICS,
+) -> Estimates:
+    """Return metrics of `idc.evaluation.metrics`, each with its 95 % interval.
 
     The t distribution has effective cases - 1 degrees of freedom, at least 1. Replicates that
-    lack a class are left out; the log says how many.
+    lack a class are left out; the log says how many. A metric is undefined if it is so on the
+    patches as they are, or in all replicates but one; others that leave it undefined are passed
+    over.
 
     Args:
         y_true: Labels, 0 or 1, (patches,).
@@ -93,23 +116,32 @@ def bootstrap_metrics(
         case: Case id of each patch, any sortable type, (patches,).
         threshold: A patch is called IDC+ where its score is at least this.
         num_replicates: How many times the cases are drawn.
-        seed: Seed of the draws.
+        seed: Seed of the draws, and of the patches of `auroc_capped`.
+        names: Some of `METRICS`.
 
     Raises:
         InputError: If there are fewer than three cases, only one class, or an unusable score.
     """
-    point = compute_metrics(y_true, y_score, threshold)
+    point = compute_metrics(y_true, y_score, case, threshold, seed=seed, names=names)
     summary = summarise_cases(y_true, case)
     quantile = t_quantile(summary)
     case_index = np.unique(case, return_inverse=True)[1]
     counts = keep_two_class(
         draw_counts(summary.num_cases, num_replicates, seed), y_true, case_index
     )
-    replicates = replicate_metrics(y_true, y_score, case_index, threshold, counts)
-    return {
-        name: _estimate(name, value, replicates[name], quantile, summary.num_patches)
-        for name, value in point.items()
-    }
+    replicates = replicate_metrics(
+        y_true, y_score, case_index, threshold, counts, seed=seed, names=tuple(point.values)
+    )
+    estimates, undefined = {}, dict(point.undefined)
+    for name, values in replicates.items():
+        defined = values[np.isfinite(values)]
+        if len(defined) < 2:
+            undefined[name] = f"only {len(defined)} of {len(values)} replicates define it"
+            continue
+        estimates[name] = lay_interval(
+            name, point.values[name], defined, quantile, margin=half_a_patch(summary)
+        )
+    return Estimates(estimates, undefined)
 
 
 def bootstrap_share(
@@ -132,7 +164,9 @@ def bootstrap_share(
     counts = draw_counts(summary.num_cases, num_replicates, seed)
     patches = counts @ _sum_by_case(np.ones(len(hits)), case_index, summary.num_cases)
     found = counts @ _sum_by_case(hits.astype(float), case_index, summary.num_cases)
-    return _estimate("share", float(hits.mean()), found / patches, quantile, len(hits))
+    return lay_interval(
+        "share", float(hits.mean()), found / patches, quantile, margin=half_a_patch(summary)
+    )
 
 
 def t_quantile(summary: CaseSummary) -> float:
@@ -151,7 +185,36 @@ def t_quantile(summary: CaseSummary) -> float:
     return float(stdtrit(max(summary.effective_cases - 1, 1.0), (1 + _COVERAGE) / 2))
 
 
-def flatten_estimates(prefix: str, estimates: dict[str, Estimate]) -> dict[str, float]:
+def half_a_patch(summary: CaseSummary) -> float:
+    """Return the share that half a patch makes: how near its bound a share can be told to be."""
+    return 0.5 / summary.num_patches
+
+
+def lay_interval(
+    name: str, value: float, replicates: np.ndarray, quantile: float, *, margin: float
+) -> Estimate:
+    """Lay the interval around the point estimate on the metric's unbounded scale.
+
+    Args:
+        name: The metric, which tells the scale.
+        value: The point estimate.
+        replicates: The metric of each replicate, all finite, (replicates,).
+        quantile: As `t_quantile` returns it.
+        margin: The distance from a bound that stands for the bound itself, whose image would be
+            infinite; the interval is widened to hold the point estimate where that moved it.
+    """
+    to_scale, from_scale, lowest, highest = _scale(name)
+
+    def transform(values: np.ndarray) -> np.ndarray:
+        return to_scale(np.clip(values, lowest + margin, highest - margin))
+
+    centre = transform(np.array(value))
+    reach = quantile * np.std(transform(replicates), ddof=1)
+    low, high = float(from_scale(centre - reach)), float(from_scale(centre + reach))
+    return Estimate(value=value, low=min(low, value), high=max(high, value))
+
+
+def flatten_estimates(prefix: str, estimates: Mapping[str, Estimate]) -> dict[str, float]:
     """Return `{"<prefix>/auroc": value, "<prefix>/auroc_low": low, "<prefix>/auroc_high": high}`.
 
     And so on for every metric.
@@ -168,39 +231,6 @@ def draw_counts(num_cases: int, num_replicates: int, seed: int) -> np.ndarray:
     """Return how often each replicate draws each case, int64 (replicates, cases)."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=num_replicates)
-
-
-def replicate_metrics(
-    y_true: np.ndarray,
-    y_score: np.ndarray,
-    case_index: np.ndarray,
-    threshold: float,
-    counts: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Return every metric of every replicate, float64 (replicates,) by name.
-
-    Args:
-        y_true: Labels, 0 or 1, (patches,).
-        y_score: Probability of IDC+, in [0, 1], (patches,).
-        case_index: Number of each patch's case, (patches,).
-        threshold: A patch is called IDC+ where its score is at least this.
-        counts: How often each replicate draws each case; each must draw both classes.
-    """
-    idc = np.asarray(y_true, dtype=bool)
-    called = y_score >= threshold
-    # A float product is fast, and exact for these whole numbers far below 2^53.
-    drawn = counts.astype(np.float64)
-    tp, fn, fp, tn = (
-        drawn @ _sum_by_case(part, case_index, counts.shape[1])
-        for part in (idc & called, idc & ~called, ~idc & called, ~idc & ~called)
-    )
-    squared_error = drawn @ _sum_by_case((y_score - idc) ** 2, case_index, counts.shape[1])
-    return {
-        **_threshold_metrics(tp, fn, fp, tn),
-        "auroc": _replicate_auroc(idc, y_score, case_index, drawn),
-        "auprc": _replicate_auprc(idc, y_score, case_index, counts),
-        "brier": squared_error / (tp + fn + fp + tn),
-    }
 
 
 def keep_two_class(counts: np.ndarray, y_true: np.ndarray, case_index: np.ndarray) -> np.ndarray:
@@ -223,105 +253,13 @@ def _sum_by_case(values: np.ndarray, case_index: np.ndarray, num_cases: int) -> 
     return np.bincount(case_index, weights=values, minlength=num_cases)
 
 
-def _threshold_metrics(
-    tp: np.ndarray, fn: np.ndarray, fp: np.ndarray, tn: np.ndarray
-) -> dict[str, np.ndarray]:
-    sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
-    spread = np.sqrt((tp + fn) * (tn + fp) * (tp + fp) * (tn + fn))
-    return {
-        "balanced_accuracy": (sensitivity + specificity) / 2,
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "f1_idc": 2 * tp / (2 * tp + fp + fn),
-        # Where all patches are called alike the numerator is 0 too, and so is the metric.
-        "mcc": (tp * tn - fp * fn) / np.where(spread > 0, spread, 1.0),
-    }
-
-
-def _replicate_auroc(
-    idc: np.ndarray, y_score: np.ndarray, case_index: np.ndarray, drawn: np.ndarray
-) -> np.ndarray:
-    """AUROC as concordant pairs over all pairs, both quadratic in the counts (Obuchowski 1997)."""
-    num_cases = drawn.shape[1]
-    concordant = _count_concordant(idc, y_score, case_index, num_cases)
-    num_idc = drawn @ _sum_by_case(idc, case_index, num_cases)
-    num_other = drawn @ _sum_by_case(~idc, case_index, num_cases)
-    right = np.sum((drawn @ concordant) * drawn, axis=1)
-    share: np.ndarray = right / (num_idc * num_other)
-    return share
-
-
-def _count_concordant(
-    idc: np.ndarray, y_score: np.ndarray, case_index: np.ndarray, num_cases: int
-) -> np.ndarray:
-    """Count the pairs (IDC+ of case i, IDC- of case j) ranked rightly, ties half: [i, j]."""
-    distinct, rank = np.unique(y_score, return_inverse=True)
-    pairs = np.empty((num_cases, num_cases))
-    for case in range(num_cases):
-        at_rank = np.bincount(rank[~idc & (case_index == case)], minlength=len(distinct))
-        below = np.cumsum(at_rank) - at_rank / 2
-        pairs[:, case] = _sum_by_case(below[rank[idc]], case_index[idc], num_cases)
-    return pairs
-
-
-def _replicate_auprc(
-    idc: np.ndarray, y_score: np.ndarray, case_index: np.ndarray, counts: np.ndarray
-) -> np.ndarray:
-    """Average precision: over the drawn IDC+ patches, the mean precision at each one's score."""
-    order = np.argsort(-y_score, kind="stable")
-    ranked, idc, case_index = y_score[order], idc[order], case_index[order]
-    last = np.searchsorted(-ranked, -ranked[idc], side="right") - 1
-    last_idc = np.searchsorted(-ranked[idc], -ranked[idc], side="right") - 1
-    # Replicates one by one: each then fits the processor's cache, twice as fast as all at once.
-    return np.array(
-        [
-            _average_precision(row[case_index], idc, last, last_idc)
-            for row in counts.astype(np.int32)
-        ]
-    )
-
-
-def _average_precision(
-    weights: np.ndarray, idc: np.ndarray, last: np.ndarray, last_idc: np.ndarray
-) -> float:
-    """Weights and `idc` run down the ranking.
-
-    For each IDC+ patch, `last` is the place of the last patch with the same score, and `last_idc`
-    that of the last such IDC+ patch among the IDC+ patches.
-    """
-    weights_idc = weights[idc]
-    num_called = np.cumsum(weights)[last]
-    num_found = np.cumsum(weights_idc)[last_idc]
-    # Where nothing is drawn down to a score, its own weight is 0 too.
-    precision = num_found / np.maximum(num_called, 1)
-    return float(np.sum(weights_idc * precision) / num_found[-1])
-
-
-def _estimate(
-    name: str, value: float, replicates: np.ndarray, quantile: float, num_patches: int
-) -> Estimate:
-    """Lay the interval around the point estimate on the metric's unbounded scale.
-
-    Half a patch away from a bound stands for the bound itself, whose image would be infinite; the
-    interval is widened to hold the point estimate where that moved it.
-    """
-    to_scale, from_scale, lowest = _scale(name)
-    margin = 0.5 / num_patches
-
-    def transform(values: np.ndarray) -> np.ndarray:
-        return to_scale(np.clip(values, lowest + margin, 1 - margin))
-
-    centre = transform(np.array(value))
-    reach = quantile * np.std(transform(replicates), ddof=1)
-    low, high = float(from_scale(centre - reach)), float(from_scale(centre + reach))
-    return Estimate(value=value, low=min(low, value), high=max(high, value))
-
-
 _Map = Callable[[np.ndarray], np.ndarray]
 
 
-def _scale(name: str) -> tuple[_Map, _Map, float]:
-    """Return the map to the unbounded scale, its inverse, and the metric's lower bound."""
+def _scale(name: str) -> tuple[_Map, _Map, float, float]:
+    """Return the map to the unbounded scale, its inverse, and the metric's bounds."""
     if name == "mcc":
-        return np.arctanh, np.tanh, -1.0
-    return logit, expit, 0.0
+        return np.arctanh, np.tanh, -1.0, 1.0
+    if name == "log_loss":
+        return np.log, np.exp, 0.0, np.inf
+    return logit, expit, 0.0, 1.0

@@ -1,12 +1,11 @@
-"""From a logit to a decision: calibrate on val, choose the threshold on val, keep both in one file.
+"""From a logit to a decision: calibrate on val, choose the threshold on val.
 
 Training on a balanced manifest shifts the logits; at natural prevalence a straight line through
 them gives honest probabilities again, and leaves the ranking as it is.
 """
 
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
@@ -14,11 +13,20 @@ from scipy.special import expit
 from scipy.special import logit as to_logit
 from sklearn.linear_model import LogisticRegression
 
+from idc.config import required_sensitivity
 from idc.errors import InputError
+from idc.evaluation.bootstrap import (
+    Estimate,
+    draw_counts,
+    keep_two_class,
+    lay_interval,
+    summarise_cases,
+    t_quantile,
+)
 from idc.evaluation.metrics import require_both_classes, require_probabilities
-from idc.files import load_json, save_json
+from idc.evaluation.replicates import map_rows
 
-ThresholdRule = Literal["youden", "f1"]
+_LEAST_SCORE = 1e-9  # stands for a threshold of 0, whose logit would be infinite
 
 
 @dataclass(frozen=True)
@@ -61,70 +69,171 @@ def fit_calibration(logit: np.ndarray, y_true: np.ndarray) -> Calibration:
     return Calibration(slope, intercept)
 
 
-def choose_threshold(y_true: np.ndarray, y_score: np.ndarray, rule: ThresholdRule) -> float:
-    """Return the threshold that maximises the rule on these patches.
+def prior_shift(
+    pool_prevalence: float, num_training_patches: Sequence[int], class_weights: Sequence[float]
+) -> float:
+    """Return by how much the prevalence alone shifts the logits: the intercept to be expected.
+
+    A model trained on IDC+ at the share pi_train, weights counted in, learns log-odds that are too
+    high by logit(pi_train) - logit(pi_pool) for a pool of the share pi_pool (Saerens et al. 2002,
+    Neural Comput. 14:21; King & Zeng 2001):
+
+        prior shift = logit(pi_pool) - logit(pi_train),  pi_train = n1 w1 / (n0 w0 + n1 w1)
+
+    If the model is calibrated on its own training mix, the line fitted on val has slope 1 and this
+    intercept. A fitted intercept far from it, at a slope near 1, says that val differs from train
+    in more than prevalence.
+
+    Args:
+        pool_prevalence: Share of IDC+ among the pool patches, above 0 and below 1.
+        num_training_patches: Training patches of IDC- and of IDC+.
+        class_weights: Weight of IDC- and of IDC+ in the training loss.
+
+    Raises:
+        InputError: If a class is missing in the pool or has no weight in training.
+    """
+    weight_other, weight_idc = np.multiply(num_training_patches, class_weights).tolist()
+    if not 0.0 < pool_prevalence < 1.0 or min(weight_other, weight_idc) <= 0.0:
+        raise InputError(
+            f"no prior shift from a training mix of {weight_other:g} IDC- and {weight_idc:g} IDC+ "
+            f"to a pool with {pool_prevalence:g} IDC+: both need both classes"
+        )
+    return float(to_logit(pool_prevalence) - np.log(weight_idc / weight_other))
+
+
+def choose_threshold(y_true: np.ndarray, y_score: np.ndarray, rule: str) -> float:
+    """Return the threshold that a rule takes on these patches.
 
     Candidates lie midway between neighbouring distinct scores, so that rounding on another
     machine moves no patch across; one more, half the lowest score, calls every patch IDC+. Of
-    equally good candidates the lowest is taken: it misses the fewest IDC+ patches.
+    candidates that maximise `youden` or `f1` alike the lowest is taken: it misses the fewest IDC+
+    patches.
 
     Args:
         y_true: Labels, 0 or 1, (patches,).
         y_score: Probability of IDC+, in [0, 1], (patches,).
-        rule: `youden`: sensitivity + specificity - 1; `f1`: F1 of the IDC+ class.
+        rule: `youden`: sensitivity + specificity - 1 is largest; `f1`: F1 of the IDC+ class is;
+            `sensitivity >= x`: the highest candidate at which sensitivity is at least x.
 
     Raises:
-        InputError: If there is no patch or only one class, or a score is NaN or outside [0, 1].
+        InputError: If there is no patch or only one class, a score is NaN or outside [0, 1], or
+            there is no such rule.
     """
     require_probabilities(y_true, y_score)
-    scores, rank = np.unique(np.asarray(y_score, np.float64), return_inverse=True)
-    num_idc = _count_from(rank, y_true, len(scores))
-    num_other = _count_from(rank, 1 - y_true, len(scores))
-    if rule == "youden":
-        # J times both class sizes: whole numbers, so that equal candidates compare equal.
-        gain = num_idc * num_other[0] - num_other * num_idc[0]
-    else:
-        gain = 2 * num_idc / (num_idc + num_other + num_idc[0])
-    return float(_midpoints(scores)[np.argmax(gain)])
+    ladder = _Ladder.build(y_true, y_score, np.zeros(len(y_true), np.int64), rule)
+    return ladder.choose(np.ones(1, np.int64))
+
+
+def bootstrap_threshold(
+    y_true: np.ndarray,
+    y_score: np.ndarray,
+    case: np.ndarray,
+    rule: str,
+    *,
+    num_replicates: int,
+    seed: int,
+) -> Estimate:
+    """Return the threshold that a rule takes, with its 95 % interval over the drawn cases.
+
+    Each replicate of the case bootstrap chooses anew; the calibration behind the scores is held.
+    The interval is laid as those of the metrics are, on the scale of the logit.
+
+    Args:
+        y_true: Labels, 0 or 1, (patches,).
+        y_score: Probability of IDC+, in [0, 1], (patches,).
+        case: Case id of each patch, any sortable type, (patches,).
+        rule: As for `choose_threshold`.
+        num_replicates: How many times the cases are drawn.
+        seed: Seed of the draws.
+
+    Raises:
+        InputError: As `choose_threshold` does, or if there are fewer than three cases.
+    """
+    value = choose_threshold(y_true, y_score, rule)
+    summary = summarise_cases(y_true, case)
+    quantile = t_quantile(summary)
+    case_index = np.unique(case, return_inverse=True)[1]
+    counts = keep_two_class(
+        draw_counts(summary.num_cases, num_replicates, seed), y_true, case_index
+    )
+    replicates = replicate_thresholds(y_true, y_score, case_index, rule, counts)
+    return lay_interval("threshold", value, replicates, quantile, margin=_LEAST_SCORE)
+
+
+def replicate_thresholds(
+    y_true: np.ndarray, y_score: np.ndarray, case_index: np.ndarray, rule: str, counts: np.ndarray
+) -> np.ndarray:
+    """Return the threshold that the rule takes in every replicate, float64 (replicates,).
+
+    Args:
+        y_true: Labels, 0 or 1, (patches,).
+        y_score: Probability of IDC+, in [0, 1], (patches,).
+        case_index: Number of each patch's case, (patches,).
+        rule: As for `choose_threshold`.
+        counts: How often each replicate draws each case; each must draw both classes.
+    """
+    return map_rows(_Ladder.build(y_true, y_score, case_index, rule).choose, counts)
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
-    """All that turns a model's logit into a decision, and how that logit is made."""
+class _Ladder:
+    """The patches by rising score, from which weighted ones can be counted at every cut."""
 
-    slope: float
-    intercept: float
-    threshold: float
-    threshold_rule: ThresholdRule
-    model_digest: str
-    """Digest of the model these numbers were fitted to; they mean nothing for another."""
-    d4_average: bool
-    """Whether they were fitted to logits averaged over the eight symmetries of the square. It is
-    `predict.d4_average`, kept here because whoever applies the point, as the served model does,
-    has no params.yaml and must score the same way."""
-
-    def score(self, logit: np.ndarray) -> np.ndarray:
-        """Return the calibrated probability of IDC+ for each logit, float64 in [0, 1]."""
-        return Calibration(self.slope, self.intercept).apply(logit)
-
-    def predict(self, logit: np.ndarray) -> np.ndarray:
-        """Return the decision for each logit: int8, 1 where the score reaches the threshold."""
-        return (self.score(logit) >= self.threshold).astype(np.int8)
-
-    def save(self, path: Path) -> None:
-        """Write as JSON; every number is read back bit for bit."""
-        save_json(path, asdict(self))
+    scores: np.ndarray
+    """The distinct scores, float64 (ranks,)."""
+    case_of_idc: np.ndarray
+    case_of_other: np.ndarray
+    idc_below: np.ndarray
+    """How many IDC+ patches score below each rank, then all of them, int64 (ranks + 1,)."""
+    other_below: np.ndarray
+    rule: str
+    required: float | None
 
     @classmethod
-    def load(cls, path: Path) -> "OperatingPoint":
-        """Read what `save` wrote.
+    def build(
+        cls, y_true: np.ndarray, y_score: np.ndarray, case_index: np.ndarray, rule: str
+    ) -> "_Ladder":
+        required = _parse_rule(rule)
+        scores, rank = np.unique(np.asarray(y_score, np.float64), return_inverse=True)
+        idc = np.asarray(y_true, bool)
+        order = np.argsort(rank, kind="stable")
+        rank, idc, case_index = rank[order], idc[order], case_index[order]
+        ranks = np.arange(len(scores) + 1)
+        return cls(
+            scores=scores,
+            case_of_idc=case_index[idc],
+            case_of_other=case_index[~idc],
+            idc_below=np.searchsorted(rank[idc], ranks),
+            other_below=np.searchsorted(rank[~idc], ranks),
+            rule=rule.strip(),
+            required=required,
+        )
 
-        Raises:
-            InputError: If the file is missing, is not JSON, or has a missing, unknown or wrong key.
-        """
-        content = load_json(path)
-        _require_operating_point(content, path)
-        return cls(**content)
+    def choose(self, drawn: np.ndarray) -> float:
+        """Return the threshold where case c counts `drawn[c]` times."""
+        idc_below = _running_sum(drawn.take(self.case_of_idc)).take(self.idc_below)
+        other_below = _running_sum(drawn.take(self.case_of_other)).take(self.other_below)
+        num_idc, num_other = idc_below[-1] - idc_below[:-1], other_below[-1] - other_below[:-1]
+        if self.required is not None:
+            # falls from 1 with the rank; a quotient of whole numbers meets 0.9 exactly
+            rank = int(np.count_nonzero(num_idc / num_idc[0] >= self.required)) - 1
+        elif self.rule == "youden":
+            # J times both class sizes: whole numbers, so that equal candidates compare equal
+            rank = int(np.argmax(num_idc * num_other[0] - num_other * num_idc[0]))
+        else:
+            rank = int(np.argmax(2 * num_idc / (num_idc + num_other + num_idc[0])))
+        return self._cut_below(rank, (num_idc, num_other))
+
+    def _cut_below(self, rank: int, num_from: tuple[np.ndarray, np.ndarray]) -> float:
+        """Return the middle between the drawn scores on both sides of the cut below `rank`."""
+        # at a rank that nothing was drawn from, as many are called as at the next one
+        rising = -(num_from[0] + num_from[1])
+        first, after = (np.searchsorted(rising, rising[rank], side) for side in ("left", "right"))
+        above = float(self.scores[after - 1])
+        below = float(self.scores[first - 1]) if first > 0 else 0.0
+        middle = (below + above) / 2
+        # between neighbouring floats there is no middle, and rounding may fall on the lower one
+        return middle if middle > below else above
 
 
 def _fit_intercept(logit: np.ndarray, idc: np.ndarray) -> float:
@@ -156,34 +265,13 @@ def _smooth(idc: np.ndarray) -> np.ndarray:
     return np.where(idc, (num_idc + 1) / (num_idc + 2), 1 / (num_other + 2))
 
 
-def _count_from(rank: np.ndarray, which: np.ndarray, num_ranks: int) -> np.ndarray:
-    """Count the chosen patches at or above each rank, int64 (ranks,)."""
-    at_rank = np.bincount(rank[np.asarray(which, bool)], minlength=num_ranks)
-    return np.cumsum(at_rank[::-1])[::-1]
+def _running_sum(values: np.ndarray) -> np.ndarray:
+    """Return the sum of the first 0, 1, ... values, int64."""
+    return np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
 
 
-def _midpoints(scores: np.ndarray) -> np.ndarray:
-    """Return, for each of the ascending scores, the threshold that lets in it and those above."""
-    below = np.concatenate([[0.0], scores[:-1]])
-    middle = (below + scores) / 2
-    # Between neighbouring floats there is no middle, and rounding may fall on the lower one.
-    return np.where(middle > below, middle, scores)
-
-
-def _require_operating_point(content: Any, path: Path) -> None:  # noqa: ANN401  (any JSON value)
-    remedy = f"delete {path} and run `dvc repro`"
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no operating point: {remedy}")
-    known = {field.name for field in fields(OperatingPoint)}
-    for keys, fault in ((known - content.keys(), "lacks"), (content.keys() - known, "has unknown")):
-        if keys:
-            raise InputError(f"{path} {fault} {', '.join(sorted(keys))}: {remedy}")
-    for key in ("slope", "intercept", "threshold"):
-        if type(content[key]) not in (int, float):
-            raise InputError(f"{path}: {key} = {content[key]!r} is not a number: {remedy}")
-    if content["threshold_rule"] not in ("youden", "f1"):
-        raise InputError(f"{path}: threshold_rule = {content['threshold_rule']!r}: {remedy}")
-    if not isinstance(content["model_digest"], str):
-        raise InputError(f"{path}: model_digest is not text: {remedy}")
-    if not isinstance(content["d4_average"], bool):
-        raise InputError(f"{path}: d4_average is neither true nor false: {remedy}")
+def _parse_rule(rule: str) -> float | None:
+    try:
+        return required_sensitivity(rule)
+    except ValueError as error:
+        raise InputError(f"threshold rule {rule!r}: {error}") from None

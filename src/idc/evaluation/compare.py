@@ -18,11 +18,11 @@ from idc.evaluation.bootstrap import (
     Estimate,
     draw_counts,
     keep_two_class,
-    replicate_metrics,
     summarise_cases,
     t_quantile,
 )
 from idc.evaluation.metrics import auroc, balanced_accuracy
+from idc.evaluation.replicates import replicate_metrics
 
 PLACE = ["case", "x", "y"]
 
@@ -68,7 +68,15 @@ def compare_scorings(
     differences = {}
     for name, scorings in pairs.items():
         before, after = (
-            replicate_metrics(y_true, scores.astype(np.float64), case_index, _HALF, counts)[name]
+            replicate_metrics(
+                y_true,
+                scores.astype(np.float64),
+                case_index,
+                _HALF,
+                counts,
+                seed=seed,
+                names=(name,),
+            )[name]
             for scores in scorings
         )
         value = points[name][1] - points[name][0]

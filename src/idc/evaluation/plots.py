@@ -24,13 +24,20 @@ BLUES = LinearSegmentedColormap.from_list("idc", ["#F4F8FB", PALETTE[0]])
 CLASSES = ("IDC-", "IDC+")
 METRIC_LABELS = {
     "auroc": "Area under ROC curve",
-    "auprc": "Average precision",
     "balanced_accuracy": "Balanced accuracy",
+    "auprc": "Average precision",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
+    "ppv": "Positive predictive value",
+    "npv": "Negative predictive value",
     "f1_idc": "F1 of IDC+",
+    "f1_weighted": "F1 of both classes, weighted",
     "mcc": "Matthews correlation",
     "brier": "Brier score (lower is better)",
+    "log_loss": "Log loss (lower is better)",
+    "ece": "Calibration error (lower is better)",
+    "case_macro_auroc": "Area under ROC curve within cases",
+    "auroc_capped": "Area under ROC curve, cases capped",
 }
 
 

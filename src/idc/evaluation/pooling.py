@@ -139,9 +139,15 @@ def measure_pooled(pooled: Pooled, *, num_replicates: int, seed: int) -> dict[st
         }
         for metric, score in scores.items():
             estimates = bootstrap_metrics(
-                y_true, score, case, _HALF, num_replicates=num_replicates, seed=seed
+                y_true,
+                score,
+                case,
+                _HALF,
+                num_replicates=num_replicates,
+                seed=seed,
+                names=(metric,),
             )
-            figures |= flatten_estimates(name, {metric: estimates[metric]})
+            figures |= flatten_estimates(name, estimates)
     figures["differences"] = _compare_logits(pooled, num_replicates=num_replicates, seed=seed)
     folds = _describe_folds(pooled)
     weights = [fold["num_patches"] for fold in folds.values()]

@@ -62,12 +62,16 @@ def render_model_card(inputs: ReportInputs) -> str:
 
 
 def select_estimates(metrics: dict[str, float], side: str) -> dict[str, Estimate]:
-    """Return the metrics of one side with their intervals, in the order of reading."""
+    """Return the metrics of one side with their intervals, in the order of reading.
+
+    Those that are undefined there are left out.
+    """
     return {
         name: Estimate(
             metrics[f"{side}/{name}"], metrics[f"{side}/{name}_low"], metrics[f"{side}/{name}_high"]
         )
         for name in METRIC_LABELS
+        if f"{side}/{name}" in metrics
     }
 
 

@@ -16,8 +16,8 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from idc.data.decoding import UnreadableError, decode_patch, pad_to_patch
 from idc.errors import InputError
-from idc.evaluation.calibration import OperatingPoint
-from idc.models.bundle import load_model
+from idc.evaluation.operating_point import OperatingPoint
+from idc.models.bundle import digest_bundle, load_model
 from idc.models.scoring import score_patches
 
 _BATCH_SIZE = 256
@@ -27,9 +27,16 @@ class FusionModel(PythonModel):
     """Score patches as the stage predict does, then apply the frozen operating point."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load weights, spec and operating point from the logged folder."""
-        self._model, self._spec = load_model(Path(context.artifacts["bundle"]))
-        self._point = OperatingPoint.load(Path(context.artifacts["operating_point"]))
+        """Load weights, spec and operating point from the logged folder.
+
+        Raises:
+            InputError: If one of them is missing or damaged, or the point is of another model.
+        """
+        bundle = Path(context.artifacts["bundle"])
+        self._model, self._spec = load_model(bundle)
+        self._point = OperatingPoint.load(
+            Path(context.artifacts["operating_point"]), model_digest=digest_bundle(bundle)
+        )
 
     def predict(
         self,

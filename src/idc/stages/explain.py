@@ -11,8 +11,7 @@ from idc.config import Params
 from idc.data.batches import to_images
 from idc.data.patches import load_pixels
 from idc.data.tables import PREDICTIONS, load_table
-from idc.errors import InputError
-from idc.evaluation.calibration import OperatingPoint
+from idc.evaluation.operating_point import OperatingPoint
 from idc.evaluation.plots import save_figure
 from idc.explain.attributions import prepare_for_gradients, saliency_maps
 from idc.explain.cams import grad_cams
@@ -33,9 +32,7 @@ def run(params: Params) -> None:
         InputError: If the operating point belongs to another model.
     """
     device = choose_device(params.runtime)
-    point = OperatingPoint.load(layout.OPERATING_POINT)
-    if point.model_digest != digest_bundle(layout.BUNDLE):
-        raise InputError(f"{layout.OPERATING_POINT} is of another model: run `dvc repro evaluate`")
+    point = OperatingPoint.load(layout.OPERATING_POINT, model_digest=digest_bundle(layout.BUNDLE))
     test = _load_test(point)
     panel = draw_panel(test, num_per_group=params.explain.num_per_group, seed=params.explain.seed)
     model, spec = load_model(layout.BUNDLE)

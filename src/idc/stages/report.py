@@ -8,10 +8,10 @@ import pandas as pd
 
 from idc import layout
 from idc.config import Params, flatten
-from idc.evaluation.calibration import OperatingPoint
+from idc.evaluation.operating_point import OperatingPoint
 from idc.explain.panel import GROUPS
 from idc.files import load_json, replacing_file
-from idc.models.bundle import load_history, load_spec
+from idc.models.bundle import digest_bundle, load_history, load_spec
 from idc.report.page import ReportInputs, render_model_card, render_report
 
 _SHOWN_SECTIONS = (
@@ -23,7 +23,7 @@ def run(params: Params) -> None:
     """Render `reports/index.html` and `reports/model_card.md`.
 
     Raises:
-        InputError: If a result is missing.
+        InputError: If a result is missing, or the operating point belongs to another model.
     """
     inputs = _gather(params)
     with tempfile.TemporaryDirectory() as scratch:
@@ -37,6 +37,7 @@ def run(params: Params) -> None:
 
 
 def _gather(params: Params) -> ReportInputs:
+    point = OperatingPoint.load(layout.OPERATING_POINT, model_digest=digest_bundle(layout.BUNDLE))
     sheets = {meaning: layout.EXPLAIN / f"{group}.png" for group, meaning in GROUPS.items()}
     return ReportInputs(
         params={
@@ -48,7 +49,7 @@ def _gather(params: Params) -> ReportInputs:
         leakage=load_json(layout.LEAKAGE_REPORT),
         metrics=load_json(layout.METRICS),
         spec=asdict(load_spec(layout.BUNDLE)),
-        operating_point=asdict(OperatingPoint.load(layout.OPERATING_POINT)),
+        operating_point=asdict(point),
         history=load_history(layout.BUNDLE),
         roc=pd.read_csv(layout.PLOTS / "roc.csv"),
         pr=pd.read_csv(layout.PLOTS / "pr.csv"),
