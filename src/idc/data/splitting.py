@@ -171,7 +171,8 @@ def deal_patch_folds(pool: pd.DataFrame, folds: FoldsConfig, seed: int) -> pd.Se
     side = dict.fromkeys(range(folds.num_folds), "train")
     side[(folds.test_fold + 1) % folds.num_folds] = "val"
     side[folds.test_fold] = "test"
-    return fold.map(side)
+    sides: pd.Series = fold.map(side)
+    return sides
 
 
 def deal_patches(pool: pd.DataFrame, fractions: SideFractions, seed: int) -> pd.Series:
