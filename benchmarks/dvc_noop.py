@@ -40,8 +40,8 @@ STAGES = ("ingest", "sample", "split")
 UP_TO_DATE = "Data and pipelines are up to date"
 
 _PARTS = (
-    "src/idc", "data/case_lists", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore",
-    "dvc.yaml", "params.yaml",
+    "src/idc", "data/case_lists", "data/label_overrides.csv", ".dvc/config", ".dvc/.gitignore",
+    ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml",
 )  # fmt: skip
 
 

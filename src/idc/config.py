@@ -112,7 +112,7 @@ class SideLists(Section):
 
 
 class FoldsConfig(Section):
-    """Cross-validation by case: the cases are dealt to folds of equal size."""
+    """Cross-validation: cases (mode `case`) or patches (`patch`) in folds of equal size."""
 
     num_folds: Annotated[int, Field(ge=3, le=50)]
     """Folds in all."""
@@ -134,7 +134,8 @@ class SplitConfig(Section):
     fractions: SideFractions
     """Target shares of the patches in the modes `case` and `patch`."""
     folds: FoldsConfig | None
-    """Mode `case`: k-fold cross-validation instead of the fixed sides; null for those."""
+    """Modes `case` and `patch`: k-fold cross-validation instead of the fixed sides; null for
+    those."""
     lists: SideLists
     """Case lists of the mode `lists`."""
     carve_val: Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -143,13 +144,19 @@ class SplitConfig(Section):
     """Mode `lists`: where cases on no list go."""
     exclude: str | None
     """A case list whose cases take no part at all, whatever the mode; null excludes none."""
+    max_train_cases: Annotated[int, Field(ge=1)] | None
+    """At most so many cases on train, by an order that the seed makes: fewer are the beginning of
+    more. The other sides do not change. Null keeps all."""
+    max_train_patches: Annotated[int, Field(ge=2, multiple_of=2)] | None
+    """At most so many patches on train, at most half of them of one class: the first of the
+    manifest, so fewer are the beginning of more. The other sides do not change. Null keeps all."""
     seed: Seed
     """Seed of the assignment."""
 
     @model_validator(mode="after")
-    def _fold_whole_cases_only(self) -> "SplitConfig":
-        if self.folds is not None and self.mode != "case":
-            raise ValueError(f"folds needs mode case, not {self.mode}; set folds to null")
+    def _fold_no_lists(self) -> "SplitConfig":
+        if self.folds is not None and self.mode == "lists":
+            raise ValueError("folds needs mode case or patch, not lists; set folds to null")
         return self
 
 

@@ -11,6 +11,7 @@ DVC_LOCK = Path("dvc.lock")
 
 RAW = Path("data/raw")
 CASE_LISTS = Path("data/case_lists")
+LABEL_OVERRIDES = Path("data/label_overrides.csv")
 PATCHES = Path("data/patches")
 PIXELS = PATCHES / "pixels.npy"
 INDEX = PATCHES / "index.parquet"

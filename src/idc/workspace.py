@@ -15,13 +15,21 @@ import yaml
 
 from idc.config import load_params
 from idc.errors import InputError
-from idc.layout import CASE_LISTS, CASE_SIDES, DVC_FILE, DVC_LOCK, PARAMS, RAW
+from idc.layout import (
+    CASE_LISTS,
+    CASE_SIDES,
+    DVC_FILE,
+    DVC_LOCK,
+    LABEL_OVERRIDES,
+    PARAMS,
+    RAW,
+)
 
 WORKSPACES = Path(".workspaces")
 
 _COPIED = (
     Path("src/idc"), Path("flows"), Path("tasks"), Path(".dvc/config"), Path(".dvcignore"),
-    DVC_FILE, DVC_LOCK, PARAMS, CASE_LISTS, CASE_SIDES,
+    DVC_FILE, DVC_LOCK, PARAMS, CASE_LISTS, CASE_SIDES, LABEL_OVERRIDES,
 )  # fmt: skip
 _IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 

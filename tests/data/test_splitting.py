@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from idc.config import FoldsConfig, SideFractions, SplitConfig
 from idc.data.sampling import rank_patches
-from idc.data.splitting import deal_cases, deal_folds, deal_patches, split_patches
+from idc.data.splitting import (
+    deal_cases,
+    deal_folds,
+    deal_patch_folds,
+    deal_patches,
+    order_cases,
+    split_patches,
+)
 from idc.errors import InputError
 
 CASES = {f"c{number:02d}": (10 + number, 5 + number % 7) for number in range(40)}
@@ -22,6 +29,8 @@ def config(mode="case", **changes):
         "carve_val": 0.0,
         "rest": "train",
         "exclude": None,
+        "max_train_cases": None,
+        "max_train_patches": None,
         "seed": 17,
         **changes,
     }
@@ -184,7 +193,7 @@ def test_deal_patches_when_the_index_is_shuffled_then_deals_the_same(index):
 
 
 def test_deal_patches_when_dealt_then_test_patches_do_not_follow_the_manifests_order(index):
-    sides = deal_patches(index, SideFractions(**FRACTIONS), 18)
+    sides = deal_patches(index, SideFractions(**FRACTIONS), 17)
     in_test = (sides == "test").to_numpy()
     drawn_first = pd.Series(rank_patches(index, 17)).rank(pct=True)[in_test]
     assert drawn_first.mean() == pytest.approx(0.5, abs=0.1)
@@ -281,6 +290,117 @@ def test_deal_folds_when_one_is_tested_then_the_next_one_is_val(index):
     }
 
 
+def patch_folds(index, num, seed=17):
+    folds = [FoldsConfig(num_folds=num, test_fold=fold) for fold in range(num)]
+    return pd.DataFrame({f.test_fold: deal_patch_folds(index, f, seed) for f in folds})
+
+
+def test_deal_patch_folds_when_every_fold_is_tested_then_each_patch_is_tested_and_val_once(index):
+    sides = patch_folds(index, 5)
+    assert ((sides == "test").sum(axis=1) == 1).all()
+    assert ((sides == "val").sum(axis=1) == 1).all()
+    assert ((sides == "train").sum(axis=1) == 3).all()
+
+
+def test_deal_patch_folds_when_dealt_then_folds_are_equal_in_size_and_label(index):
+    tested = patch_folds(index, 5).eq("test").idxmax(axis=1)
+    counts = pd.crosstab(tested, index["label"])
+    assert (counts.max() - counts.min() <= 1).all()
+
+
+def test_deal_patch_folds_when_dealt_then_the_manifests_order_says_nothing_of_the_fold(index):
+    tested = patch_folds(index, 5).eq("test").idxmax(axis=1)
+    drawn = pd.Series(rank_patches(index, 17), index=index.index).groupby(index["label"]).rank()
+    first_half = drawn <= drawn.groupby(index["label"]).transform("median")
+    assert pd.crosstab(tested, first_half, normalize="index")[True].between(0.4, 0.6).all()
+
+
+def test_deal_patch_folds_when_the_index_is_shuffled_then_deals_the_same(index):
+    shuffled = index.sample(frac=1.0, random_state=3)
+    pd.testing.assert_frame_equal(patch_folds(shuffled, 4).sort_index(), patch_folds(index, 4))
+
+
+def test_split_patches_when_patches_are_folded_then_cases_are_on_all_sides(index):
+    splits = split(index, config("patch", folds={"num_folds": 5, "test_fold": 2}))
+    assert set(splits["split"]) == {"train", "val", "test"}
+    assert (splits.groupby("case")["split"].nunique() == 3).mean() > 0.9
+
+
+FOLDS = {"num_folds": 4, "test_fold": 0}
+
+
+def training(index, **changes):
+    splits = split(index, config(folds=FOLDS, **changes))
+    return splits[splits["split"] == "train"]
+
+
+def held_out(index, **changes):
+    splits = split(index, config(folds=FOLDS, **changes))
+    return splits[splits["split"] != "train"].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("caps", [{"max_train_cases": 5}, {"max_train_patches": 60}])
+def test_split_patches_when_train_is_capped_then_val_and_test_are_as_before(index, caps):
+    pd.testing.assert_frame_equal(held_out(index, **caps), held_out(index))
+
+
+def test_split_patches_when_patches_are_capped_then_train_has_so_many_half_per_class(index):
+    counts = training(index, max_train_patches=60)["label"].value_counts()
+    assert counts.to_dict() == {0: 30, 1: 30}
+
+
+def test_split_patches_when_patches_are_capped_then_they_are_the_manifests_first(index):
+    pool = index.rename_axis("row").reset_index()
+    manifest = pool.sample(frac=0.5, random_state=1)
+    chosen = config(folds=FOLDS, max_train_patches=20)
+    found = split_patches(index, manifest, chosen, case_lists=None, case_sides={})
+    found = found[found["split"] == "train"]
+    everything = split_patches(index, manifest, config(folds=FOLDS), case_lists=None, case_sides={})
+    of_train = manifest[manifest["row"].isin(everything.query("split == 'train'")["row"])]
+    first = of_train.groupby("label").head(10)
+    assert sorted(found["row"]) == sorted(first["row"])
+    assert found["row"].is_monotonic_increasing
+
+
+@pytest.mark.parametrize(("cap", "sizes"), [("max_train_cases", (3, 7, 12)),
+                                            ("max_train_patches", (20, 60, 100))])  # fmt: skip
+def test_split_patches_when_the_cap_grows_then_smaller_training_sides_are_within_larger(
+    index, cap, sizes
+):
+    nested = [set(training(index, **{cap: size})["row"]) for size in sizes]
+    assert nested[0] < nested[1] < nested[2] < set(training(index)["row"])
+
+
+def test_split_patches_when_cases_are_capped_then_train_has_so_many_with_all_their_patches(index):
+    few = training(index, max_train_cases=6)
+    everything = training(index)
+    assert few["case"].nunique() == 6
+    assert len(few) == everything["case"].isin(few["case"]).sum()
+
+
+def test_split_patches_when_both_caps_hold_then_the_patches_are_those_of_the_cases(index):
+    both = training(index, max_train_cases=6, max_train_patches=30)
+    assert set(both["case"]) <= set(training(index, max_train_cases=6)["case"])
+    assert len(both) == 30
+
+
+def test_order_cases_when_others_leave_then_the_order_of_the_rest_stays():
+    cases = order_cases(CASES, 17)
+    assert sorted(cases) == sorted(CASES)
+    assert cases != sorted(CASES)
+    rest = [case for case in cases if case not in EXCLUDED]
+    assert order_cases(sorted(rest, reverse=True), 17) == rest
+
+
+def test_split_patches_when_labels_are_corrected_then_train_has_them_and_no_other_side(index):
+    manifest = index.rename_axis("row").reset_index().assign(label=lambda t: 1 - t["label"])
+    manifest = manifest.astype({"label": "int8"})
+    splits = split_patches(index, manifest, config(), case_lists=None, case_sides={})
+    archived = index.loc[splits["row"], "label"].to_numpy()
+    on_train = (splits["split"] == "train").to_numpy()
+    assert (splits["label"].to_numpy() != archived).tolist() == on_train.tolist()
+
+
 def test_split_patches_when_folds_are_wanted_then_gate_is_empty_and_known_sides_are_ignored(index):
     chosen = config(folds={"num_folds": 4, "test_fold": 0})
     splits = split(index, chosen, known=dict.fromkeys(CASES, "test"))
@@ -296,7 +416,9 @@ def test_split_patches_when_sides_are_known_then_follows_them(index):
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({"mode": "patch", "folds": {"num_folds": 5, "test_fold": 0}}, "folds needs mode case"),
+        ({"mode": "lists", "folds": {"num_folds": 5, "test_fold": 0}}, "mode case or patch, not"),
+        ({"max_train_patches": 101}, "multiple of 2"),
+        ({"max_train_cases": 0}, "greater than or equal to 1"),
         ({"folds": {"num_folds": 5, "test_fold": 5}}, "test_fold must be below num_folds = 5"),
     ],
 )

@@ -100,6 +100,20 @@ def test_pool_folds_when_a_case_is_tested_twice_then_names_it():
         pool_folds(folds)
 
 
+def test_pool_folds_when_patches_were_dealt_then_a_case_may_be_tested_twice_but_no_patch():
+    folds = make_folds()
+    halves = folds[0].index % 2 == 0
+    folds[1] = pd.concat([folds[1][folds[1]["split"] == "val"], folds[0][~halves]])
+    folds[0] = folds[0][halves]
+    pooled = pool_folds(folds, tested_once="patch").predictions
+    assert (pooled.groupby("case")["fold"].nunique() > 1).any()
+    with pytest.raises(InputError, match="is tested in 2 folds"):
+        pool_folds(folds)
+    folds[2] = pd.concat([folds[2], folds[0]])
+    with pytest.raises(InputError, match=r"patch b0c\d x\d+ y1 is tested in 2 folds"):
+        pool_folds(folds, tested_once="patch")
+
+
 def test_measure_pooled_when_measured_then_figures_are_those_of_the_whole_table():
     pooled = pool_folds(make_folds())
     figures = measure_pooled(pooled, num_replicates=150, seed=4)

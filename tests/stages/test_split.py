@@ -9,7 +9,14 @@ import pytest
 from idc.data.tables import INDEX, SPLITS, load_table, save_table
 from idc.errors import InputError
 from idc.files import load_json
-from idc.layout import CASE_LISTS, CASE_SIDES, LEAKAGE_REPORT, MANIFEST, PIXELS
+from idc.layout import (
+    CASE_LISTS,
+    CASE_SIDES,
+    LABEL_OVERRIDES,
+    LEAKAGE_REPORT,
+    MANIFEST,
+    PIXELS,
+)
 from idc.layout import INDEX as INDEX_PATH
 from idc.layout import SPLITS as SPLITS_PATH
 from idc.stages import sample, split
@@ -31,6 +38,7 @@ def project(tmp_path, monkeypatch, make_index):
         index["sha256"] = [hashlib.sha256(patch.tobytes()).hexdigest() for patch in pixels]
         save_table(INDEX_PATH, index, INDEX)
         np.save(PIXELS, pixels)
+        LABEL_OVERRIDES.write_text("case,x,y,label,reason\n")
 
     return write
 
@@ -164,3 +172,35 @@ def test_run_when_a_known_case_is_excluded_for_a_while_then_it_keeps_its_line(pr
     (CASE_LISTS / "out.txt").write_text("c03\n")
     assert "c03" not in run(exclude="out.txt")
     assert run() == before
+
+
+@pytest.mark.parametrize("changes", [{}, {"folds": {"num_folds": 4, "test_fold": 1}}])
+def test_run_when_labels_are_corrected_then_train_learns_them_and_the_others_keep_the_archives(
+    project, run, changes
+):
+    project(CASES)
+    run(**changes)
+    before = load_table(SPLITS_PATH, SPLITS)
+    # one of each side, whole index rows: the first patch of the side
+    chosen = before.groupby("split").head(1)
+    lines = [f"{p.case},{p.x},{p.y},{1 - p.label},seen again" for p in chosen.itertuples()]
+    LABEL_OVERRIDES.write_text("\n".join(["case,x,y,label,reason", *lines]) + "\n")
+    run(**changes)
+    after = load_table(SPLITS_PATH, SPLITS)
+    pd.testing.assert_frame_equal(
+        after.drop(columns="label"), before.drop(columns="label")
+    )  # who learns and who is tested does not depend on corrections
+    changed = after[after["label"] != before["label"]]
+    assert changed["row"].tolist() == chosen.loc[chosen["split"] == "train", "row"].tolist()
+    assert len(chosen) >= 3
+    assert load_json(LEAKAGE_REPORT)["sides"]["train"]["num_corrected_labels"] == 1
+
+
+def test_run_when_split_by_patch_in_folds_then_warns_and_says_what_touches(project, run, caplog):
+    project(CASES)
+    run(mode="patch", folds={"num_folds": 4, "test_fold": 1})
+    assert "split.mode patch LEAKS" in caplog.text
+    leakage = load_json(LEAKAGE_REPORT)
+    assert leakage["mode"] == "patch"
+    assert leakage["share_touching_train"]["test"] > 0.5
+    assert leakage["num_cases_on_two_sides"] == len(CASES)

@@ -10,29 +10,32 @@ from flows.experiments import main, parse_override
 from idc.data.tables import PREDICTIONS, save_table
 from idc.errors import InputError
 from idc.evaluation.metrics import auroc
-from idc.files import load_json
-from idc.layout import DVC_LOCK
+from idc.files import load_json, save_json
+from idc.layout import DVC_LOCK, LEAKAGE_REPORT
 from idc.layout import PREDICTIONS as PREDICTIONS_PATH
+from tasks.experiment_results import (
+    compare_files,
+    keep_training_minutes,
+    load_scorings,
+    load_training_minutes,
+    pool_results,
+    score_columns,
+)
 from tasks.experiments import (
     RESULTS,
     Plan,
     check_name,
     check_overrides,
     choose_folds,
-    compare_files,
-    describe_variant,
     fold_overrides,
-    format_screen,
-    keep_training_minutes,
     load_plan,
-    load_scorings,
-    load_training_minutes,
-    pool_results,
-    score_columns,
 )
+from tasks.screen import describe_variant, format_screen
 
 ROOT = Path(__file__).parents[2]
 NUM_FOLDS = 3
+LEAKAGE = {"sides": {"train": {"num_patches": 60, "num_cases": 3}},
+           "share_touching_train": {"val": 0.0, "test": 0.25}}  # fmt: skip
 PLAN = {
     "base": {"name": "tiny", "overrides": {"train.epochs": 1}},
     "folds": {"num_folds": NUM_FOLDS, "only": None},
@@ -80,6 +83,7 @@ def write_fold(workspace, fold, strength, digest="1a.dir"):
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "row", np.arange(len(table), dtype=np.int64))
     save_table(workspace / PREDICTIONS_PATH, table, PREDICTIONS)
+    save_json(workspace / LEAKAGE_REPORT, LEAKAGE)
     lock = {"stages": {"train": {"outs": [{"path": "models/fusion", "md5": digest}]}}}
     (workspace / DVC_LOCK).write_text(yaml.safe_dump(lock), encoding="utf-8")
     return workspace
@@ -90,7 +94,7 @@ def write_results(project, name, strength):
         fold: write_fold(project / f"{name.replace('/', '-')}-{fold}", fold, strength)
         for fold in range(NUM_FOLDS)
     }
-    pool_results.fn(project, name, workspaces)
+    pool_results.fn(project, name, "case", workspaces)
     return project / RESULTS / name / "predictions.parquet"
 
 
@@ -105,7 +109,7 @@ def test_pool_results_when_folds_are_done_then_writes_table_and_figures(project)
     first = write_fold(project / "0", 0, 1.5, digest="aa.dir")
     second = write_fold(project / "1", 1, 1.5, digest="bb.dir")
     keep_training_minutes(project, first, 90.0)
-    pool_results.fn(project, "one/two", {0: first, 1: second})
+    pool_results.fn(project, "one/two", "case", {0: first, 1: second})
     table = pd.read_parquet(project / RESULTS / "one/two/predictions.parquet")
     figures = load_json(project / RESULTS / "one/two/metrics.json")
     assert set(table["fold"]) == {0, 1}
@@ -113,6 +117,8 @@ def test_pool_results_when_folds_are_done_then_writes_table_and_figures(project)
     assert figures["logit/auroc_low"] < figures["logit/auroc"] < figures["logit/auroc_high"]
     assert figures["folds"]["0"]["training_minutes"] == 1.5
     assert figures["folds"]["1"]["training_minutes"] is None
+    training = ("num_training_patches", "num_training_cases", "share_touching_train")
+    assert [figures["folds"]["1"][key] for key in training] == [60, 3, 0.25]
 
 
 def test_training_minutes_when_another_workspace_has_the_same_model_then_they_are_its_too(project):
@@ -237,7 +243,10 @@ def test_load_plan_when_read_then_variants_change_the_base(project):
         ({"variants": {"base": {}}}, r"variants\.base: that name is taken"),
         ({"variants": {"v": {"train.epoch": 3}}}, "v: override train.epoch: .* no such parameter"),
         ({"variants": {"v": {"train.epochs": 0}}}, "v: params.yaml: train.epochs = 0: input"),
-        ({"variants": {"v": {"split.folds": None}}}, "v: override split.folds: the folds set it"),
+        (
+            {"variants": {"v": {"split.folds": None}}},
+            "v: override split.folds: the experiment sets it",
+        ),
     ],
 )
 def test_screen_when_the_plan_is_wrong_then_one_line_says_so_and_nothing_runs(
@@ -258,9 +267,21 @@ def test_screen_when_the_plan_is_wrong_then_one_line_says_so_and_nothing_runs(
         (["screen", "nowhere.yaml"], "nowhere.yaml is missing"),
         (["folds", "../out"], "'../out' cannot name a folder of results"),
         (["folds", "a", "--set", "train.epochs"], "write key=value"),
-        (["folds", "a", "--set", "split.mode=patch"], "the folds set it themselves"),
+        (["folds", "a", "--set", "split.mode=patch"], "the experiment sets it itself"),
         (["folds", "a", "--folds", "2"], "2 folds: there must be 3 to 50"),
         (["folds", "a", "--only", "5"], "fold 5 was asked for"),
+        (["optimism", "a b"], "'a b' cannot name a folder of results"),
+        (["optimism", "a", "--folds", "2"], "2 folds: there must be 3 to 50"),
+        (["optimism", "a", "--set", "split.max_train_cases=9"], "the experiment sets it itself"),
+        (["learning-curve", "a", "--patches", "21"], "split.max_train_patches = 21: input should"),
+        (["learning-curve", "a", "--patches", "20", "--cases", "0"], "max_train_cases = 0: input"),
+        (["learning-curve", "a", "--patches", "20", "--only", "5"], "fold 5 was asked for"),
+        (
+            ["learning-curve", "a", "--patches", "20", "--set", "split.max_train_patches=2"],
+            "the experiment sets it itself",
+        ),
+        (["audit", "../a"], "'../a' cannot name a folder of results"),
+        (["audit", "a"], "a/predictions.parquet is missing"),
         (["compare", "a.parquet", "b.parquet"], "a.parquet is missing"),
     ],
 )
@@ -282,10 +303,11 @@ def test_choose_folds_when_some_are_asked_for_then_those_in_order():
     assert choose_folds(3, None) == [0, 1, 2]
 
 
-def test_fold_overrides_when_made_then_the_fold_is_tested():
-    assert fold_overrides({"train.epochs": 1}, 4, 2) == {
+@pytest.mark.parametrize("dealt", ["case", "patch"])
+def test_fold_overrides_when_made_then_the_fold_is_tested(dealt):
+    assert fold_overrides({"train.epochs": 1}, dealt, 4, 2) == {
         "train.epochs": 1,
-        "split.mode": "case",
+        "split.mode": dealt,
         "split.folds": {"num_folds": 4, "test_fold": 2},
     }
 

@@ -1,4 +1,4 @@
-"""The flows `folds` and `screen` with real stages, on a synthetic archive of their own."""
+"""The flows of experiments with real stages, on a synthetic archive of their own."""
 
 import subprocess
 import sys
@@ -111,3 +111,54 @@ def test_screen_when_run_then_every_case_but_the_excluded_is_tested_once_and_a_t
     )  # fmt: skip
     assert "| logit - logit | auroc |" in compared
     assert project.results("tiny/base/against-d4.json").is_file()
+
+
+OUT = ("--set", "split.exclude=out.txt")
+
+
+def test_optimism_when_run_then_both_ways_test_the_same_patches_from_equal_training_sides(project):
+    output = project.experiments("optimism", "leak", "--folds", str(NUM_FOLDS), *OUT)
+    assert "# Optimism `leak`" in output
+    content = load_json(project.results("leak/optimism.json"))
+    by_case, by_patch = content["dealt"]["case"], content["dealt"]["patch"]
+    assert by_case["num_training_patches"] == by_patch["num_training_patches"]
+    assert len(set(by_case["num_training_patches"])) == 1
+    assert by_case["share_touching_train"] == 0.0 < by_patch["share_touching_train"]
+    assert max(by_case["num_training_cases"]) < min(by_patch["num_training_cases"])
+    gap = content["optimism"]["auroc"]
+    assert gap["low"] <= gap["value"] <= gap["high"]
+    ways = [
+        pd.read_parquet(project.results(f"leak/{dealt}/predictions.parquet"))
+        for dealt in ("case", "patch")
+    ]
+    pd.testing.assert_frame_equal(*(way[["case", "x", "y", "y_true"]] for way in ways))
+    assert (ways[1].groupby("case")["fold"].nunique() > 1).all()
+
+    audited = project.experiments("audit", "leak/case")
+    assert "reports/experiments/leak/case/audit.md" in audited
+    assert project.results("leak/case/audit.png").is_file()
+    refused = project.experiments("audit", "leak/patch", expect=2)
+    assert "audit folds of whole cases" in refused
+
+
+def test_learning_curve_when_run_then_points_share_the_tested_patches_and_come_back_from_the_cache(
+    project,
+):
+    asked = ("learning-curve", "curve", "--patches", "12", "20", "--cases", "3", "--folds", "3",
+             "--only", "1", *OUT)  # fmt: skip
+    output = project.experiments(*asked)
+    assert "# Learning curve `curve`" in output
+    content = load_json(project.results("curve/learning_curve.json"))
+    assert content["tested"]["folds"] == [1]
+    largest, *others, few = content["points"]
+    assert (largest["num_patches"], largest["max_cases"]) == (20, None)
+    assert few["num_training_cases"] == [3]
+    assert {point["num_patches"] for point in others} == {12, few["num_patches"]} - {20}
+    (pair,) = content["more_cases"]
+    assert pair["num_patches"] == few["num_patches"]
+    for point in content["points"]:
+        folder = project.folder / ".workspaces/experiments/curve" / point["name"] / "fold-1"
+        splits = pd.read_csv(folder / "data/splits.csv")
+        counts = splits[splits["split"] == "train"]["label"].value_counts()
+        assert counts.to_dict() == dict.fromkeys((0, 1), point["num_patches"] // 2)
+    assert "Running stage 'train':" not in project.experiments(*asked)

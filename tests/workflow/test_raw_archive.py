@@ -26,8 +26,8 @@ from idc.workspace import override_params, stage_environment
 
 ROOT = Path(__file__).parents[2]
 PARTS = (
-    "src/idc", "data/case_lists", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore",
-    "dvc.yaml", "params.yaml",
+    "src/idc", "data/case_lists", "data/label_overrides.csv", ".dvc/config", ".dvc/.gitignore",
+    ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml",
 )  # fmt: skip
 SMALL = {
     "sample.num_patches": 120,

@@ -5,7 +5,7 @@ how optimistic a leaking split looks. Training learns from manifest rows only; t
 also carry every other pool patch of their cases, so that figures have natural prevalence.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,9 @@ def split_patches(
 
     Args:
         index: The pool, as `idc.data.tables.INDEX` says.
-        manifest: As `idc.data.sampling.draw_manifest` returns it.
-        config: Mode, fractions or lists, folds, excluded cases, seed.
+        manifest: As `idc.data.tables.MANIFEST` says; only training patches take its labels, the
+            others keep those of the index.
+        config: Mode, fractions or lists, folds, excluded cases, caps on train, seed.
         case_lists: Folder of the case lists (mode `lists`, and `config.exclude` in any mode).
         case_sides: Side of each case dealt before (mode `case` without folds only); it stays.
 
@@ -47,18 +48,48 @@ def split_patches(
     pool = index.rename_axis("row").reset_index()[["row", "case", "x", "y", "label"]]
     pool["in_manifest"] = pool["row"].isin(manifest["row"])
     pool = drop_excluded(pool, config, case_lists)
-    if config.mode == "patch":
-        pool["split"] = deal_patches(pool, config.fractions, config.seed)
-    elif config.mode == "lists":
-        pool["split"] = pool["case"].map(_listed_sides(pool, config, case_lists))
-    elif config.folds is not None:
-        pool["split"] = pool["case"].map(deal_folds(pool, config.folds, config.seed))
-    else:
-        sides = deal_cases(pool, config.fractions, config.seed, known=case_sides)
-        pool["split"] = pool["case"].map(sides)
-    kept = pool[pool["split"].isin(HELD_OUT) | (pool["in_manifest"] & (pool["split"] == "train"))]
+    pool["split"] = _assign_sides(pool, config, case_lists, case_sides)
+    train = _take_training_patches(pool[pool["split"] == "train"], manifest, config)
+    kept = pd.concat([pool[pool["split"].isin(HELD_OUT)], train]).sort_values("row")
     _require_sides(kept, gate_may_be_empty=_gate_may_be_empty(config))
     return kept[_COLUMNS].astype({"split": "str"}).reset_index(drop=True)
+
+
+def _assign_sides(
+    pool: pd.DataFrame, config: SplitConfig, case_lists: Path, case_sides: Mapping[str, str]
+) -> pd.Series:
+    """Return the side of each patch, indexed like `pool`."""
+    if config.mode == "patch":
+        if config.folds is not None:
+            return deal_patch_folds(pool, config.folds, config.seed)
+        return deal_patches(pool, config.fractions, config.seed)
+    if config.mode == "lists":
+        return pool["case"].map(_listed_sides(pool, config, case_lists))
+    if config.folds is not None:
+        return pool["case"].map(deal_folds(pool, config.folds, config.seed))
+    return pool["case"].map(deal_cases(pool, config.fractions, config.seed, known=case_sides))
+
+
+def _take_training_patches(
+    side: pd.DataFrame, manifest: pd.DataFrame, config: SplitConfig
+) -> pd.DataFrame:
+    """Return the manifest patches of one side with the manifest's labels, capped as configured."""
+    turn = pd.Series(np.arange(len(manifest)), index=manifest["row"].to_numpy())
+    label = pd.Series(manifest["label"].to_numpy(), index=manifest["row"].to_numpy())
+    train = side[side["in_manifest"]]
+    train = train.assign(label=train["row"].map(label).astype("int8"))
+    if config.max_train_cases is not None:
+        cases = order_cases(train["case"].unique(), config.seed)[: config.max_train_cases]
+        train = train[train["case"].isin(cases)]
+    if config.max_train_patches is not None:
+        train = train.iloc[np.argsort(train["row"].map(turn).to_numpy())]
+        train = train[train.groupby("label").cumcount() < config.max_train_patches // 2]
+    return train
+
+
+def order_cases(cases: Iterable[str], seed: int) -> list[str]:
+    """Return the cases in the order in which they join the training side; others change it not."""
+    return sorted(cases, key=lambda case: (hash_key(seed, ("train", case)), case))
 
 
 def drop_excluded(pool: pd.DataFrame, config: SplitConfig, case_lists: Path) -> pd.DataFrame:
@@ -122,6 +153,28 @@ def deal_folds(pool: pd.DataFrame, folds: FoldsConfig, seed: int) -> dict[str, s
     return {case: side[fold] for case, fold in _deal(pool, shares, seed, {}).items()}
 
 
+def deal_patch_folds(pool: pd.DataFrame, folds: FoldsConfig, seed: int) -> pd.Series:
+    """Deal single patches to folds of equal share, stratified by label; it leaks.
+
+    As `deal_folds`: one fold is test, the next one val, the others train, and over all values of
+    `test_fold` every patch is tested once.
+
+    Args:
+        pool: Columns `case`, `x`, `y`, `label`.
+        folds: How many folds, and which one is tested.
+        seed: Seed of the draw.
+
+    Returns:
+        Side per patch, indexed like `pool`.
+    """
+    fold = np.floor(_places_within_label(pool, seed) * folds.num_folds).astype(int)
+    side = dict.fromkeys(range(folds.num_folds), "train")
+    side[(folds.test_fold + 1) % folds.num_folds] = "val"
+    side[folds.test_fold] = "test"
+    sides: pd.Series = fold.map(side)
+    return sides
+
+
 def deal_patches(pool: pd.DataFrame, fractions: SideFractions, seed: int) -> pd.Series:
     """Deal single patches at random, stratified by label; neighbours land on different sides.
 
@@ -134,15 +187,23 @@ def deal_patches(pool: pd.DataFrame, fractions: SideFractions, seed: int) -> pd.
         Side per patch, indexed like `pool`.
     """
     shares = _side_shares(fractions)
-    ranked = pool.assign(rank=rank_patches(pool, seed)).sort_values("rank")
-    by_label = ranked.groupby("label")
-    position = (by_label.cumcount() + 0.5) / by_label["rank"].transform("size")
+    position = _places_within_label(pool, seed)
     bounds = np.cumsum([0.0, *shares.values()])
     bounds[-1] = 1.0
     return pd.Series(
         np.array(list(shares))[np.searchsorted(bounds, position, side="right") - 1],
         index=position.index,
-    ).reindex(pool.index)
+    )
+
+
+def _places_within_label(pool: pd.DataFrame, seed: int) -> pd.Series:
+    """Return where each patch stands in a random order of those of its label, in (0, 1)."""
+    # not the manifest's order, even where both have one seed: all it draws would go to train
+    own_seed = hash_key(seed, ("sides",))
+    ranked = pool.assign(rank=rank_patches(pool, own_seed)).sort_values("rank")
+    by_label = ranked.groupby("label")
+    place = (by_label.cumcount() + 0.5) / by_label["rank"].transform("size")
+    return place.reindex(pool.index)
 
 
 def _deal(
@@ -248,5 +309,6 @@ def _require_sides(splits: pd.DataFrame, *, gate_may_be_empty: bool) -> None:
         if missing:
             raise InputError(
                 f"split: side {side} has no {' and no '.join(missing)} patch: give it more cases "
-                "(split.fractions, split.lists, split.carve_val) or a larger archive"
+                "(split.fractions, split.lists, split.carve_val, split.max_train_cases) or a "
+                "larger archive"
             )

@@ -12,7 +12,7 @@ against the pooled AUROC; the mean of the folds' own AUROCs, which no line touch
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,9 @@ from idc.evaluation.compare import PLACE
 from idc.evaluation.metrics import auroc
 
 MAIN_LOGIT = "logit"
+TestedOnce = Literal["case", "patch"]
+"""What one fold alone may test: a whole case, or where patches were dealt to folds, a patch."""
+
 _HALF = 0.5  # between the decisions 0 and 1
 
 
@@ -60,17 +63,18 @@ class Pooled:
     """Per logit column and fold."""
 
 
-def pool_folds(folds: Mapping[int, pd.DataFrame]) -> Pooled:
+def pool_folds(folds: Mapping[int, pd.DataFrame], *, tested_once: TestedOnce = "case") -> Pooled:
     """Calibrate each fold's test logits on its own val side, and put all test sides together.
 
     Args:
         folds: Per fold what its stage `predict` wrote: columns `case`, `x`, `y`, `split`,
             `y_true`, `logit`, and perhaps further `logit_*` and `y_score_*` (probabilities of
             baselines, which become `logit_*`), which all folds must then have.
+        tested_once: `case`, or `patch` for folds of `split.mode` patch, which leak.
 
     Raises:
         InputError: If a side is empty or of one class, the folds' logit columns differ, or a case
-            is tested in two folds.
+            (or patch) is tested in two folds.
     """
     folds = {fold: _with_all_logits(table) for fold, table in folds.items()}
     columns = {fold: logit_columns(table) for fold, table in folds.items()}
@@ -93,7 +97,7 @@ def pool_folds(folds: Mapping[int, pd.DataFrame]) -> Pooled:
             part[name] = point.calibrate(test[name].to_numpy())
         parts.append(part)
     pooled = pd.concat(parts).sort_values(PLACE, kind="stable", ignore_index=True)
-    _refuse_cases_tested_twice(pooled)
+    _refuse_tested_twice(pooled, tested_once)
     return Pooled(pooled, points)
 
 
@@ -203,11 +207,14 @@ def _describe_folds(pooled: Pooled) -> dict[str, Any]:
     return described
 
 
-def _refuse_cases_tested_twice(pooled: pd.DataFrame) -> None:
-    folds = pooled.groupby("case")["fold"].nunique()
-    twice = sorted(folds.index[folds > 1])
-    if twice:
+def _refuse_tested_twice(pooled: pd.DataFrame, tested_once: TestedOnce) -> None:
+    unit = ["case"] if tested_once == "case" else PLACE
+    folds = pooled.groupby(unit)["fold"].nunique()
+    twice = folds[folds > 1]
+    if len(twice):
+        first = twice.index[0]
+        name = first if tested_once == "case" else f"{first[0]} x{first[1]} y{first[2]}"
         raise InputError(
-            f"case {twice[0]} is tested in {folds[twice[0]]} folds: run all folds with the same "
+            f"{tested_once} {name} is tested in {twice.iloc[0]} folds: run all folds with the same "
             "archive, split.seed and number of folds"
         )

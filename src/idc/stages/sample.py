@@ -1,9 +1,10 @@
-"""Index -> manifest."""
+"""Index and corrected labels -> manifest."""
 
 import logging
 
 from idc import layout
 from idc.config import Params
+from idc.data.label_overrides import load_label_overrides, relabel
 from idc.data.sampling import draw_manifest
 from idc.data.tables import INDEX, MANIFEST, load_table, save_table
 
@@ -11,12 +12,18 @@ log = logging.getLogger(__name__)
 
 
 def run(params: Params) -> None:
-    """Draw the balanced manifest.
+    """Draw the balanced manifest by the archive's labels, then write in the corrected ones.
 
     Raises:
-        InputError: If a class is missing or the pool is too small.
+        InputError: If a class is missing, the pool is too small, or an override is wrong.
     """
-    manifest = draw_manifest(load_table(layout.INDEX, INDEX), params.sample)
+    index = load_table(layout.INDEX, INDEX)
+    overrides = load_label_overrides(layout.LABEL_OVERRIDES, index)
+    drawn = draw_manifest(index, params.sample)
+    manifest = relabel(drawn, overrides)
     save_table(layout.MANIFEST, manifest, MANIFEST)
-    counts = manifest["label"].value_counts()
-    log.info("%d patches: %d IDC-, %d IDC+", len(manifest), counts[0], counts[1])
+    counts = drawn["label"].value_counts()
+    log.info("%d patches: %d IDC-, %d IDC+", len(drawn), counts[0], counts[1])
+    if len(overrides):
+        num_changed = int((manifest["label"] != drawn["label"]).sum())
+        log.info("%d of %d corrected labels are in it", num_changed, len(overrides))

@@ -42,6 +42,7 @@ def run(params: Params) -> None:
     _judge(leakage, params.split)
     save_table(layout.SPLITS, splits, SPLITS)
     sides = _describe_sides(splits, float(dealt["label"].mean()))
+    sides["train"]["num_corrected_labels"] = _count_corrected(splits, index)
     save_json(layout.LEAKAGE_REPORT, {"mode": params.split.mode, **leakage, "sides": sides})
     _keep_sides(sides_for_good, params.split, known)
 
@@ -92,6 +93,14 @@ def _judge(leakage: dict[str, Any], config: SplitConfig) -> None:
             leakage["num_near_twins"],
             " and ".join(first["patches"]),
         )
+
+
+def _count_corrected(splits: pd.DataFrame, index: pd.DataFrame) -> int:
+    """Count the labels that `data/label_overrides.csv` changed: on train, and nowhere else."""
+    archived = index["label"].to_numpy()[splits["row"].to_numpy()]
+    corrected = splits["label"].to_numpy() != archived
+    assert (splits.loc[corrected, "split"] == "train").all(), "a tested label was changed"
+    return int(corrected.sum())
 
 
 def _describe_sides(splits: pd.DataFrame, pool_prevalence: float) -> dict[str, dict[str, float]]:

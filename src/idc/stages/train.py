@@ -144,6 +144,7 @@ def _training_patches(splits: pd.DataFrame, params: Params) -> TrainingPatches:
     neighbour_mean = None
     if params.train.neighbour_smoothing > 0:
         index = load_table(layout.INDEX, INDEX)
+        index.loc[rows, "label"] = labels  # corrected ones count as neighbours too
         neighbour_mean = mean_neighbour_label(index, rows, _train_pool(splits, index))
     targets = smooth_targets(
         labels,

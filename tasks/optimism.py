@@ -1,0 +1,108 @@
+"""By how much a split by patch flatters: the same recipe, whole cases or single patches dealt."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.experiment_results import compare_results, read_figures
+from tasks.experiment_tables import format_counts, format_estimate, save_page
+from tasks.experiments import RESULTS, Dealt
+from tasks.training_sides import Pool, largest_equal_size
+
+WAYS: tuple[Dealt, ...] = get_args(Dealt)
+
+
+def equal_training_size(pool: Pool, num_folds: int) -> int:
+    """Return the largest number of training patches, half per class, that all folds can have.
+
+    Raises:
+        InputError: If a side of some fold lacks a class.
+    """
+    return largest_equal_size(
+        pool.training_side(dealt, num_folds, fold) for dealt in WAYS for fold in range(num_folds)
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def write_optimism(root: Path, name: str) -> None:
+    """Write `optimism.json` and `optimism.md` from the results `<name>/case` and `<name>/patch`.
+
+    Raises:
+        InputError: If a result is missing, or they are of different patches.
+    """
+    content = describe_optimism(root, name)
+    page = format_optimism(name, content)
+    save_page(root / RESULTS / name, "optimism", content, page, "What a split by patch flatters")
+
+
+def describe_optimism(root: Path, name: str) -> dict[str, Any]:
+    """Return what `optimism.json` says.
+
+    `num_patches`, `num_cases` (tested), `num_folds`; `dealt`: for `case` and `patch`, `auroc` and
+    `balanced_accuracy` (value, low, high), `mean_fold_auroc`, `num_training_patches` and
+    `num_training_cases` (by fold), `share_touching_train` (0-1, of the tested patches); `optimism`:
+    patch minus case by metric (value, low, high).
+
+    Raises:
+        InputError: If a result is missing, or they are of different patches.
+    """
+    figures = {dealt: read_figures(root, f"{name}/{dealt}") for dealt in WAYS}
+    # tested in other folds, by nature: that is the difference to be measured
+    optimism = compare_results(root, f"{name}/patch", f"{name}/case", same_folds=False)
+    return {
+        "num_patches": figures["case"]["num_patches"],
+        "num_cases": figures["case"]["num_cases"],
+        "num_folds": len(figures["case"]["folds"]),
+        "dealt": {dealt: _describe_way(figures[dealt]) for dealt in WAYS},
+        "optimism": optimism,
+    }
+
+
+def format_optimism(name: str, content: Mapping[str, Any]) -> str:
+    """Return the Markdown page, from what `optimism.json` holds."""
+    ways = [content["dealt"][dealt] for dealt in WAYS]
+    rows = {
+        "AUROC": [format_estimate(way["auroc"]) for way in ways],
+        "balanced accuracy": [format_estimate(way["balanced_accuracy"]) for way in ways],
+        "mean of the folds' own AUROCs": [f"{way['mean_fold_auroc']:.3f}" for way in ways],
+        "training patches of a fold": [format_counts(way["num_training_patches"]) for way in ways],
+        "cases they come from": [format_counts(way["num_training_cases"]) for way in ways],
+        "tested patches that touch a training patch": [
+            f"{100 * way['share_touching_train']:.1f} %" for way in ways
+        ],
+    }
+    gap = {key: format_estimate(estimate, "+") for key, estimate in content["optimism"].items()}
+    lines = [
+        f"# Optimism `{name}`",
+        "",
+        f"**What a split by patch flatters: {gap['auroc']} of AUROC, {gap['balanced_accuracy']} of "
+        "balanced accuracy.**",
+        "",
+        f"The same recipe and the same {content['num_patches']:,} patches of "
+        f"{content['num_cases']} cases, each scored once out of {content['num_folds']} folds, from "
+        "equally many training patches, half per class; only what is dealt to the folds differs. "
+        "Intervals are 95 % by case bootstrap, those of the difference paired (the same cases "
+        "drawn for both). One training seed.",
+        "",
+        "| | whole cases dealt | single patches dealt |",
+        "|---|---|---|",
+        *(f"| {what} | {' | '.join(cells)} |" for what, cells in rows.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _describe_way(figures: Mapping[str, Any]) -> dict[str, Any]:
+    folds = figures["folds"]
+    touching = [fold["share_touching_train"] for fold in folds]
+    return {
+        **{key: figures[key] for key in ("auroc", "balanced_accuracy", "mean_fold_auroc")},
+        "num_training_patches": [fold["num_training_patches"] for fold in folds],
+        "num_training_cases": [fold["num_training_cases"] for fold in folds],
+        "share_touching_train": float(
+            np.average(touching, weights=[fold["num_patches"] for fold in folds])
+        ),
+    }
