@@ -27,6 +27,7 @@ REPORTS = Path("reports")
 INGEST_REPORT = REPORTS / "ingest.json"
 LEAKAGE_REPORT = REPORTS / "leakage.json"
 METRICS = REPORTS / "metrics.json"
+EVALUATION = REPORTS / "evaluation.json"
 PLOTS = REPORTS / "plots"
 EXPLAIN = REPORTS / "explain"
 REPORT_PAGE = REPORTS / "index.html"

@@ -78,6 +78,8 @@ PREDICTIONS = pa.DataFrameSchema(
         "split": pa.Column(str, pa.Check.isin(HELD_OUT)),
         "in_manifest": pa.Column(bool),
         "sliver": pa.Column(bool),
+        "mean_optical_density": pa.Column("float64", pa.Check.in_range(0.0, 10.0)),
+        "white_share": pa.Column("float64", pa.Check.in_range(0.0, 1.0)),
         "y_true": _LABEL,
         "logit": pa.Column("float32", pa.Check.in_range(-1e6, 1e6)),
         "y_score_colour": pa.Column("float64", pa.Check.in_range(0.0, 1.0)),

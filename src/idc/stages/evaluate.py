@@ -1,31 +1,28 @@
 """Predictions -> operating point from val, metrics with intervals, points of the curves."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import logit
+from scipy.special import expit
 
 from idc import layout
 from idc.config import EvaluateConfig, Params
 from idc.data.tables import PREDICTIONS, SPLITS, load_table
 from idc.errors import InputError
+from idc.evaluation.ablation import other_logits, score_other
 from idc.evaluation.bootstrap import (
+    Estimate,
     Estimates,
     bootstrap_metrics,
     bootstrap_share,
     flatten_estimates,
     summarise_cases,
 )
-from idc.evaluation.calibration import (
-    Calibration,
-    bootstrap_threshold,
-    choose_threshold,
-    fit_calibration,
-    prior_shift,
-)
+from idc.evaluation.calibration import bootstrap_threshold, fit_calibration, prior_shift
+from idc.evaluation.context import average_context
 from idc.evaluation.curves import (
     confusion_rows,
     pr_points,
@@ -33,14 +30,26 @@ from idc.evaluation.curves import (
     roc_points,
     threshold_points,
 )
+from idc.evaluation.decisions import decide_patches
 from idc.evaluation.metrics import MIN_CASES
 from idc.evaluation.operating_point import OperatingPoint
+from idc.evaluation.published import benchmark_row
+from idc.evaluation.summary import (
+    burden_table,
+    complete_patches,
+    summarise_ablation,
+    summarise_burden,
+    summarise_regions,
+    summarise_subgroups,
+)
 from idc.files import replacing_folder, save_json
 from idc.models.bundle import digest_bundle, load_spec
 
 log = logging.getLogger(__name__)
 
 _CLASSES = ("IDC-", "IDC+")
+_HALF = 0.5  # between the decisions 0 and 1
+_PUBLISHED_TEST = "benchmark162/test.txt"
 
 
 def run(params: Params) -> None:
@@ -52,21 +61,24 @@ def run(params: Params) -> None:
     """
     predictions = load_table(layout.PREDICTIONS, PREDICTIONS)
     _refuse_strange_cases(predictions)
-    val = predictions[predictions["split"] == "val"]
-    test = predictions[predictions["split"] == "test"]
-    sides = {"val": val, "test": test, "test_manifest": test[test["in_manifest"]]}
-    for name, side in sides.items():
+    held_out = {name: predictions[predictions["split"] == name] for name in ("val", "test")}
+    for name, side in held_out.items():
         _refuse_one_class(name, side)
-    point = _choose_operating_point(val, params)
-    metrics = _measure(sides, point, params.evaluate)
+    point = _choose_operating_point(held_out["val"], params)
+    val, test = (decide_patches(side, point) for side in held_out.values())
+    config = params.evaluate
+    summary = _summarise(val, test, point, config)
+    metrics = _measure(val, test, point, config) | _flatten(summary)
     # written only now: a fault on test must not leave half of the results behind
     point.save(layout.OPERATING_POINT)
     save_json(layout.METRICS, metrics)
-    _save_curves(test, point, params.evaluate)
+    save_json(layout.EVALUATION, summary)
+    _save_curves(test, config)
     log.info(
-        "test AUROC %.3f [%.3f, %.3f], colour floor %.3f",
+        "test AUROC %.3f [%.3f, %.3f], colour floor %.3f; %s",
         *(metrics[f"test/auroc{end}"] for end in ("", "_low", "_high")),
         metrics["test_colour/auroc"],
+        summary["benchmark"]["text"],
     )
 
 
@@ -109,7 +121,7 @@ def _choose_operating_point(val: pd.DataFrame, params: Params) -> OperatingPoint
         "calibration: slope %.3f, intercept %.3f; prevalence alone gives intercept %.3f at slope 1",
         calibration.slope, calibration.intercept, shift,
     )  # fmt: skip
-    return OperatingPoint(
+    point = OperatingPoint(
         slope=calibration.slope,
         intercept=calibration.intercept,
         threshold=threshold.value,
@@ -120,34 +132,140 @@ def _choose_operating_point(val: pd.DataFrame, params: Params) -> OperatingPoint
         model_digest=digest_bundle(layout.BUNDLE),
         d4_average=params.predict.d4_average,
     )
+    return point if params.evaluate.context == "none" else _add_context(point, val, params.evaluate)
+
+
+def _add_context(
+    point: OperatingPoint, val: pd.DataFrame, config: EvaluateConfig
+) -> OperatingPoint:
+    """Choose the threshold for scores averaged over touching patches, on val as well."""
+    log_odds = point.slope * val["logit"].to_numpy(np.float64) + point.intercept
+    case, x, y = (val[name].to_numpy() for name in ("case", "x", "y"))
+    threshold = bootstrap_threshold(
+        val["y_true"].to_numpy(),
+        expit(average_context(case, x, y, log_odds)),
+        case,
+        config.threshold_rule,
+        num_replicates=config.num_replicates,
+        seed=config.seed,
+    )
+    return replace(
+        point,
+        context="mean9",
+        context_threshold=threshold.value,
+        context_threshold_low=threshold.low,
+        context_threshold_high=threshold.high,
+    )
 
 
 def _measure(
-    sides: dict[str, pd.DataFrame], point: OperatingPoint, config: EvaluateConfig
+    val: pd.DataFrame, test: pd.DataFrame, point: OperatingPoint, config: EvaluateConfig
 ) -> dict[str, float]:
     """Return flat metrics: natural prevalence as `test/*`, the manifest's share apart."""
+    manifest = test[test["in_manifest"]]
+    sides = {"val": (val, ""), "test": (test, ""), "test_manifest": (manifest, "")}
+    thresholds = {"": point.threshold}
+    if point.context_threshold is not None:
+        sides["test_context"] = (test, "_context")
+        thresholds["_context"] = point.context_threshold
     metrics: dict[str, float] = {}
-    for name, side in sides.items():
+    for name, (side, suffix) in sides.items():
+        if name == "test_manifest" and side["y_true"].nunique() < len(_CLASSES):
+            log.info("test_manifest/* is left out: its %d patches lack a class", len(side))
+            continue
         y_true, case = side["y_true"].to_numpy(), side["case"].to_numpy()
         estimates = bootstrap_metrics(
             y_true,
-            point.score(side["logit"].to_numpy()),
+            side[f"y_score{suffix}"].to_numpy(),
             case,
-            point.threshold,
+            thresholds[suffix],
             num_replicates=config.num_replicates,
             seed=config.seed,
         )
         metrics |= flatten_estimates(name, estimates)
         _log_undefined(name, estimates)
-        summary: dict[str, Any] = asdict(summarise_cases(y_true, case))
-        metrics |= {f"{name}/{key}": value for key, value in summary.items()}
-    val, test = sides["val"], sides["test"]
-    metrics |= _measure_slivers(test, point, config)
-    for name, score in _other_scores(val, test).items():
-        estimates = _measure_other(val, test, score, config)
-        metrics |= flatten_estimates(f"test_{name}", estimates)
-        _log_undefined(f"test_{name}", estimates)
+        counts: dict[str, Any] = asdict(summarise_cases(y_true, case))
+        metrics |= {f"{name}/{key}": value for key, value in counts.items()}
+    metrics |= _measure_slivers(test, config)
+    return metrics | _measure_others(val, test, config)
+
+
+def _measure_others(
+    val: pd.DataFrame, test: pd.DataFrame, config: EvaluateConfig
+) -> dict[str, float]:
+    """Measure each backbone alone and each baseline, by the primary metrics only."""
+    tested = other_logits(test)
+    metrics: dict[str, float] = {}
+    for name, logit in other_logits(val).items():
+        other = score_other(logit, val["y_true"].to_numpy(), tested[name], config.threshold_rule)
+        for metric, score in (("auroc", other.y_score), ("balanced_accuracy", other.y_pred)):
+            estimates = bootstrap_metrics(
+                test["y_true"].to_numpy(),
+                score.astype(np.float64),
+                test["case"].to_numpy(),
+                _HALF,
+                num_replicates=config.num_replicates,
+                seed=config.seed,
+                names=(metric,),
+            )
+            metrics |= flatten_estimates(f"test_{name}", estimates)
     return metrics
+
+
+def _summarise(
+    val: pd.DataFrame, test: pd.DataFrame, point: OperatingPoint, config: EvaluateConfig
+) -> dict[str, Any]:
+    """Return what `reports/evaluation.json` holds."""
+    bootstrap = {"num_replicates": config.num_replicates, "seed": config.seed}
+    thresholds = {"": point.threshold}
+    if point.context_threshold is not None:
+        thresholds["_context"] = point.context_threshold
+    constant = float(val.groupby("case")["y_true"].mean().mean())
+    return {
+        "ablation": summarise_ablation(val, test, config.threshold_rule, **bootstrap),
+        "subgroups": summarise_subgroups(test, point.threshold, **bootstrap),
+        "regions": summarise_regions(test, thresholds, **bootstrap),
+        "burden": summarise_burden(test, constant, **bootstrap),
+        "benchmark": _stand_beside_published(test, config),
+    }
+
+
+def _stand_beside_published(test: pd.DataFrame, config: EvaluateConfig) -> dict[str, Any]:
+    y_true, case = test["y_true"].to_numpy(), test["case"].to_numpy()
+    figure = bootstrap_metrics(
+        y_true,
+        test["y_pred"].to_numpy(np.float64),
+        case,
+        _HALF,
+        num_replicates=config.num_replicates,
+        seed=config.seed,
+        names=("balanced_accuracy",),
+    )
+    published = (layout.CASE_LISTS / _PUBLISHED_TEST).read_text(encoding="utf-8").split()
+    return benchmark_row(
+        set(case),
+        published,
+        num_patches=len(test),
+        prevalence=float(y_true.mean()),
+        balanced_accuracy=figure["balanced_accuracy"],
+    )
+
+
+def _flatten(summary: dict[str, Any]) -> dict[str, float]:
+    """Return the summary's estimates as flat metrics, so that MLflow's runs can be compared."""
+    flat: dict[str, float] = {}
+    for name, metrics in summary["ablation"]["differences"].items():
+        flat |= flatten_estimates(
+            f"fusion_minus_{name}", {key: Estimate(**value) for key, value in metrics.items()}
+        )
+    errors = summary["burden"]["errors"]
+    flat |= flatten_estimates(
+        "test_burden", {key: Estimate(**value) for key, value in errors.items()}
+    )
+    for suffix, figures in summary["regions"].items():
+        known = {key: Estimate(**value) for key, value in figures.items() if "value" in value}
+        flat |= flatten_estimates(f"test{suffix}", known)
+    return flat
 
 
 def _log_undefined(name: str, estimates: Estimates) -> None:
@@ -155,15 +273,13 @@ def _log_undefined(name: str, estimates: Estimates) -> None:
         log.info("%s/%s is left out: %s", name, metric, reason)
 
 
-def _measure_slivers(
-    test: pd.DataFrame, point: OperatingPoint, config: EvaluateConfig
-) -> dict[str, float]:
+def _measure_slivers(test: pd.DataFrame, config: EvaluateConfig) -> dict[str, float]:
     """Report slide-edge patches apart: their padding must not have taught the model their label.
 
     They are nearly all IDC-, so specificity is what they can tell; it needs three cases or more.
     """
     slivers = test[test["sliver"]]
-    called = point.predict(slivers["logit"].to_numpy()) == 1
+    called = slivers["y_pred"].to_numpy() == 1
     is_idc = slivers["y_true"].to_numpy() == 1
     metrics: dict[str, float] = {
         "test_sliver/num_patches": len(slivers),
@@ -179,46 +295,8 @@ def _measure_slivers(
     return metrics
 
 
-def _other_scores(
-    val: pd.DataFrame, test: pd.DataFrame
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return the logits on val and test of each backbone's own head and of the baselines."""
-    scores = {
-        column.removeprefix("logit_"): (val[column].to_numpy(), test[column].to_numpy())
-        for column in val.columns[val.columns.str.startswith("logit_")]
-    }
-    for column in val.columns[val.columns.str.startswith("y_score_")]:
-        scores[column.removeprefix("y_score_")] = (_as_logit(val[column]), _as_logit(test[column]))
-    return scores
-
-
-def _measure_other(
-    val: pd.DataFrame,
-    test: pd.DataFrame,
-    logits: tuple[np.ndarray, np.ndarray],
-    config: EvaluateConfig,
-) -> Estimates:
-    """Put another score through the same calibration, threshold and bootstrap."""
-    y_val = val["y_true"].to_numpy()
-    calibration: Calibration = fit_calibration(logits[0], y_val)
-    threshold = choose_threshold(y_val, calibration.apply(logits[0]), config.threshold_rule)
-    return bootstrap_metrics(
-        test["y_true"].to_numpy(),
-        calibration.apply(logits[1]),
-        test["case"].to_numpy(),
-        threshold,
-        num_replicates=config.num_replicates,
-        seed=config.seed,
-    )
-
-
-def _as_logit(probability: pd.Series) -> np.ndarray:
-    return np.asarray(logit(probability.clip(1e-9, 1 - 1e-9).to_numpy()))
-
-
-def _save_curves(test: pd.DataFrame, point: OperatingPoint, config: EvaluateConfig) -> None:
-    y_true, logits = test["y_true"].to_numpy(), test["logit"].to_numpy()
-    y_score = point.score(logits)
+def _save_curves(test: pd.DataFrame, config: EvaluateConfig) -> None:
+    y_true, y_score = test["y_true"].to_numpy(), test["y_score"].to_numpy()
     reliability = reliability_points(
         y_true,
         y_score,
@@ -231,4 +309,7 @@ def _save_curves(test: pd.DataFrame, point: OperatingPoint, config: EvaluateConf
         pr_points(y_true, y_score).to_csv(partial / "pr.csv", index=False)
         threshold_points(y_true, y_score).to_csv(partial / "thresholds.csv", index=False)
         reliability.to_csv(partial / "reliability.csv", index=False)
-        confusion_rows(y_true, point.predict(logits)).to_csv(partial / "confusion.csv", index=False)
+        confusion = confusion_rows(y_true, test["y_pred"].to_numpy())
+        confusion.to_csv(partial / "confusion.csv", index=False)
+        burden_table(test).to_csv(partial / "burden.csv", index=False)
+        complete_patches(test).to_csv(partial / "slides.csv", index=False)

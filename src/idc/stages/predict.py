@@ -5,6 +5,7 @@ import logging
 from idc import layout
 from idc.config import Params
 from idc.data.patches import load_pixels
+from idc.data.quality import describe_pixels
 from idc.data.sides import HELD_OUT, take_side
 from idc.data.tables import INDEX, PREDICTIONS, SPLITS, load_table, save_table
 from idc.models.baselines.registry import score_baseline
@@ -29,6 +30,8 @@ def run(params: Params) -> None:
     held_out = splits[splits["split"].isin(HELD_OUT)].reset_index(drop=True)
     rows = held_out["row"].to_numpy()
     held_out["sliver"] = load_table(layout.INDEX, INDEX)["sliver"].to_numpy()[rows]
+    described = describe_pixels(pixels, rows)
+    held_out[described.columns.tolist()] = described
     model, spec = load_model(layout.BUNDLE)
     logits = score_patches(
         EachLogit(model.to(device)),

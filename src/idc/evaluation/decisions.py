@@ -1,0 +1,41 @@
+"""The frozen operating point, applied to the patches of a side."""
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from idc.evaluation.context import average_context
+from idc.evaluation.operating_point import OperatingPoint
+
+
+def decide_patches(side: pd.DataFrame, point: OperatingPoint) -> pd.DataFrame:
+    """Add what an operating point makes of each patch.
+
+    Args:
+        side: All pool patches of one side: columns `case`, `x`, `y`, `logit`. Never manifest rows
+            alone: the context would tell how many neighbours were drawn.
+        point: Fitted on val.
+
+    Returns:
+        The table with `log_odds` (calibrated), `y_score` (probability) and `y_pred` (0 or 1); where
+        the point has a context also `log_odds_context`, `y_score_context` and `y_pred_context`.
+
+    Raises:
+        InputError: If a patch comes twice, or a logit is NaN or infinite.
+    """
+    logit = side["logit"].to_numpy(np.float64)
+    log_odds = point.slope * logit + point.intercept
+    decided = side.assign(
+        log_odds=log_odds, y_score=point.score(logit), y_pred=point.predict(logit)
+    )
+    if point.context_threshold is None:
+        return decided
+    around = average_context(
+        side["case"].to_numpy(), side["x"].to_numpy(), side["y"].to_numpy(), log_odds
+    )
+    y_score = expit(around)
+    return decided.assign(
+        log_odds_context=around,
+        y_score_context=y_score,
+        y_pred_context=(y_score >= point.context_threshold).astype(np.int8),
+    )

@@ -1,0 +1,176 @@
+"""What is more than one number per metric, ready for JSON: `reports/evaluation.json`.
+
+Each function takes a decided side (`idc.evaluation.decisions.decide_patches`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from idc.evaluation.ablation import (
+    Scored,
+    compare_with_others,
+    describe_gain,
+    other_logits,
+    score_other,
+)
+from idc.evaluation.bootstrap import Estimate
+from idc.evaluation.cases import (
+    Absent,
+    compare_burden,
+    find_complete_cases,
+    find_worst_cases,
+    measure_agreement,
+    measure_burden,
+    measure_dice,
+)
+from idc.evaluation.subgroups import measure_regions, subgroup_table
+
+NUM_WORST_CASES = 10
+
+
+def summarise_ablation(
+    val: pd.DataFrame, test: pd.DataFrame, rule: str, *, num_replicates: int, seed: int
+) -> dict[str, Any]:
+    """Return how the fusion fares against each backbone alone and each baseline on test.
+
+    Args:
+        val: Decided val side; the other scorings are calibrated on it, and get thresholds there.
+        test: Decided test side.
+        rule: How those thresholds are chosen.
+        num_replicates: Replicates of the case bootstrap.
+        seed: Seed of the draws.
+
+    Returns:
+        `text`: whether the fusion beats its best single backbone; `differences`: by name and
+        metric, fusion minus other (value, low, high).
+    """
+    tested = other_logits(test)
+    others = {
+        name: score_other(logit, val["y_true"].to_numpy(), tested[name], rule)
+        for name, logit in other_logits(val).items()
+    }
+    fusion = Scored(test["y_score"].to_numpy(), test["y_pred"].to_numpy())
+    differences = compare_with_others(
+        test, fusion, others, num_replicates=num_replicates, seed=seed
+    )
+    members = [name.removeprefix("logit_") for name in test.columns if name.startswith("logit_")]
+    return {
+        "text": describe_gain(differences, members),
+        "differences": {
+            name: {metric: vars(estimate) for metric, estimate in metrics.items()}
+            for name, metrics in differences.items()
+        },
+    }
+
+
+def summarise_subgroups(
+    test: pd.DataFrame, threshold: float, *, num_replicates: int, seed: int
+) -> list[dict[str, Any]]:
+    """Return the rows of `subgroup_table`; numbers that cannot be given are None."""
+    table = subgroup_table(test, threshold, num_replicates=num_replicates, seed=seed)
+    return _records(table)
+
+
+def summarise_regions(
+    test: pd.DataFrame, thresholds: Mapping[str, float], *, num_replicates: int, seed: int
+) -> dict[str, Any]:
+    """Return how many patches of small and large IDC+ regions of complete cases are found.
+
+    Args:
+        test: Decided test side.
+        thresholds: Of `log_odds` and of `log_odds_context`, by the suffix "" and "_context".
+        num_replicates: Replicates of the case bootstrap.
+        seed: Seed of the draws.
+
+    Returns:
+        By suffix and figure an estimate (value, low, high), or `reason` where it cannot be given.
+    """
+    complete = test[test["case"].isin(_complete_cases(test))]
+    if complete.empty:
+        return {suffix: {"reason": "no complete case"} for suffix in thresholds}
+    summary = {}
+    for suffix, threshold in thresholds.items():
+        patches = complete.assign(log_odds=complete[f"log_odds{suffix}"])
+        figures = measure_regions(patches, threshold, num_replicates=num_replicates, seed=seed)
+        summary[suffix] = {name: _describe(figure) for name, figure in figures.items()}
+    return summary
+
+
+def summarise_burden(
+    test: pd.DataFrame, constant: float, *, num_replicates: int, seed: int
+) -> dict[str, Any]:
+    """Return how well whole cases are measured, beside a constant predictor.
+
+    Args:
+        test: Decided test side.
+        constant: Mean burden of the val cases.
+        num_replicates: Replicates of the case bootstrap.
+        seed: Seed of the draws.
+
+    Returns:
+        `constant`; `errors`: mean absolute errors of burden and their differences; `agreement`
+        (Bland & Altman), or its reason to be absent; `worst_by_burden` and
+        `worst_by_balanced_accuracy`: up to ten cases each; `complete`: Dice of complete cases.
+    """
+    cases = burden_table(test)
+    agreement = measure_agreement(cases["mean_score"].to_numpy(), cases["burden"].to_numpy())
+    decisions = {"patch": test["y_pred"].to_numpy()}
+    if "y_pred_context" in test:
+        decisions["context"] = test["y_pred_context"].to_numpy()
+    overlap = measure_dice(
+        test["case"].to_numpy(), test["y_true"].to_numpy(), decisions, _complete_cases(test)
+    )
+    errors = compare_burden(cases, constant, num_replicates=num_replicates, seed=seed)
+    return {
+        "constant": constant,
+        "errors": {name: vars(estimate) for name, estimate in errors.items()},
+        "agreement": asdict(agreement),
+        "worst_by_burden": _records(
+            find_worst_cases(cases, "score_error", num_cases=NUM_WORST_CASES)
+        ),
+        "worst_by_balanced_accuracy": _records(
+            find_worst_cases(cases, "balanced_accuracy", num_cases=NUM_WORST_CASES)
+        ),
+        "complete": _records(overlap),
+    }
+
+
+def burden_table(side: pd.DataFrame) -> pd.DataFrame:
+    """Return `idc.evaluation.cases.measure_burden` of a decided side."""
+    columns = ("case", "y_true", "y_pred", "y_score")
+    return measure_burden(*(side[name].to_numpy() for name in columns))
+
+
+def complete_patches(side: pd.DataFrame) -> pd.DataFrame:
+    """Return what slide maps are drawn from: the decided patches of the complete cases.
+
+    Columns `case`, `x`, `y`, `y_true`, `y_score` and, with a context, `y_score_context`.
+    """
+    names = ["case", "x", "y", "y_true", "y_score", "y_score_context"]
+    kept = [name for name in names if name in side]
+    complete = side["case"].isin(_complete_cases(side))
+    return side.loc[complete, kept].sort_values(["case", "x", "y"], ignore_index=True)
+
+
+def _complete_cases(side: pd.DataFrame) -> list[str]:
+    return find_complete_cases(*(side[name].to_numpy() for name in ("case", "x", "y")))
+
+
+def _describe(figure: Estimate | Absent) -> dict[str, Any]:
+    return vars(figure)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain Python values, None where a value is missing."""
+    return [
+        {str(name): None if pd.isna(value) else _plain(value) for name, value in row.items()}
+        for row in table.to_dict("records")
+    ]
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  (any cell)
+    return value.item() if isinstance(value, np.generic) else value
