@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idc.data.quality import flag_quality
+from idc.data.quality import describe_pixels, flag_quality
 
 NUM_PIXELS = 2500
 WHITE, PINK = (240, 235, 245), (200, 140, 180)
@@ -120,3 +120,50 @@ def test_flag_quality_when_judged_in_a_chunk_then_neighbours_do_not_matter():
     assert [
         {name: bool(flag[i]) for name, flag in together.items()} for i in range(len(patches))
     ] == [flags_of(patch) for patch in patches]
+
+
+def test_describe_pixels_when_a_patch_has_one_colour_then_its_density_is_that_of_the_levels():
+    patch = np.empty((1, 50, 50, 3), np.uint8)
+    patch[:] = (51, 102, 204)
+    described = describe_pixels(patch, np.array([0]))
+    expected = -np.log10(np.array([51, 102, 204]) / 255).mean()
+    assert described["mean_optical_density"].tolist() == pytest.approx([expected])
+    assert described["white_share"].tolist() == [0.0]
+
+
+def test_describe_pixels_when_a_patch_is_partly_white_then_its_density_is_that_of_the_tissue():
+    stained = np.full((50, 50, 3), 102, np.uint8)
+    half = make_patch(1250, WHITE, elsewhere=stained)
+    described = describe_pixels(np.stack([stained, half]), np.array([0, 1]))
+    assert described["white_share"].tolist() == [0.0, 0.5]
+    assert described["mean_optical_density"].tolist() == pytest.approx([np.log10(2.5)] * 2)
+
+
+def test_describe_pixels_when_all_is_white_or_black_then_density_is_finite():
+    white, black = (np.full((50, 50, 3), level, np.uint8) for level in (255, 0))
+    described = describe_pixels(np.stack([white, black]), np.array([0, 1]))
+    assert described["mean_optical_density"].tolist() == pytest.approx([0.0, np.log10(255)])
+    assert described["white_share"].tolist() == [1.0, 0.0]
+
+
+def test_describe_pixels_when_white_is_judged_then_agrees_with_the_flags():
+    patches = np.stack([make_patch(number, WHITE) for number in (1875, 1876, 2250, 2251)])
+    share = describe_pixels(patches, np.arange(4))["white_share"]
+    flags = flag_quality(patches)
+    assert (share > 0.75).tolist() == flags["near_blank"].tolist()
+    assert (share > 0.90).tolist() == flags["blank"].tolist()
+
+
+def test_describe_pixels_when_rows_span_chunks_then_each_row_is_measured_in_its_order(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("idc.data.quality._ROWS_PER_CHUNK", 2)
+    levels = np.array([20, 60, 100, 140, 180], np.uint8)
+    np.save(tmp_path / "pixels.npy", np.broadcast_to(levels[:, None, None, None], (5, 50, 50, 3)))
+    stored = np.load(tmp_path / "pixels.npy", mmap_mode="r")
+    rows = np.array([4, 0, 3, 3, 1])
+    described = describe_pixels(stored, rows)
+    assert described["mean_optical_density"].tolist() == pytest.approx(
+        list(-np.log10(levels[rows] / 255)), rel=1e-6
+    )
+    assert describe_pixels(stored, rows[:0]).empty

@@ -16,7 +16,63 @@ Y_TRUE, Y_SCORE = np.array([0, 0, 1, 0, 1, 1]), np.array([0.1, 0.3, 0.4, 0.5, 0.
 HISTORY = pd.DataFrame(
     {"epoch": [1, 2, 3], "train_loss": [0.7, 0.5, 0.4], "val_auroc": [np.nan, 0.9, 0.8]}
 )
+BINS = pd.DataFrame(
+    {
+        "mean_score": [0.1, 0.6],
+        "idc_share": [0.2, 0.5],
+        "low": [0.1, np.nan],
+        "high": [0.3, np.nan],
+        "num_patches": [30, 10],
+    }
+)
+THRESHOLDS = pd.DataFrame(
+    {
+        "threshold": [0.9, 0.1, 0.5],
+        "sensitivity": [0.2, 1.0, 0.7],
+        "specificity": [1.0, 0.1, 0.8],
+        "ppv": [np.nan, 0.3, 0.6],
+    }
+)
+CASES = pd.DataFrame(
+    {"num_patches": [1053, 40], "burden": [0.1, 0.6], "mean_score": [0.2, 0.5]},
+)
+LEARNING = pd.DataFrame(
+    {
+        "series": ["fusion", "floor", "fusion", "floor"],
+        "size": [2000, 1000, 1000, 2000],
+        "value": [0.9, 0.8, 0.85, 0.82],
+        "low": [0.85, np.nan, 0.8, np.nan],
+        "high": [0.95, np.nan, 0.9, np.nan],
+    }
+)
+SUBGROUPS = pd.DataFrame(
+    {
+        "family": ["stain", "stain", "size", "size"],
+        "label": ["pale", "dark", "whole", "slivers"],
+        "num_patches": [1500, 20, 1400, 120],
+        "num_cases": [9, 2, 9, 3],
+        "metric": ["auroc"] * 3 + ["calibration_slope"],
+        "value": pd.array([0.9, None, 0.8, 1.1], "Float64"),
+        "low": pd.array([0.85, None, 0.7, None], "Float64"),
+        "high": pd.array([0.95, None, 0.9, None], "Float64"),
+        "reason": ["", "2 of 3 cases needed", "", ""],
+    }
+)
+TRUTH = np.array([[0.0, 1.0, np.nan], [0.0, 1.0, 1.0]])
 DRAWINGS = {
+    "reliability": lambda: plots.draw_reliability({"patch": BINS, "context": BINS}),
+    "thresholds": lambda: plots.draw_thresholds(THRESHOLDS, Estimate(0.4, 0.3, 0.55)),
+    "burden": lambda: plots.draw_burden(CASES, "mean_score"),
+    "bland_altman": lambda: plots.draw_bland_altman(
+        [0.2, 0.5],
+        [0.1, 0.6],
+        bias=Estimate(0.0, -0.1, 0.1),
+        lower_limit=Estimate(-0.3, -0.4, -0.2),
+        upper_limit=Estimate(0.3, 0.2, 0.4),
+    ),
+    "slide_maps": lambda: plots.draw_slide_maps("8914", TRUTH, TRUTH * 0.8, TRUTH * 0 - 1),
+    "subgroups": lambda: plots.draw_subgroups(SUBGROUPS, "auroc", Estimate(0.88, 0.8, 0.9)),
+    "learning_curve": lambda: plots.draw_learning_curve(LEARNING, "Patches", "AUROC"),
     "roc": lambda: plots.draw_roc({"test": roc_points(Y_TRUE, Y_SCORE)}),
     "pr": lambda: plots.draw_pr({"test": pr_points(Y_TRUE, Y_SCORE)}),
     "confusion": lambda: plots.draw_confusion([[5, 1], [0, 0]]),
@@ -94,11 +150,130 @@ def test_intervals_show_whole_whiskers_first_metric_on_top():
         lambda: plots.draw_intervals({}),
         lambda: plots.draw_training(HISTORY.iloc[:0]),
         lambda: plots.draw_confusion([[1, 2, 3]]),
+        lambda: plots.draw_reliability({}),
+        lambda: plots.draw_reliability({"patch": BINS.iloc[:0]}),
+        lambda: plots.draw_thresholds(THRESHOLDS.iloc[:0], Estimate(0.5, 0.4, 0.6)),
+        lambda: plots.draw_thresholds(THRESHOLDS[["threshold"]], Estimate(0.5, 0.4, 0.6)),
+        lambda: plots.draw_burden(CASES.iloc[:0], "mean_score"),
+        lambda: plots.draw_slide_maps("a", TRUTH, TRUTH, TRUTH.T),
+        lambda: plots.draw_subgroups(SUBGROUPS, "mcc", None),
+        lambda: plots.draw_learning_curve(LEARNING.iloc[:0], "Patches", "AUROC"),
+        lambda: plots.draw_learning_curve(LEARNING.assign(size=0), "Patches", "AUROC"),
     ],
 )
 def test_nothing_to_draw_is_said(draw):
     with pytest.raises(InputError):
         draw()
+
+
+def test_draw_reliability_when_an_interval_is_unknown_then_the_bin_is_drawn_all_the_same():
+    upper, lower = plots.draw_reliability({"patch": BINS}).axes
+    (points,) = [line for line in upper.get_lines() if line.get_marker() == "o"]
+    assert points.get_xydata().tolist() == [[0.1, 0.2], [0.6, 0.5]]
+    heights = [segment[1][1] for segment in lower.collections[0].get_segments()]
+    assert heights == [30, 10]
+
+
+def test_draw_thresholds_when_rows_are_unordered_then_curves_run_by_threshold():
+    axes = DRAWINGS["thresholds"]().axes[0]
+    frozen, *curves = axes.get_lines()
+    assert frozen.get_xdata() == [0.4, 0.4]
+    assert [curve.get_label() for curve in curves] == [
+        "Sensitivity",
+        "Specificity",
+        "Precision (PPV)",
+    ]
+    assert curves[0].get_xydata().tolist() == [[0.1, 1.0], [0.5, 0.7], [0.9, 0.2]]
+    (interval,) = axes.patches
+    assert interval.get_x() == 0.3
+    assert interval.get_width() == pytest.approx(0.25)
+    assert texts(axes.figure) == ["frozen at 0.400"]
+
+
+def test_draw_thresholds_when_the_interval_is_unknown_then_only_the_line_is_drawn():
+    figure = plots.draw_thresholds(THRESHOLDS, Estimate(0.4, np.nan, np.nan))
+    assert len(figure.axes[0].patches) == 0
+
+
+def test_draw_burden_when_cases_differ_in_size_then_areas_and_their_key_do_too():
+    axes = DRAWINGS["burden"]().axes[0]
+    dots, *key = axes.collections
+    assert dots.get_offsets().tolist() == [[0.1, 0.2], [0.6, 0.5]]
+    assert dots.get_sizes()[0] > 5 * dots.get_sizes()[1]
+    assert [each.get_label() for each in key] == ["200 patches", "1,000 patches"]
+    assert key[0].get_sizes() < key[1].get_sizes() < dots.get_sizes()[0]
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes"), [(1, [1]), (9, [1, 5]), (465, [40, 200]), (1000, [200, 1000])]
+)
+def test_burden_key_when_the_largest_case_is_known_then_names_round_sizes(largest, sizes):
+    cases = CASES.assign(num_patches=[largest, 1])
+    key = plots.draw_burden(cases, "mean_score").axes[0].get_legend()
+    assert [each.get_text() for each in key.get_texts()] == [f"{n:,} patches" for n in sizes]
+
+
+def test_draw_bland_altman_when_drawn_then_dots_are_errors_at_means():
+    axes = DRAWINGS["bland_altman"]().axes[0]
+    (dots,) = [line for line in axes.get_lines() if line.get_marker() == "o"]
+    np.testing.assert_allclose(dots.get_xydata(), [[0.15, 0.1], [0.55, -0.1]])
+    assert [text.split("\n")[0] for text in texts(axes.figure)] == [
+        "upper limit +0.300",
+        "bias +0.000",
+        "lower limit -0.300",
+    ]
+
+
+def test_draw_slide_maps_when_a_place_is_empty_then_it_is_empty_in_all_three():
+    images = [axes.images[0] for axes in DRAWINGS["slide_maps"]().axes if axes.images]
+    assert len(images) == 3
+    for image in images:
+        assert np.ma.getmaskarray(image.get_array()).tolist() == np.isnan(TRUTH).tolist()
+
+
+def test_draw_slide_maps_when_a_case_is_tall_then_the_bar_lies_below_its_patches():
+    tall = np.zeros((90, 20))
+    axes = plots.draw_slide_maps("8914", tall, tall, tall).axes[0]
+    (bar,) = axes.get_lines()
+    assert list(bar.get_xdata()) == [-0.5, 9.5]
+    assert min(bar.get_ydata()) > 89.5
+    assert axes.get_ylim()[0] > max(bar.get_ydata())
+
+
+def test_draw_subgroups_when_a_value_is_absent_then_the_reason_stands_in_its_place():
+    axes = DRAWINGS["subgroups"]().axes[0]
+    assert texts(axes.figure) == [
+        "0.900  (0.850 to 0.950)",
+        "1,500 patches, 9 cases",
+        "2 of 3 cases needed  (20 patches, 2 cases)",
+        "0.800  (0.700 to 0.900)",
+        "1,400 patches, 9 cases",
+        "all patches 0.880",
+    ]
+    dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
+    assert [dot.get_xdata()[0] for dot in dots] == [0.9, 0.8]
+    assert [each.get_text() for each in axes.get_yticklabels()] == [
+        "Stain of the patch",
+        "pale",
+        "dark",
+        "Size of the patch",
+        "whole",
+    ]
+
+
+def test_draw_subgroups_when_there_is_no_interval_then_the_value_stands_alone():
+    figure = plots.draw_subgroups(SUBGROUPS, "calibration_slope", None)
+    assert texts(figure) == ["1.100", "120 patches, 3 cases"]
+
+
+def test_draw_learning_curve_when_series_share_sizes_then_they_stand_beside_each_other():
+    axes = DRAWINGS["learning_curve"]().axes[0]
+    fusion, floor = axes.get_lines()
+    assert (fusion.get_label(), floor.get_label()) == ("fusion", "floor")
+    assert list(fusion.get_ydata()) == [0.85, 0.9]
+    assert (fusion.get_xdata() < floor.get_xdata()).all()
+    np.testing.assert_allclose(fusion.get_xdata(), [1000, 2000], rtol=0.03)
+    assert [each.get_text() for each in axes.get_xticklabels()] == ["1,000", "2,000"]
 
 
 def test_drawing_needs_no_pyplot():
