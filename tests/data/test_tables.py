@@ -21,7 +21,13 @@ def splits(index):
 @pytest.fixture
 def predictions(splits):
     held_out = splits[splits["split"] != "train"].rename(columns={"label": "y_true"})
-    scored = held_out.assign(sliver=False, logit=np.float32(0.5), y_score_colour=0.5)
+    scored = held_out.assign(
+        sliver=False,
+        mean_optical_density=0.3,
+        white_share=0.1,
+        logit=np.float32(0.5),
+        y_score_colour=0.5,
+    )
     fixed = [name for name, column in PREDICTIONS.columns.items() if not column.regex]
     return scored[fixed].assign(logit_resnet50=np.float32(0.25)).reset_index(drop=True)
 

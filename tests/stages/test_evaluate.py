@@ -1,5 +1,7 @@
 """The stage evaluate on a table of predictions, without a network."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ import torch
 from idc import layout
 from idc.data.tables import PREDICTIONS, SPLITS, save_table
 from idc.errors import InputError
-from idc.evaluation.metrics import METRICS
+from idc.evaluation.metrics import METRICS, PRIMARY
 from idc.evaluation.operating_point import OperatingPoint
 from idc.files import load_json
 from idc.layout import BUNDLE, OPERATING_POINT
@@ -23,9 +25,10 @@ SPEC = ModelSpec(
 
 
 @pytest.fixture
-def measure(tmp_path, monkeypatch, change_params):
+def measure(tmp_path, monkeypatch, change_params, project_root):
     """`measure(predictions)`: the metrics of these predictions."""
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(project_root / layout.CASE_LISTS, layout.CASE_LISTS)
     weights = {"w": torch.zeros(1)}
     save_bundle(BUNDLE, weights, SPEC, pd.DataFrame({"epoch": [1]}), torch.zeros(1))
 
@@ -61,6 +64,8 @@ def predictions():
             "split": side,
             "in_manifest": np.arange(num_patches) % 2 == 0,
             "sliver": sliver,
+            "mean_optical_density": rng.uniform(0.1, 0.6, num_patches),
+            "white_share": rng.random(num_patches),
             "y_true": y_true,
             "logit": (2.0 * y_true - 1 + rng.normal(0, 1.0, num_patches)).astype(np.float32),
             "y_score_colour": rng.random(num_patches),
@@ -119,8 +124,9 @@ def test_operating_point_when_written_then_holds_the_rules_threshold_and_the_pri
 
 def test_run_when_all_is_well_then_every_metric_has_an_interval(measure, predictions):
     metrics = measure(predictions)
-    for side in ("val", "test", "test_manifest", "test_colour"):
-        for name in METRICS:
+    names = dict.fromkeys(("val", "test", "test_manifest", "test_context"), METRICS)
+    for side, measured in {**names, "test_colour": PRIMARY}.items():
+        for name in measured:
             low, value, high = (metrics[f"{side}/{name}{end}"] for end in ("_low", "", "_high"))
             assert low <= value <= high, f"{side}/{name}"
     assert len(pd.read_csv(layout.PLOTS / "reliability.csv")) == 15
@@ -174,3 +180,104 @@ def test_run_when_a_case_is_on_another_side_then_names_it(measure, predictions):
     moved = splits.assign(split=splits["split"].where(splits["case"] != "val2", "gate"))
     with pytest.raises(InputError, match="has case val2 on val"):
         measure(predictions, moved)
+
+
+@pytest.fixture
+def slides():
+    """Five whole cases each of val and test, 21x21 patches with one IDC+ blob, noisy logits."""
+    rng = np.random.default_rng(5)
+    parts = []
+    for number, side in enumerate(np.repeat(["val", "test"], 5)):
+        column, row = (each.ravel() for each in np.meshgrid(np.arange(21), np.arange(21)))
+        centre = rng.integers(6, 15, 2)
+        radius = 4 + number % 5
+        y_true = np.hypot(column - centre[0], row - centre[1]) < radius
+        part = pd.DataFrame(
+            {
+                "row": 441 * number + np.arange(441),
+                "case": f"case{number}",
+                "x": (50 * column + 1).astype(np.int32),
+                "y": (50 * row + 1).astype(np.int32),
+                "split": side,
+                "in_manifest": rng.random(441) < 0.5,
+                "sliver": False,
+                "mean_optical_density": rng.uniform(0.1, 0.6, 441),
+                "white_share": rng.random(441),
+                "y_true": y_true.astype(np.int8),
+                "logit": (2.0 * y_true - 1 + rng.normal(0, 1.5, 441)).astype(np.float32),
+                "y_score_colour": np.clip(0.3 + 0.2 * y_true + rng.normal(0, 0.2, 441), 0, 1),
+            }
+        )
+        noise = rng.normal(0, 2.5, 441)
+        part["logit_resnet50"] = (2.0 * y_true - 1 + noise).astype(np.float32)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True).astype({"case": "str", "split": "str"})
+
+
+def test_run_when_slides_are_whole_then_context_ranks_better_than_the_patch_alone(measure, slides):
+    metrics = measure(slides)
+    assert metrics["test_context/auroc"] > metrics["test/auroc"] + 0.05
+    point = load_point()
+    assert point.context == "mean9"
+    assert point.context_threshold_low < point.context_threshold < point.context_threshold_high
+    assert 0 <= metrics["test_context/sensitivity_large_regions"] <= 1
+
+
+def test_run_when_context_is_none_then_reports_and_keeps_no_such_figure(measure, slides):
+    metrics = measure(slides, evaluate={"context": "none"})
+    assert not [name for name in metrics if name.startswith("test_context")]
+    assert load_point().context_threshold is None
+
+
+def test_run_when_the_manifest_differs_then_context_figures_are_equal(measure, slides):
+    first = measure(slides)
+    other = measure(slides.assign(in_manifest=~slides["in_manifest"]))
+    same = [name for name in first if name.startswith("test_context")]
+    assert len(same) > 45
+    assert all(first[name] == other[name] for name in same)
+    assert first["test_manifest/auroc"] != other["test_manifest/auroc"]
+
+
+def test_run_when_done_then_the_evaluation_says_what_the_fusion_adds_and_where(measure, slides):
+    metrics = measure(slides)
+    found = load_json(layout.EVALUATION)
+    assert set(found["ablation"]["differences"]) == {"resnet50", "colour"}
+    assert "beats its best single backbone, resnet50" in found["ablation"]["text"]
+    gain = metrics["test/auroc"] - metrics["test_resnet50/auroc"]
+    assert metrics["fusion_minus_resnet50/auroc"] == pytest.approx(gain)
+    assert {row["family"] for row in found["subgroups"]} == {
+        "case_burden", "stain", "white_share", "size", "border",
+    }  # fmt: skip
+    slivers = [row for row in found["subgroups"] if row["group"] == "sliver"]
+    assert all(row["value"] is None and row["reason"] == "no patches" for row in slivers)
+    assert found["benchmark"] == {"text": "no benchmark row: other cases"}
+
+
+def test_run_when_done_then_cases_are_measured_beside_a_constant(measure, slides):
+    measure(slides)
+    burden = load_json(layout.EVALUATION)["burden"]
+    val = slides[slides["split"] == "val"]
+    assert burden["constant"] == pytest.approx(val.groupby("case")["y_true"].mean().mean())
+    assert burden["errors"]["mae_score_difference"]["value"] < 0
+    assert "limits of agreement need 20" in burden["agreement"]["reason"]
+    assert len(burden["worst_by_burden"]) == 5
+    assert [row["case"] for row in burden["complete"]] == [f"case{n}" for n in range(5, 10)]
+    better = [row["dice_context"] > row["dice_patch"] for row in burden["complete"]]
+    assert sum(better) >= 4
+    laid = pd.read_csv(layout.PLOTS / "slides.csv")
+    assert len(laid) == 5 * 441
+    assert {"y_score", "context_y_score"} <= set(laid)
+
+
+def test_run_when_the_test_cases_are_the_published_ones_then_there_is_a_benchmark_row(
+    measure, slides
+):
+    published = (layout.CASE_LISTS / "benchmark162/test.txt").read_text().split()
+    test = slides["split"] == "test"
+    names = [published[i % len(published)] for i in range(len(slides))]
+    slides["case"] = np.where(test, names, slides["case"])
+    slides["x"] = np.where(test, 50 * np.arange(len(slides)) + 1, slides["x"]).astype(np.int32)
+    measure(slides)
+    row = load_json(layout.EVALUATION)["benchmark"]
+    assert "the published 49 test cases; 2,205 patches (differs from" in row["text"]
+    assert [each["balanced_accuracy"] for each in row["rows"]] == [0.842, 0.847, 0.868, 0.890]

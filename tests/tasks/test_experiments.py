@@ -74,6 +74,8 @@ def write_fold(workspace, fold, strength, digest="1a.dir"):
                     "split": split,
                     "in_manifest": False,
                     "sliver": False,
+                    "mean_optical_density": 0.3,
+                    "white_share": 0.1,
                     "y_true": y_true,
                     "logit": (strength * y_true + noise).astype(np.float32),
                     "y_score_colour": 0.5,

@@ -8,6 +8,17 @@ from idc.evaluation.context import average_context
 from idc.evaluation.operating_point import OperatingPoint
 
 
+def column_thresholds(point: OperatingPoint) -> dict[str, float]:
+    """Return the threshold by what stands before `log_odds`, `y_score` and `y_pred`.
+
+    "" for each patch alone and, where the point has a context, "context_".
+    """
+    thresholds = {"": point.threshold}
+    if point.context_threshold is not None:
+        thresholds["context_"] = point.context_threshold
+    return thresholds
+
+
 def decide_patches(side: pd.DataFrame, point: OperatingPoint) -> pd.DataFrame:
     """Add what an operating point makes of each patch.
 
@@ -18,7 +29,7 @@ def decide_patches(side: pd.DataFrame, point: OperatingPoint) -> pd.DataFrame:
 
     Returns:
         The table with `log_odds` (calibrated), `y_score` (probability) and `y_pred` (0 or 1); where
-        the point has a context also `log_odds_context`, `y_score_context` and `y_pred_context`.
+        the point has a context also `context_log_odds`, `context_y_score` and `context_y_pred`.
 
     Raises:
         InputError: If a patch comes twice, or a logit is NaN or infinite.
@@ -35,7 +46,7 @@ def decide_patches(side: pd.DataFrame, point: OperatingPoint) -> pd.DataFrame:
     )
     y_score = expit(around)
     return decided.assign(
-        log_odds_context=around,
-        y_score_context=y_score,
-        y_pred_context=(y_score >= point.context_threshold).astype(np.int8),
+        context_log_odds=around,
+        context_y_score=y_score,
+        context_y_pred=(y_score >= point.context_threshold).astype(np.int8),
     )

@@ -82,21 +82,24 @@ def summarise_regions(
 
     Args:
         test: Decided test side.
-        thresholds: Of `log_odds` and of `log_odds_context`, by the suffix "" and "_context".
+        thresholds: As `idc.evaluation.decisions.column_thresholds` returns them.
         num_replicates: Replicates of the case bootstrap.
         seed: Seed of the draws.
 
     Returns:
-        By suffix and figure an estimate (value, low, high), or `reason` where it cannot be given.
+        By `test` and `test_context`, and by figure, an estimate (value, low, high), or `reason`
+        where it cannot be given; empty without a complete case.
     """
     complete = test[test["case"].isin(_complete_cases(test))]
     if complete.empty:
-        return {suffix: {"reason": "no complete case"} for suffix in thresholds}
+        return {}
     summary = {}
-    for suffix, threshold in thresholds.items():
-        patches = complete.assign(log_odds=complete[f"log_odds{suffix}"])
+    for prefix, threshold in thresholds.items():
+        patches = complete.assign(log_odds=complete[f"{prefix}log_odds"])
         figures = measure_regions(patches, threshold, num_replicates=num_replicates, seed=seed)
-        summary[suffix] = {name: _describe(figure) for name, figure in figures.items()}
+        summary["test_context" if prefix else "test"] = {
+            name: _describe(figure) for name, figure in figures.items()
+        }
     return summary
 
 
@@ -119,8 +122,8 @@ def summarise_burden(
     cases = burden_table(test)
     agreement = measure_agreement(cases["mean_score"].to_numpy(), cases["burden"].to_numpy())
     decisions = {"patch": test["y_pred"].to_numpy()}
-    if "y_pred_context" in test:
-        decisions["context"] = test["y_pred_context"].to_numpy()
+    if "context_y_pred" in test:
+        decisions["context"] = test["context_y_pred"].to_numpy()
     overlap = measure_dice(
         test["case"].to_numpy(), test["y_true"].to_numpy(), decisions, _complete_cases(test)
     )
@@ -148,9 +151,9 @@ def burden_table(side: pd.DataFrame) -> pd.DataFrame:
 def complete_patches(side: pd.DataFrame) -> pd.DataFrame:
     """Return what slide maps are drawn from: the decided patches of the complete cases.
 
-    Columns `case`, `x`, `y`, `y_true`, `y_score` and, with a context, `y_score_context`.
+    Columns `case`, `x`, `y`, `y_true`, `y_score` and, with a context, `context_y_score`.
     """
-    names = ["case", "x", "y", "y_true", "y_score", "y_score_context"]
+    names = ["case", "x", "y", "y_true", "y_score", "context_y_score"]
     kept = [name for name in names if name in side]
     complete = side["case"].isin(_complete_cases(side))
     return side.loc[complete, kept].sort_values(["case", "x", "y"], ignore_index=True)

@@ -30,7 +30,7 @@ from idc.evaluation.curves import (
     roc_points,
     threshold_points,
 )
-from idc.evaluation.decisions import decide_patches
+from idc.evaluation.decisions import column_thresholds, decide_patches
 from idc.evaluation.metrics import MIN_CASES
 from idc.evaluation.operating_point import OperatingPoint
 from idc.evaluation.published import benchmark_row
@@ -164,21 +164,20 @@ def _measure(
     """Return flat metrics: natural prevalence as `test/*`, the manifest's share apart."""
     manifest = test[test["in_manifest"]]
     sides = {"val": (val, ""), "test": (test, ""), "test_manifest": (manifest, "")}
-    thresholds = {"": point.threshold}
-    if point.context_threshold is not None:
-        sides["test_context"] = (test, "_context")
-        thresholds["_context"] = point.context_threshold
+    thresholds = column_thresholds(point)
+    if "context_" in thresholds:
+        sides["test_context"] = (test, "context_")
     metrics: dict[str, float] = {}
-    for name, (side, suffix) in sides.items():
+    for name, (side, prefix) in sides.items():
         if name == "test_manifest" and side["y_true"].nunique() < len(_CLASSES):
             log.info("test_manifest/* is left out: its %d patches lack a class", len(side))
             continue
         y_true, case = side["y_true"].to_numpy(), side["case"].to_numpy()
         estimates = bootstrap_metrics(
             y_true,
-            side[f"y_score{suffix}"].to_numpy(),
+            side[f"{prefix}y_score"].to_numpy(),
             case,
-            thresholds[suffix],
+            thresholds[prefix],
             num_replicates=config.num_replicates,
             seed=config.seed,
         )
@@ -217,14 +216,11 @@ def _summarise(
 ) -> dict[str, Any]:
     """Return what `reports/evaluation.json` holds."""
     bootstrap = {"num_replicates": config.num_replicates, "seed": config.seed}
-    thresholds = {"": point.threshold}
-    if point.context_threshold is not None:
-        thresholds["_context"] = point.context_threshold
     constant = float(val.groupby("case")["y_true"].mean().mean())
     return {
         "ablation": summarise_ablation(val, test, config.threshold_rule, **bootstrap),
         "subgroups": summarise_subgroups(test, point.threshold, **bootstrap),
-        "regions": summarise_regions(test, thresholds, **bootstrap),
+        "regions": summarise_regions(test, column_thresholds(point), **bootstrap),
         "burden": summarise_burden(test, constant, **bootstrap),
         "benchmark": _stand_beside_published(test, config),
     }
@@ -262,9 +258,9 @@ def _flatten(summary: dict[str, Any]) -> dict[str, float]:
     flat |= flatten_estimates(
         "test_burden", {key: Estimate(**value) for key, value in errors.items()}
     )
-    for suffix, figures in summary["regions"].items():
+    for side, figures in summary["regions"].items():
         known = {key: Estimate(**value) for key, value in figures.items() if "value" in value}
-        flat |= flatten_estimates(f"test{suffix}", known)
+        flat |= flatten_estimates(side, known)
     return flat
 
 
