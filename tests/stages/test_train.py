@@ -52,6 +52,20 @@ def test_training_patches_when_neighbours_smooth_then_only_train_cases_count(
     assert smooth.targets.tolist() == pytest.approx([0.0, 0.0, 0.0, 0.75])
 
 
+def test_training_patches_when_a_label_was_corrected_then_it_counts_as_a_neighbour_too(
+    splits, index, change_params, tmp_path, monkeypatch
+):
+    # all eight patches of a are learnt, in one row: 0 0 0 0 0 0 1 1 in the archive
+    monkeypatch.chdir(tmp_path)
+    save_table(layout.INDEX, index, INDEX)
+    train_side = index.rename_axis("row").reset_index().query("case == 'a'")
+    corrected = train_side.assign(split="train", in_manifest=True)
+    corrected.loc[corrected["row"] == 1, "label"] = np.int8(1)
+    smooth = train._training_patches(corrected, change_params(train={"neighbour_smoothing": 0.5}))
+    assert smooth.labels.tolist() == [0, 1, 0, 0, 0, 0, 1, 1]
+    assert smooth.targets[:4].tolist() == pytest.approx([0.5, 0.5, 0.25, 0.0])
+
+
 def test_name_other_checkpoints_when_there_are_some_then_says_they_are_not_used(tmp_path, caplog):
     caplog.set_level("INFO")
     mine, other = (Checkpoint(tmp_path / name) for name in ("mine", "other"))

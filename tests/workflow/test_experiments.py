@@ -46,7 +46,11 @@ class Project:
         environment = stage_environment(self.folder)
         for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
             environment.pop(name, None)
-        self._environment = environment | {"PREFECT_HOME": str(folder / ".prefect")}
+        self._environment = environment | {
+            "PREFECT_HOME": str(folder / ".prefect"),
+            # its 20 s are too few beside a training on both cores
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+        }
         size = ("--cases", str(NUM_CASES), "--patches-per-case", "16")
         self.run("idc", "synth", "data/raw/synthetic.zip", *size)
 

@@ -22,8 +22,7 @@ CAVEAT = (
 )
 
 _HEAD = CAVEAT.replace(". ", ".\n") + (
-    "\nOutlined: the patch, scored by a model that never saw its case. "
-    "Grey: the archive has no patch."
+    "\nOutlined: the patch, scored by a model that never saw its case. Grey: no patch there."
 )
 _CONTEXT_PX = 3 * PATCH_SIZE_PX
 _ABSENT = 190  # grey of a place without a patch
