@@ -1,33 +1,31 @@
 """All reports -> one self-contained page and the model card."""
 
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
-
-import pandas as pd
 
 from idc import layout
 from idc.config import Params, flatten
 from idc.evaluation.operating_point import OperatingPoint
 from idc.explain.panel import GROUPS
-from idc.files import load_json, replacing_file
+from idc.files import load_json, replacing_file, replacing_folder
 from idc.models.bundle import digest_bundle, load_history, load_spec
+from idc.report.figures import Curves
 from idc.report.page import ReportInputs, render_model_card, render_report
 
 _SHOWN_SECTIONS = (
-    "ingest", "sample", "split", "model", "augment", "train", "predict", "evaluate", "explain",
+    "ingest", "sample", "split", "model", "augment", "pretrain", "train", "predict", "evaluate",
+    "explain",
 )  # fmt: skip
 
 
 def run(params: Params) -> None:
-    """Render `reports/index.html` and `reports/model_card.md`.
+    """Render `reports/index.html`, its pictures in `reports/figures`, and `reports/model_card.md`.
 
     Raises:
         InputError: If a result is missing, or the operating point belongs to another model.
     """
     inputs = _gather(params)
-    with tempfile.TemporaryDirectory() as scratch:
-        page = render_report(inputs, Path(scratch))
+    with replacing_folder(layout.FIGURES) as partial:
+        page = render_report(inputs, partial)
     for path, text in (
         (layout.REPORT_PAGE, page),
         (layout.MODEL_CARD, render_model_card(inputs)),
@@ -48,11 +46,10 @@ def _gather(params: Params) -> ReportInputs:
         ingest=load_json(layout.INGEST_REPORT),
         leakage=load_json(layout.LEAKAGE_REPORT),
         metrics=load_json(layout.METRICS),
+        evaluation=load_json(layout.EVALUATION),
         spec=asdict(load_spec(layout.BUNDLE)),
         operating_point=asdict(point),
         history=load_history(layout.BUNDLE),
-        roc=pd.read_csv(layout.PLOTS / "roc.csv"),
-        pr=pd.read_csv(layout.PLOTS / "pr.csv"),
-        confusion=pd.read_csv(layout.PLOTS / "confusion.csv"),
+        curves=Curves.load(layout.PLOTS),
         sheets={meaning: path for meaning, path in sheets.items() if path.exists()},
     )

@@ -1,0 +1,129 @@
+"""The report's pictures, drawn from what the stages wrote; nothing is computed here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from idc.evaluation.bootstrap import Estimate
+from idc.evaluation.cases import slide_map
+from idc.evaluation.plots import (
+    METRIC_LABELS,
+    draw_bland_altman,
+    draw_burden,
+    draw_confusion,
+    draw_intervals,
+    draw_pr,
+    draw_reliability,
+    draw_roc,
+    draw_slide_maps,
+    draw_subgroups,
+    draw_thresholds,
+    draw_training,
+)
+
+_NAME = "fusion CNN"
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The tables in `reports/plots`."""
+
+    roc: pd.DataFrame
+    pr: pd.DataFrame
+    confusion: pd.DataFrame
+    thresholds: pd.DataFrame
+    reliability: pd.DataFrame
+    burden: pd.DataFrame
+    slides: pd.DataFrame
+
+    @classmethod
+    def load(cls, folder: Path) -> "Curves":
+        """Read what the stage evaluate wrote."""
+        names = ("roc", "pr", "confusion", "thresholds", "reliability", "burden", "slides")
+        text = {"burden": {"case": "str"}, "slides": {"case": "str"}}
+        return cls(
+            **{name: pd.read_csv(folder / f"{name}.csv", dtype=text.get(name)) for name in names}
+        )
+
+
+def draw_figures(
+    curves: Curves,
+    metrics: Mapping[str, float],
+    evaluation: Mapping[str, Any],
+    point: Mapping[str, Any],
+    history: pd.DataFrame,
+) -> dict[str, Figure]:
+    """Return the figures by name; `slide_<case>` for each complete case.
+
+    Args:
+        curves: Points of the curves.
+        metrics: `reports/metrics.json`.
+        evaluation: `reports/evaluation.json`.
+        point: The operating point.
+        history: One row per epoch.
+    """
+    threshold = Estimate(point["threshold"], point["threshold_low"], point["threshold_high"])
+    bins = curves.reliability.rename(columns={"idc_share_low": "low", "idc_share_high": "high"})
+    subgroups = pd.DataFrame(evaluation["subgroups"])
+    figures = {
+        "intervals": draw_intervals(select_estimates(metrics, "test")),
+        "roc": draw_roc({_NAME: curves.roc}),
+        "pr": draw_pr({_NAME: curves.pr}),
+        "confusion": draw_confusion(_confusion_matrix(curves.confusion)),
+        "training": draw_training(history),
+        "reliability": draw_reliability({_NAME: bins}),
+        "thresholds": draw_thresholds(curves.thresholds, threshold),
+        "subgroups_auroc": draw_subgroups(
+            subgroups, "auroc", select_estimates(metrics, "test")["auroc"]
+        ),
+        "subgroups_calibration": draw_subgroups(subgroups, "calibration_gap", None),
+        "burden": draw_burden(curves.burden, "mean_score"),
+    }
+    agreement = evaluation["burden"]["agreement"]
+    if "reason" not in agreement:
+        figures["agreement"] = draw_bland_altman(
+            curves.burden["mean_score"].to_numpy(),
+            curves.burden["burden"].to_numpy(),
+            **{
+                name: Estimate(**agreement[name]) for name in ("bias", "lower_limit", "upper_limit")
+            },
+        )
+    for case, patches in curves.slides.groupby("case"):
+        figures[f"slide_{case}"] = _draw_slide(str(case), patches, point)
+    return figures
+
+
+def select_estimates(metrics: Mapping[str, float], side: str) -> dict[str, Estimate]:
+    """Return the metrics of one side with their intervals, in the order of reading.
+
+    Those that are undefined there are left out.
+    """
+    return {
+        name: Estimate(
+            metrics[f"{side}/{name}"], metrics[f"{side}/{name}_low"], metrics[f"{side}/{name}_high"]
+        )
+        for name in METRIC_LABELS
+        if f"{side}/{name}" in metrics
+    }
+
+
+def _draw_slide(case: str, patches: pd.DataFrame, point: Mapping[str, Any]) -> Figure:
+    y_true, y_score = patches["y_true"].to_numpy(), patches["y_score"].to_numpy()
+    y_pred = (y_score >= point["threshold"]).astype(np.int8)
+    return draw_slide_maps(
+        case,
+        slide_map(patches, y_true),
+        slide_map(patches, y_score),
+        slide_map(patches, y_pred - y_true),
+    )
+
+
+def _confusion_matrix(rows: pd.DataFrame) -> np.ndarray:
+    names = ["IDC-", "IDC+"]
+    table = pd.crosstab(rows["actual"], rows["predicted"])
+    return table.reindex(index=names, columns=names, fill_value=0).to_numpy()
