@@ -343,7 +343,7 @@ def draw_burden(cases: pd.DataFrame, predicted: str) -> Figure:
     axes.set_ylim(-0.02, 1.02)
     axes.set_aspect("equal")
     _set_labels(axes, "Burden by case", "True share of IDC+ patches", _PREDICTED[predicted])
-    axes.legend(loc="lower right", frameon=False, labelcolor=MUTED, fontsize=9, labelspacing=0.9)
+    axes.legend(loc="best", frameon=False, labelcolor=MUTED, fontsize=9, labelspacing=0.9)
     return figure
 
 

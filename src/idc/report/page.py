@@ -80,12 +80,16 @@ def _render(template: str, inputs: ReportInputs, **pictures: Any) -> str:  # noq
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    others = inputs.evaluation["ablation"]["differences"]
+    members = [name for name in inputs.spec["backbones"] if name in others]
     tables = {side: select_estimates(inputs.metrics, side) for side in _SIDES}
     return environment.get_template(template).render(
         inputs=inputs,
         metrics=inputs.metrics,
         evaluation=inputs.evaluation,
         point=inputs.operating_point,
+        members=members,
+        baselines=[name for name in others if name not in members],
         labels=METRIC_LABELS,
         primary=PRIMARY,
         sides=_SIDES,

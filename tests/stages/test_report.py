@@ -1,0 +1,133 @@
+"""The stage report on files as the other stages write them, without a network."""
+
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from idc import layout
+from idc.data.tables import PREDICTIONS, SPLITS, save_table
+from idc.files import load_json, save_json
+from idc.models.bundle import ModelSpec, save_bundle
+from idc.stages import evaluate, report
+
+SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, True, [1.0, 1.0], [50, 50], 1, 0.5)
+INGEST = {
+    "published": {"text": "is not the published one"},
+    "num_patches": 4410,
+    "num_idc_positive": 900,
+    "num_cases": 10,
+    "num_copies": 0,
+    "unreadable": [],
+    "equal_pixels": {"num_patches": 0, "num_groups_across_labels": 0},
+    "formats": {"png": 4410},
+    "flags": {"sliver": {"num_patches": 0, "num_idc_positive": 0}},
+}
+LEAKAGE = {
+    "mode": "case",
+    "num_cases_on_two_sides": 0,
+    "num_identical_twins": 0,
+    "num_near_twins": 0,
+    "near_twin_difference": 5,
+    "share_touching_train": {"test": 0.0},
+    "sides": {
+        "test": {"num_cases": 5, "num_patches": 2205, "num_in_manifest": 1100, "prevalence": 0.2}
+    },
+}
+
+
+@pytest.fixture
+def render(tmp_path, monkeypatch, change_params, project_root):
+    """`render(separation, **changes)`: the page for logits so much apart, and the params."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(project_root / layout.CASE_LISTS, layout.CASE_LISTS)
+    history = pd.DataFrame(
+        {"epoch": [1, 2], "train_loss": [0.6, 0.5], "val_auroc": [0.7, 0.8], "learning_rate": 0.1}
+    )
+    save_bundle(layout.BUNDLE, {"w": torch.zeros(1)}, SPEC, history, torch.zeros(1))
+    save_json(layout.INGEST_REPORT, INGEST)
+    save_json(layout.LEAKAGE_REPORT, LEAKAGE)
+
+    def run(separation, **changes):
+        predictions = draw_predictions(separation)
+        save_table(layout.PREDICTIONS, predictions, PREDICTIONS)
+        splits = predictions.rename(columns={"y_true": "label"})[list(SPLITS.columns)]
+        save_table(layout.SPLITS, splits, SPLITS)
+        params = change_params(**changes)
+        evaluate.run(params)
+        report.run(params)
+        return layout.REPORT_PAGE.read_text(encoding="utf-8")
+
+    return run
+
+
+def draw_predictions(separation):
+    """Five whole cases each of val and test, 21x21 patches, IDC+ in a disc."""
+    rng = np.random.default_rng(5)
+    column, row = (each.ravel() for each in np.meshgrid(np.arange(21), np.arange(21)))
+    parts = []
+    for number, side in enumerate(np.repeat(["val", "test"], 5)):
+        y_true = np.hypot(column - 10, row - 10) < 4 + number % 5
+        noise = rng.normal(size=(3, 441))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "row": 441 * number + np.arange(441),
+                    "case": f"case{number}",
+                    "x": (50 * column + 1).astype(np.int32),
+                    "y": (50 * row + 1).astype(np.int32),
+                    "split": side,
+                    "in_manifest": rng.random(441) < 0.5,
+                    "sliver": False,
+                    "mean_optical_density": rng.uniform(0.1, 0.6, 441),
+                    "white_share": rng.random(441),
+                    "y_true": y_true.astype(np.int8),
+                    "logit": (separation * y_true + noise[0]).astype(np.float32),
+                    "y_score_colour": np.clip(0.3 + 0.2 * y_true + 0.2 * noise[1], 0, 1),
+                    "logit_test_resnet": (separation * y_true + 2 * noise[2]).astype(np.float32),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True).astype({"case": "str", "split": "str"})
+
+
+def test_report_when_rendered_then_every_picture_is_in_the_page_and_a_file(render):
+    page = render(3.0)
+    names = {path.stem for path in layout.FIGURES.iterdir()}
+    slides = {f"slide_case{number}" for number in range(5, 10)}
+    assert slides | {"roc", "pr", "reliability", "thresholds", "burden", "subgroups_auroc"} <= names
+    assert "agreement" not in names, "limits of agreement need 20 cases"
+    assert page.count("data:image/png;base64,") == len(names)
+    assert "limits of agreement need 20 or more" in page
+    assert "No benchmark row: other cases" in page
+
+
+def test_report_when_rendered_then_natural_prevalence_and_manifest_never_share_a_table(render):
+    page = render(3.0)
+    metrics = load_json(layout.METRICS)
+    tables = re.findall(r"<table>.*?</table>", page, flags=re.DOTALL)
+    natural, manifest, context = (
+        f"{metrics[f'{side}/auprc']:.3f}" for side in ("test", "test_manifest", "test_context")
+    )
+    assert len({natural, manifest, context}) == 3
+    with_natural = [table for table in tables if natural in table]
+    assert with_natural
+    assert any(context in table for table in with_natural)
+    assert not any(manifest in table for table in with_natural)
+
+
+@pytest.mark.parametrize(("separation", "warned"), [(3.0, False), (0.3, True)])
+def test_report_when_a_baseline_is_not_beaten_then_warns_of_it(render, separation, warned):
+    page = render(separation)
+    assert ("Not shown to beat colour" in page) is warned
+    card = layout.MODEL_CARD.read_text(encoding="utf-8")
+    assert "- colour: " in card
+    assert "The threshold's 95 % interval" in card
+
+
+def test_report_when_there_is_no_context_then_has_one_column_of_figures(render):
+    assert "With its neighbours" in render(3.0)
+    assert "With its neighbours" not in render(3.0, evaluate={"context": "none"})
