@@ -18,7 +18,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines experiments
+.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage experiments
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -86,3 +86,9 @@ bench-predict: setup  ## scoring patches against plain eager torch, on the devic
 
 bench-baselines: setup  ## trees, a patch dictionary and a plain CNN on the project's splits
 	$(BIN)/python -m benchmarks.baselines $(or $(PATCHES_FOLDER),data/patches) --splits $(or $(SPLITS),data/splits.csv) $(if $(MODELS),--models $(MODELS)) $(if $(OUT),--out $(OUT))
+
+bench-bootstrap: setup  ## all metrics with intervals against a plain loop over scikit-learn
+	$(BIN)/python -m benchmarks.bootstrap $(if $(PATCHES),--patches $(PATCHES)) $(if $(REPLICATES),--replicates $(REPLICATES))
+
+bench-coverage: setup  ## how often the 95 % intervals hold the truth, on simulated cases
+	$(BIN)/python -m benchmarks.coverage $(if $(DRAWS),--draws $(DRAWS)) $(if $(REPLICATES),--replicates $(REPLICATES))

@@ -61,6 +61,8 @@ def test_bootstrap_metrics_when_laid_then_intervals_follow_the_formula():
     point = compute_metrics(y_true, y_score, case, THRESHOLD, seed=2).values
     sizes = np.unique(case, return_counts=True)[1]
     quantile = stats.t.ppf(0.975, sizes.sum() ** 2 / (sizes**2).sum() - 1)
+    w = sizes / sizes.sum()
+    quantile /= np.sqrt(1 - 2 * (w**3).sum() / (w**2).sum() + (w**2).sum())
     assert tuple(found) == METRICS
     for name in METRICS:
         there, back = SCALES.get(name, SCALES["auroc"])
@@ -157,7 +159,9 @@ def test_too_few_usable_replicates_are_named():
 
 def test_cases_are_summarised():
     found = summarise_cases(np.array([1, 0, 0, 1, 1]), np.array(["a", "a", "a", "b", "c"]))
-    assert found == CaseSummary(5, 3, 0.6, 3, pytest.approx(25 / 11), 0.6)
+    assert found == CaseSummary(
+        5, 3, 0.6, 3, pytest.approx(25 / 11), 0.6, pytest.approx(_factor(0.6, 0.2, 0.2))
+    )
     assert summarise_cases(np.array([0, 0]), np.array([8, 9])).effective_cases == 2.0
 
 
@@ -206,3 +210,27 @@ def test_bootstrap_share_when_cases_differ_then_the_interval_equals_that_of_spec
 def test_bootstrap_share_when_there_are_two_cases_then_refuses():
     with pytest.raises(InputError, match="needs at least 3"):
         bootstrap_share(np.array([True, False]), np.array(["a", "b"]), num_replicates=10, seed=1)
+
+
+def test_standard_error_factor_when_cases_are_unequal_then_the_bootstrap_is_unbiased_with_it():
+    """Means of cases of known spread: the corrected squared error is the true one on average."""
+    sizes = np.array([60, 20, 10, 5, 5])
+    case, w = np.repeat(np.arange(5), sizes), sizes / sizes.sum()
+    factor = summarise_cases(np.zeros(100), case).standard_error_factor
+    rng = np.random.default_rng(0)
+    effects = rng.normal(size=(20_000, 5))
+    estimates = effects @ w
+    # the linearised bootstrap variance of a weighted mean
+    found = ((effects - estimates[:, None]) ** 2 @ w**2).mean() * factor**2
+    assert found == pytest.approx(np.var(estimates), rel=0.03)
+
+
+def test_standard_error_factor_when_cases_are_equal_then_is_that_of_a_sample():
+    case = np.repeat(np.arange(8), 10)
+    factor = summarise_cases(np.zeros(80), case).standard_error_factor
+    assert factor == pytest.approx(np.sqrt(8 / 7))
+
+
+def _factor(*shares):
+    w = np.array(shares)
+    return (1 - 2 * (w**3).sum() / (w**2).sum() + (w**2).sum()) ** -0.5
