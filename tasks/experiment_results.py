@@ -21,11 +21,20 @@ from idc.data.tables import PREDICTIONS, load_table
 from idc.errors import InputError
 from idc.evaluation.bootstrap import Estimate
 from idc.evaluation.compare import PLACE, compare_scorings
-from idc.evaluation.pooling import MAIN_LOGIT, logit_columns, measure_pooled, pool_folds
-from idc.files import load_json, replacing_file, save_json
+from idc.evaluation.plots import save_figure
+from idc.evaluation.pooling import (
+    MAIN_LOGIT,
+    decide_pooled,
+    logit_columns,
+    measure_pooled,
+    pool_folds,
+)
+from idc.evaluation.summary import burden_table, complete_patches, summarise_burden
+from idc.files import load_json, replacing_file, replacing_folder, save_json
 from idc.layout import BUNDLE, LEAKAGE_REPORT, PARAMS
 from idc.layout import PREDICTIONS as PREDICTIONS_PATH
 from idc.lineage import load_lock, recorded_md5
+from idc.report.figures import draw_case_figures
 from tasks.experiments import FOLDERS, RESULTS, Dealt
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -49,6 +58,9 @@ def load_training_minutes(root: Path, workspace: Path) -> float | None:
 def pool_results(root: Path, name: str, dealt: Dealt, workspaces: Mapping[int, Path]) -> None:
     """Pool the folds' test sides: write `predictions.parquet`, a scoring file, and `metrics.json`.
 
+    Where whole cases are tested, also `cases.json` and figures of them: burden beside a constant
+    predictor (the mean burden of the folds' val cases), agreement, worst cases, slide maps.
+
     How folds are made comparable: `idc.evaluation.pooling`. The bootstrap is that of the section
     `evaluate` in the root's `params.yaml`.
 
@@ -61,13 +73,11 @@ def pool_results(root: Path, name: str, dealt: Dealt, workspaces: Mapping[int, P
     Raises:
         InputError: If a fold's predictions are missing or do not fit those of the others.
     """
-    pooled = pool_folds(
-        {
-            fold: load_table(workspace / PREDICTIONS_PATH, PREDICTIONS)
-            for fold, workspace in workspaces.items()
-        },
-        tested_once=dealt,
-    )
+    tables = {
+        fold: load_table(workspace / PREDICTIONS_PATH, PREDICTIONS)
+        for fold, workspace in workspaces.items()
+    }
+    pooled = pool_folds(tables, tested_once=dealt)
     settings = _bootstrap_settings(root)
     figures = measure_pooled(pooled, num_replicates=settings.num_replicates, seed=settings.seed)
     for fold, workspace in workspaces.items():
@@ -79,6 +89,31 @@ def pool_results(root: Path, name: str, dealt: Dealt, workspaces: Mapping[int, P
     with replacing_file(folder / PREDICTIONS_FILE) as partial:
         pooled.predictions.to_parquet(partial, index=False)
     save_json(folder / "metrics.json", figures)
+    if dealt == "case":
+        _save_cases(folder, decide_pooled(pooled), _mean_val_burden(tables), settings)
+
+
+def _mean_val_burden(tables: Mapping[int, pd.DataFrame]) -> float:
+    burdens = [
+        table[table["split"] == "val"].groupby("case")["y_true"].mean().mean()
+        for table in tables.values()
+    ]
+    return float(np.mean(burdens))
+
+
+def _save_cases(
+    folder: Path, decided: pd.DataFrame, constant: float, settings: EvaluateConfig
+) -> None:
+    cases = summarise_burden(
+        decided, constant, num_replicates=settings.num_replicates, seed=settings.seed
+    )
+    save_json(folder / "cases.json", cases)
+    figures = draw_case_figures(
+        burden_table(decided), cases["agreement"], complete_patches(decided)
+    )
+    with replacing_folder(folder / "figures") as partial:
+        for name, figure in figures.items():
+            save_figure(figure, partial / f"{name}.png")
 
 
 def load_scorings(path: Path) -> pd.DataFrame:

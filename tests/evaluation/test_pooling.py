@@ -1,12 +1,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 
 from idc.errors import InputError
 from idc.evaluation.bootstrap import bootstrap_metrics
 from idc.evaluation.calibration import choose_threshold, fit_calibration
+from idc.evaluation.context import average_context
 from idc.evaluation.metrics import auroc, balanced_accuracy
-from idc.evaluation.pooling import measure_pooled, pool_folds
+from idc.evaluation.pooling import decide_pooled, measure_pooled, pool_folds
 
 NUM_FOLDS = 3
 
@@ -70,25 +72,26 @@ def test_pool_folds_when_pooled_then_every_test_patch_is_there_once_and_no_val_p
     pooled = pool_folds(folds).predictions
     assert len(pooled) == sum((table["split"] == "test").sum() for table in folds.values())
     assert (pooled["case"].str[1].astype(int) == pooled["fold"]).all()
-    assert list(pooled.columns) == ["case", "x", "y", "y_true", "fold", "y_pred", "logit"]
+    columns = ["case", "x", "y", "y_true", "fold", "y_pred", "logit", "logit_context"]
+    assert list(pooled.columns) == columns
     assert pooled[["case", "x", "y"]].apply(tuple, axis=1).is_monotonic_increasing
 
 
 def test_pool_folds_when_there_are_further_logits_then_each_has_a_calibration_of_its_own():
-    folds = {k: t.assign(logit_context=-3 + 2 * t["logit"]) for k, t in make_folds().items()}
+    folds = {k: t.assign(logit_other=-3 + 2 * t["logit"]) for k, t in make_folds().items()}
     pooled = pool_folds(folds)
     np.testing.assert_allclose(
-        pooled.predictions["logit_context"], pooled.predictions["logit"], atol=1e-4
+        pooled.predictions["logit_other"], pooled.predictions["logit"], atol=1e-4
     )
     figures = measure_pooled(pooled, num_replicates=100, seed=1)
     for metric in ("auroc", "balanced_accuracy"):
         same = pytest.approx(figures[f"logit/{metric}"], abs=1e-4)
-        assert figures[f"logit_context/{metric}"] == same
+        assert figures[f"logit_other/{metric}"] == same
 
 
 def test_pool_folds_when_one_fold_lacks_a_logit_then_names_it():
     folds = make_folds()
-    folds[0] = folds[0].assign(logit_context=0.0)
+    folds[0] = folds[0].assign(logit_other=0.0)
     with pytest.raises(InputError, match="fold 1 has the logits logit, the first has logit, logit"):
         pool_folds(folds)
 
@@ -141,9 +144,29 @@ def test_measure_pooled_when_there_are_baselines_then_they_are_scored_and_compar
         for fold, table in make_folds().items()
     }
     pooled = pool_folds(folds)
-    assert list(pooled.points) == ["logit", "logit_noise"]
+    assert list(pooled.points) == ["logit", "logit_noise", "logit_context"]
     figures = measure_pooled(pooled, num_replicates=200, seed=1)
     assert figures["logit_noise/auroc"] < 0.6
     gain = figures["differences"]["logit_noise"]["auroc"]
     assert gain["value"] == pytest.approx(figures["logit/auroc"] - figures["logit_noise/auroc"])
     assert 0 < gain["low"] < gain["value"] < gain["high"]
+
+
+def test_pool_folds_when_whole_cases_are_tested_then_touching_patches_are_averaged():
+    folds = make_folds()
+    pooled = pool_folds(folds)
+    table = pooled.predictions
+    for fold, part in table.groupby("fold"):
+        raw = folds[fold][folds[fold]["split"] == "test"].sort_values(["case", "x", "y"])
+        around = average_context(*(raw[name].to_numpy() for name in ("case", "x", "y", "logit")))
+        point = pooled.points["logit_context"][fold]
+        np.testing.assert_allclose(part["logit_context"], point.calibrate(around))
+    decided = decide_pooled(pooled)
+    np.testing.assert_array_equal(decided["y_pred"], table["y_pred"])
+    np.testing.assert_allclose(decided["context_y_score"], expit(table["logit_context"]))
+    assert 0 < decided["context_y_pred"].mean() < 1
+
+
+def test_pool_folds_when_patches_are_dealt_then_there_is_no_context():
+    table = pool_folds(make_folds(), tested_once="patch").predictions
+    assert "logit_context" not in table

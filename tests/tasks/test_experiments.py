@@ -164,7 +164,7 @@ def test_compare_files_when_the_second_holds_baselines_then_each_column_is_compa
     y_true = pd.read_parquet(ours)["y_true"]
     peers = write_baselines(project, ours, trees=y_true * 9.0, coin=0.5)
     found = compare_files(project, ours, peers)
-    ours_columns, others = ("logit", "logit_colour"), ("trees", "coin")
+    ours_columns, others = ("logit", "logit_colour", "logit_context"), ("trees", "coin")
     assert list(found) == [f"{one} - {other}" for one in ours_columns for other in others]
     assert found["logit - trees"]["auroc"].high < 0 < found["logit - coin"]["auroc"].low
     assert list(found["logit - trees"]) == ["auroc"]

@@ -23,9 +23,11 @@ from idc.evaluation.ablation import Scored, compare_with_others, other_logits
 from idc.evaluation.bootstrap import bootstrap_metrics, flatten_estimates, summarise_cases
 from idc.evaluation.calibration import Calibration, choose_threshold, fit_calibration
 from idc.evaluation.compare import PLACE
+from idc.evaluation.context import average_context
 from idc.evaluation.metrics import auroc
 
 MAIN_LOGIT = "logit"
+CONTEXT_LOGIT = "logit_context"
 TestedOnce = Literal["case", "patch"]
 """What one fold alone may test: a whole case, or where patches were dealt to folds, a patch."""
 
@@ -69,14 +71,18 @@ def pool_folds(folds: Mapping[int, pd.DataFrame], *, tested_once: TestedOnce = "
     Args:
         folds: Per fold what its stage `predict` wrote: columns `case`, `x`, `y`, `split`,
             `y_true`, `logit`, and perhaps further `logit_*` and `y_score_*` (probabilities of
-            baselines, which become `logit_*`), which all folds must then have.
+            baselines, which become `logit_*`), which all folds must then have. Where whole cases
+            are tested, `logit_context` is added: the mean of `logit` over touching patches.
         tested_once: `case`, or `patch` for folds of `split.mode` patch, which leak.
 
     Raises:
         InputError: If a side is empty or of one class, the folds' logit columns differ, or a case
             (or patch) is tested in two folds.
     """
-    folds = {fold: _with_all_logits(table) for fold, table in folds.items()}
+    folds = {
+        fold: _with_all_logits(table, context=tested_once == "case")
+        for fold, table in folds.items()
+    }
     columns = {fold: logit_columns(table) for fold, table in folds.items()}
     names = next(iter(columns.values()))
     differing = [fold for fold in folds if columns[fold] != names]
@@ -101,10 +107,17 @@ def pool_folds(folds: Mapping[int, pd.DataFrame], *, tested_once: TestedOnce = "
     return Pooled(pooled, points)
 
 
-def _with_all_logits(table: pd.DataFrame) -> pd.DataFrame:
-    """Give every scoring a column `logit_<name>`."""
+def _with_all_logits(table: pd.DataFrame, *, context: bool) -> pd.DataFrame:
+    """Give every scoring a column `logit_<name>`; a mean of logits is calibrated as one logit."""
     logits = {f"{MAIN_LOGIT}_{name}": values for name, values in other_logits(table).items()}
-    return table.assign(**logits)
+    table = table.assign(**logits)
+    if context:
+        table[CONTEXT_LOGIT] = np.nan
+        for side in table["split"].unique():
+            inside = (table["split"] == side).to_numpy()
+            columns = (table[name].to_numpy()[inside] for name in (*PLACE, MAIN_LOGIT))
+            table.loc[inside, CONTEXT_LOGIT] = average_context(*columns)
+    return table
 
 
 def logit_columns(table: pd.DataFrame) -> list[str]:
@@ -157,6 +170,21 @@ def measure_pooled(pooled: Pooled, *, num_replicates: int, seed: int) -> dict[st
     weights = [fold["num_patches"] for fold in folds.values()]
     mean = np.average([fold["auroc"] for fold in folds.values()], weights=weights)
     return figures | {"mean_fold_auroc": float(mean), "folds": folds}
+
+
+def decide_pooled(pooled: Pooled) -> pd.DataFrame:
+    """Return the pooled patches as `idc.evaluation.summary` takes a decided side.
+
+    Columns `case`, `x`, `y`, `y_true`, `y_score`, `y_pred` and, where whole cases were tested,
+    `context_y_score` and `context_y_pred`.
+    """
+    table = pooled.predictions
+    decided = table[[*PLACE, "y_true", "y_pred"]].assign(y_score=expit(table[MAIN_LOGIT]))
+    if CONTEXT_LOGIT in table:
+        points = pooled.points[CONTEXT_LOGIT]
+        decided["context_y_score"] = expit(table[CONTEXT_LOGIT])
+        decided["context_y_pred"] = _decisions(table, CONTEXT_LOGIT, points)
+    return decided
 
 
 def _fit_point(val: pd.DataFrame, name: str) -> FoldPoint:

@@ -151,9 +151,9 @@ def burden_table(side: pd.DataFrame) -> pd.DataFrame:
 def complete_patches(side: pd.DataFrame) -> pd.DataFrame:
     """Return what slide maps are drawn from: the decided patches of the complete cases.
 
-    Columns `case`, `x`, `y`, `y_true`, `y_score` and, with a context, `context_y_score`.
+    Columns `case`, `x`, `y`, `y_true`, `y_score`, `y_pred` and, with a context, `context_y_score`.
     """
-    names = ["case", "x", "y", "y_true", "y_score", "context_y_score"]
+    names = ["case", "x", "y", "y_true", "y_score", "y_pred", "context_y_score"]
     kept = [name for name in names if name in side]
     complete = side["case"].isin(_complete_cases(side))
     return side.loc[complete, kept].sort_values(["case", "x", "y"], ignore_index=True)

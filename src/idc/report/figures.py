@@ -82,19 +82,32 @@ def draw_figures(
             subgroups, "auroc", select_estimates(metrics, "test")["auroc"]
         ),
         "subgroups_calibration": draw_subgroups(subgroups, "calibration_gap", None),
-        "burden": draw_burden(curves.burden, "mean_score"),
     }
     agreement = evaluation["burden"]["agreement"]
+    return figures | draw_case_figures(curves.burden, agreement, curves.slides)
+
+
+def draw_case_figures(
+    burden: pd.DataFrame, agreement: Mapping[str, Any], slides: pd.DataFrame
+) -> dict[str, Figure]:
+    """Return the figures of whole cases: `burden`, `agreement` and `slide_<case>`.
+
+    Args:
+        burden: As `idc.evaluation.summary.burden_table` returns it.
+        agreement: As `summarise_burden` returns it; with a `reason` in it, none is drawn.
+        slides: As `complete_patches` returns them.
+    """
+    figures = {"burden": draw_burden(burden, "mean_score")}
     if "reason" not in agreement:
         figures["agreement"] = draw_bland_altman(
-            curves.burden["mean_score"].to_numpy(),
-            curves.burden["burden"].to_numpy(),
+            burden["mean_score"].to_numpy(),
+            burden["burden"].to_numpy(),
             **{
                 name: Estimate(**agreement[name]) for name in ("bias", "lower_limit", "upper_limit")
             },
         )
-    for case, patches in curves.slides.groupby("case"):
-        figures[f"slide_{case}"] = _draw_slide(str(case), patches, point)
+    for case, patches in slides.groupby("case"):
+        figures[f"slide_{case}"] = _draw_slide(str(case), patches)
     return figures
 
 
@@ -112,15 +125,12 @@ def select_estimates(metrics: Mapping[str, float], side: str) -> dict[str, Estim
     }
 
 
-def _draw_slide(case: str, patches: pd.DataFrame, point: Mapping[str, Any]) -> Figure:
-    y_true, y_score = patches["y_true"].to_numpy(), patches["y_score"].to_numpy()
-    y_pred = (y_score >= point["threshold"]).astype(np.int8)
-    return draw_slide_maps(
-        case,
-        slide_map(patches, y_true),
-        slide_map(patches, y_score),
-        slide_map(patches, y_pred - y_true),
-    )
+def _draw_slide(case: str, patches: pd.DataFrame) -> Figure:
+    y_true = patches["y_true"].to_numpy()
+    error = patches["y_pred"].to_numpy() - y_true
+    y_score = patches["y_score"].to_numpy()
+    maps = (slide_map(patches, values) for values in (y_true, y_score, error))
+    return draw_slide_maps(case, *maps)
 
 
 def _confusion_matrix(rows: pd.DataFrame) -> np.ndarray:
