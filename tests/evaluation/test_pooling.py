@@ -92,7 +92,7 @@ def test_pool_folds_when_there_are_further_logits_then_each_has_a_calibration_of
 def test_pool_folds_when_one_fold_lacks_a_logit_then_names_it():
     folds = make_folds()
     folds[0] = folds[0].assign(logit_other=0.0)
-    with pytest.raises(InputError, match="fold 1 has the logits logit, the first has logit, logit"):
+    with pytest.raises(InputError, match="fold 1 has the logits logit, logit_context"):
         pool_folds(folds)
 
 
