@@ -3,11 +3,17 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 from idc.errors import InputError
 from idc.evaluation.bootstrap import bootstrap_metrics, bootstrap_share
 from idc.evaluation.cases import Absent
-from idc.evaluation.subgroups import find_subgroups, measure_regions, subgroup_table
+from idc.evaluation.subgroups import (
+    find_subgroups,
+    measure_borders,
+    measure_regions,
+    subgroup_table,
+)
 
 NUM_CASES, SIDE, THRESHOLD = 9, 12, 0.4
 METRICS = [
@@ -237,3 +243,19 @@ def test_measure_regions_when_regions_differ_then_small_ones_are_told_apart():
 def test_measure_regions_when_there_is_no_small_region_then_is_absent(patches):
     figures = measure_regions(patches, 0.5, num_replicates=20, seed=0)
     assert figures["sensitivity_small_regions"] == Absent("no patches")
+
+
+def test_measure_borders_when_measured_then_are_the_aurocs_of_the_two_groups(patches):
+    figures = measure_borders(patches, THRESHOLD, num_replicates=60, seed=5)
+    for name, (_, inside) in find_subgroups(patches)["border"].items():
+        if name == "alone":
+            continue
+        part = patches[inside]
+        expected = roc_auc_score(part["y_true"], part["log_odds"])
+        assert figures[f"auroc_{name}"].value == pytest.approx(expected)
+
+
+def test_measure_borders_when_all_labels_are_alike_then_are_absent_with_a_reason(patches):
+    figures = measure_borders(patches.assign(y_true=0), THRESHOLD, num_replicates=20, seed=0)
+    assert figures["auroc_border"] == Absent("no patches")
+    assert "are IDC-" in figures["auroc_interior"].reason

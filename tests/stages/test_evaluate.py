@@ -221,6 +221,8 @@ def test_run_when_slides_are_whole_then_context_ranks_better_than_the_patch_alon
     assert point.context == "mean9"
     assert point.context_threshold_low < point.context_threshold < point.context_threshold_high
     assert 0 <= metrics["test_context/sensitivity_large_regions"] <= 1
+    assert metrics["test_context/auroc_interior"] > metrics["test/auroc_interior"] + 0.05
+    assert 0.5 < metrics["test/auroc_border"] < 1
 
 
 def test_run_when_context_is_none_then_reports_and_keeps_no_such_figure(measure, slides):

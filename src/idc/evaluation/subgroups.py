@@ -140,6 +140,35 @@ def measure_regions(
     return figures
 
 
+def measure_borders(
+    patches: pd.DataFrame, threshold: float, *, num_replicates: int, seed: int
+) -> dict[str, Estimate | Absent]:
+    """Return the AUROC where labels change and where they do not.
+
+    Args:
+        patches: `case`, `x`, `y`, `y_true`, `log_odds`, as `subgroup_table` takes them.
+        threshold: The frozen one; it does not change an AUROC.
+        num_replicates: Replicates of the case bootstrap.
+        seed: Seed of the draws.
+
+    Returns:
+        `auroc_border` (patches touching one of the other label) and `auroc_interior` (touching
+        patches of their own label only).
+
+    Raises:
+        InputError: If there is no patch or a patch comes twice.
+    """
+    y_score = expit(patches["log_odds"].to_numpy(np.float64))
+    figures: _Figures = {}
+    groups = _border_groups(patches)
+    for name in ("border", "interior"):
+        inside = groups[name][1]
+        y_true, case = (patches[column].to_numpy()[inside] for column in ("y_true", "case"))
+        measured = _measure_primary(y_true, y_score[inside], case, threshold, num_replicates, seed)
+        figures[f"auroc_{name}"] = measured["auroc"]
+    return figures
+
+
 def _measure(part: pd.DataFrame, threshold: float, num_replicates: int, seed: int) -> _Figures:
     y_true, case = part["y_true"].to_numpy(), part["case"].to_numpy()
     log_odds = part["log_odds"].to_numpy(np.float64)

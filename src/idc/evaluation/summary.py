@@ -17,9 +17,7 @@ from idc.evaluation.ablation import (
     other_logits,
     score_other,
 )
-from idc.evaluation.bootstrap import Estimate
 from idc.evaluation.cases import (
-    Absent,
     compare_burden,
     find_complete_cases,
     find_worst_cases,
@@ -27,7 +25,7 @@ from idc.evaluation.cases import (
     measure_burden,
     measure_dice,
 )
-from idc.evaluation.subgroups import measure_regions, subgroup_table
+from idc.evaluation.subgroups import measure_borders, measure_regions, subgroup_table
 
 NUM_WORST_CASES = 10
 
@@ -75,10 +73,10 @@ def summarise_subgroups(
     return _records(table)
 
 
-def summarise_regions(
+def summarise_places(
     test: pd.DataFrame, thresholds: Mapping[str, float], *, num_replicates: int, seed: int
 ) -> dict[str, Any]:
-    """Return how many patches of small and large IDC+ regions of complete cases are found.
+    """Return how patches fare at borders and inside, and in small and large IDC+ regions.
 
     Args:
         test: Decided test side.
@@ -88,18 +86,19 @@ def summarise_regions(
 
     Returns:
         By `test` and `test_context`, and by figure, an estimate (value, low, high), or `reason`
-        where it cannot be given; empty without a complete case.
+        where it cannot be given. Regions are measured in complete cases alone, and absent without.
     """
-    complete = test[test["case"].isin(_complete_cases(test))]
-    if complete.empty:
-        return {}
+    complete = test["case"].isin(_complete_cases(test)).to_numpy()
     summary = {}
     for prefix, threshold in thresholds.items():
-        patches = complete.assign(log_odds=complete[f"{prefix}log_odds"])
-        figures = measure_regions(patches, threshold, num_replicates=num_replicates, seed=seed)
-        summary["test_context" if prefix else "test"] = {
-            name: _describe(figure) for name, figure in figures.items()
-        }
+        patches = test.assign(log_odds=test[f"{prefix}log_odds"])
+        figures = measure_borders(patches, threshold, num_replicates=num_replicates, seed=seed)
+        if complete.any():
+            figures |= measure_regions(
+                patches[complete], threshold, num_replicates=num_replicates, seed=seed
+            )
+        side = "test_context" if prefix else "test"
+        summary[side] = {name: vars(figure) for name, figure in figures.items()}
     return summary
 
 
@@ -161,10 +160,6 @@ def complete_patches(side: pd.DataFrame) -> pd.DataFrame:
 
 def _complete_cases(side: pd.DataFrame) -> list[str]:
     return find_complete_cases(*(side[name].to_numpy() for name in ("case", "x", "y")))
-
-
-def _describe(figure: Estimate | Absent) -> dict[str, Any]:
-    return vars(figure)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -20,6 +20,12 @@ _SIDES = {
     "test_manifest": "Test, manifest patches only: balanced by design, not comparable",
     "val": "Validation: where threshold and calibration were chosen",
 }
+_PLACES = {
+    "auroc_border": "AUROC of patches touching the other label",
+    "auroc_interior": "AUROC of patches touching their own label only",
+    "sensitivity_small_regions": "Sensitivity in IDC+ regions under 9 patches (complete cases)",
+    "sensitivity_large_regions": "Sensitivity in larger IDC+ regions (complete cases)",
+}
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ def _render(template: str, inputs: ReportInputs, **pictures: Any) -> str:  # noq
         members=members,
         baselines=[name for name in others if name not in members],
         labels=METRIC_LABELS,
+        places=_PLACES,
         primary=PRIMARY,
         sides=_SIDES,
         tables={side: table for side, table in tables.items() if table},

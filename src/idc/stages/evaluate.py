@@ -39,7 +39,7 @@ from idc.evaluation.summary import (
     complete_patches,
     summarise_ablation,
     summarise_burden,
-    summarise_regions,
+    summarise_places,
     summarise_subgroups,
 )
 from idc.files import replacing_folder, save_json
@@ -220,7 +220,7 @@ def _summarise(
     return {
         "ablation": summarise_ablation(val, test, config.threshold_rule, **bootstrap),
         "subgroups": summarise_subgroups(test, point.threshold, **bootstrap),
-        "regions": summarise_regions(test, column_thresholds(point), **bootstrap),
+        "places": summarise_places(test, column_thresholds(point), **bootstrap),
         "burden": summarise_burden(test, constant, **bootstrap),
         "benchmark": _stand_beside_published(test, config),
     }
@@ -258,7 +258,7 @@ def _flatten(summary: dict[str, Any]) -> dict[str, float]:
     flat |= flatten_estimates(
         "test_burden", {key: Estimate(**value) for key, value in errors.items()}
     )
-    for side, figures in summary["regions"].items():
+    for side, figures in summary["places"].items():
         known = {key: Estimate(**value) for key, value in figures.items() if "value" in value}
         flat |= flatten_estimates(side, known)
     return flat
