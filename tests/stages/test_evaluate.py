@@ -266,7 +266,7 @@ def test_run_when_done_then_cases_are_measured_beside_a_constant(measure, slides
     assert [row["case"] for row in burden["complete"]] == [f"case{n}" for n in range(5, 10)]
     better = [row["dice_context"] > row["dice_patch"] for row in burden["complete"]]
     assert sum(better) >= 4
-    laid = pd.read_csv(layout.PLOTS / "slides.csv")
+    laid = pd.read_csv(layout.CASES / "slides.csv")
     assert len(laid) == 5 * 441
     assert {"y_score", "context_y_score"} <= set(laid)
 

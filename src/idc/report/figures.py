@@ -31,7 +31,7 @@ _NAME = "fusion CNN"
 
 @dataclass(frozen=True)
 class Curves:
-    """The tables in `reports/plots`."""
+    """The tables in `reports/plots` and `reports/cases`."""
 
     roc: pd.DataFrame
     pr: pd.DataFrame
@@ -42,12 +42,15 @@ class Curves:
     slides: pd.DataFrame
 
     @classmethod
-    def load(cls, folder: Path) -> "Curves":
-        """Read what the stage evaluate wrote."""
-        names = ("roc", "pr", "confusion", "thresholds", "reliability", "burden", "slides")
-        text = {"burden": {"case": "str"}, "slides": {"case": "str"}}
+    def load(cls, plots: Path, cases: Path) -> "Curves":
+        """Read what the stage evaluate wrote into two folders."""
+        curves = ("roc", "pr", "confusion", "thresholds", "reliability")
         return cls(
-            **{name: pd.read_csv(folder / f"{name}.csv", dtype=text.get(name)) for name in names}
+            **{name: pd.read_csv(plots / f"{name}.csv") for name in curves},
+            **{
+                name: pd.read_csv(cases / f"{name}.csv", dtype={"case": "str"})
+                for name in ("burden", "slides")
+            },
         )
 
 

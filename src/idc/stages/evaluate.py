@@ -73,7 +73,7 @@ def run(params: Params) -> None:
     point.save(layout.OPERATING_POINT)
     save_json(layout.METRICS, metrics)
     save_json(layout.EVALUATION, summary)
-    _save_curves(test, config)
+    _save_tables(test, config)
     log.info(
         "test AUROC %.3f [%.3f, %.3f], colour floor %.3f; %s",
         *(metrics[f"test/auroc{end}"] for end in ("", "_low", "_high")),
@@ -291,7 +291,7 @@ def _measure_slivers(test: pd.DataFrame, config: EvaluateConfig) -> dict[str, fl
     return metrics
 
 
-def _save_curves(test: pd.DataFrame, config: EvaluateConfig) -> None:
+def _save_tables(test: pd.DataFrame, config: EvaluateConfig) -> None:
     y_true, y_score = test["y_true"].to_numpy(), test["y_score"].to_numpy()
     reliability = reliability_points(
         y_true,
@@ -307,5 +307,7 @@ def _save_curves(test: pd.DataFrame, config: EvaluateConfig) -> None:
         reliability.to_csv(partial / "reliability.csv", index=False)
         confusion = confusion_rows(y_true, test["y_pred"].to_numpy())
         confusion.to_csv(partial / "confusion.csv", index=False)
+    # apart: DVC would draw them as curves
+    with replacing_folder(layout.CASES) as partial:
         burden_table(test).to_csv(partial / "burden.csv", index=False)
         complete_patches(test).to_csv(partial / "slides.csv", index=False)

@@ -25,6 +25,7 @@ _ARTIFACTS = (
     layout.METRICS,
     layout.EVALUATION,
     layout.PLOTS,
+    layout.CASES,
     layout.FIGURES,
     layout.EXPLAIN,
     layout.REPORT_PAGE,

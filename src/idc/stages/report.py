@@ -50,6 +50,6 @@ def _gather(params: Params) -> ReportInputs:
         spec=asdict(load_spec(layout.BUNDLE)),
         operating_point=asdict(point),
         history=load_history(layout.BUNDLE),
-        curves=Curves.load(layout.PLOTS),
+        curves=Curves.load(layout.PLOTS, layout.CASES),
         sheets={meaning: path for meaning, path in sheets.items() if path.exists()},
     )
