@@ -22,6 +22,7 @@ SMALL = {
     "train.epochs": 1,
     "train.batch_size": 8,
     "train.precision": "fp32",
+    "predict.baselines": [],
     "evaluate.num_replicates": 100,
     "runtime.device": "cpu",
     "runtime.num_threads": 1,
