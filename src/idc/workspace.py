@@ -38,6 +38,8 @@ _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "NO_ALBUMENTATIONS_UPDATE": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # the 20 s it has by default are too few on a busy machine
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     # threads that wait asleep: spinning ones slow two runs on one machine down tenfold
     "OMP_WAIT_POLICY": "passive",
 }
