@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,18 +103,7 @@ def show_results(root: Path) -> None:
     """Publish the metrics and where everything is as Prefect artifacts."""
     metrics = load_json(root / METRICS)
     published = load_json(root / PUBLISHED)
-    names = [key.removeprefix("test/") for key in metrics if f"{key}_low" in metrics]
-    rows = [
-        {
-            "metric": name,
-            "value": round(metrics[f"test/{name}"], 4),
-            "low": round(metrics[f"test/{name}_low"], 4),
-            "high": round(metrics[f"test/{name}_high"], 4),
-            "colour floor": round(metrics[f"test_colour/{name}"], 4),
-        }
-        for name in names
-        if f"test/{name}" in metrics
-    ]
+    rows = result_rows(metrics)
     create_table_artifact(rows, key="test-metrics", description="Test, natural prevalence")
     create_markdown_artifact(
         f"- report: `{root / REPORT_PAGE}`\n"
@@ -122,6 +112,30 @@ def show_results(root: Path) -> None:
         key="results",
         description="Where the results are",
     )
+
+
+def result_rows(metrics: Mapping[str, float]) -> list[dict[str, str | float]]:
+    """Return a row per metric of test that has an interval, for people to read.
+
+    Beside it, where they were measured, the figure with context and that of the colour floor.
+    """
+    others = {"with neighbours": "test_context", "colour floor": "test_colour"}
+    rows: list[dict[str, str | float]] = []
+    for key in metrics:
+        name = key.removeprefix("test/")
+        if name == key or f"{key}_low" not in metrics:
+            continue
+        row: dict[str, str | float] = {
+            "metric": name,
+            "value": round(metrics[key], 4),
+            "low": round(metrics[f"{key}_low"], 4),
+            "high": round(metrics[f"{key}_high"], 4),
+        }
+        for title, side in others.items():
+            known = f"{side}/{name}" in metrics
+            row[title] = round(metrics[f"{side}/{name}"], 4) if known else ""
+        rows.append(row)
+    return rows
 
 
 def _run(stage: str, command: list[str], root: Path, timeout_s: float | None) -> Finished:

@@ -10,6 +10,7 @@ from tasks.stages import (
     _passes_by_itself,
     _require_success,
     last_error_line,
+    result_rows,
     run_stage,
     was_run,
 )
@@ -66,3 +67,19 @@ def test_was_run_when_a_stage_came_back_from_the_cache_then_it_did_not_run():
     assert was_run("train", ("Running stage 'train':", "> python -m idc train"))
     assert not was_run("train", cached)
     assert not was_run("train", ("Running stage 'predict':",))
+
+
+def test_result_rows_when_a_metric_lacks_a_companion_then_its_cell_is_empty():
+    metrics = {
+        f"{side}/{name}{end}": 0.5
+        for side, names in {
+            "test": ("auroc", "brier"), "test_context": ("auroc",), "test_colour": ("auroc",),
+            "val": ("auroc",),
+        }.items()
+        for name in names
+        for end in ("", "_low", "_high")
+    }  # fmt: skip
+    auroc, brier = result_rows(metrics | {"test/num_cases": 5})
+    assert (auroc["metric"], brier["metric"]) == ("auroc", "brier")
+    assert (auroc["with neighbours"], auroc["colour floor"]) == (0.5, 0.5)
+    assert (brier["with neighbours"], brier["colour floor"]) == ("", "")
