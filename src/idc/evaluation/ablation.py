@@ -10,8 +10,6 @@ from idc.evaluation.bootstrap import Estimate
 from idc.evaluation.calibration import choose_threshold, fit_calibration
 from idc.evaluation.compare import PLACE, compare_scorings
 
-MAIN = "logit"
-
 _SMALLEST = 1e-9  # a probability of 0 has no logit
 
 

@@ -34,9 +34,8 @@ from idc.evaluation.bootstrap import (
 from idc.evaluation.calibration import fit_calibration
 from idc.evaluation.cases import Absent
 from idc.evaluation.context import distance_to_border, label_regions
-from idc.evaluation.metrics import MIN_CASES
+from idc.evaluation.metrics import MIN_CASES, PRIMARY
 
-PRIMARY_METRICS = ("auroc", "balanced_accuracy")
 SMALL_REGION_PATCHES = 9
 
 _COLUMNS = ("case", "x", "y", "y_true", "log_odds", "mean_optical_density", "white_share", "sliver")
@@ -188,14 +187,20 @@ def _measure_primary(
 ) -> _Figures:
     missing = _too_few(case) or _one_class(y_true)
     if missing is not None:
-        return dict.fromkeys(PRIMARY_METRICS, missing)
+        return dict.fromkeys(PRIMARY, missing)
     try:
         figures = bootstrap_metrics(
-            y_true, y_score, case, threshold, num_replicates=num_replicates, seed=seed
+            y_true,
+            y_score,
+            case,
+            threshold,
+            num_replicates=num_replicates,
+            seed=seed,
+            names=PRIMARY,
         )
     except InputError as error:  # such as a class that next to no replicate draws
-        return dict.fromkeys(PRIMARY_METRICS, Absent(str(error)))
-    return {name: figures[name] for name in PRIMARY_METRICS}
+        return dict.fromkeys(PRIMARY, Absent(str(error)))
+    return {name: figures[name] for name in PRIMARY}
 
 
 def _bootstrap_gap(
