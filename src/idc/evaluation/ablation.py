@@ -59,6 +59,24 @@ def score_other(
     return Scored(y_score, (y_score >= threshold).astype(np.int8))
 
 
+def score_others(val: pd.DataFrame, test: pd.DataFrame, rule: str) -> dict[str, Scored]:
+    """Return what each backbone alone and each baseline says of test, by name.
+
+    Args:
+        val: Predictions of val, as `other_logits` takes them, with `y_true`.
+        test: Predictions of test likewise.
+        rule: How thresholds are chosen on val.
+
+    Raises:
+        InputError: If val lacks a class, or a logit is NaN or infinite.
+    """
+    tested, y_true = other_logits(test), val["y_true"].to_numpy()
+    return {
+        name: score_other(logit, y_true, tested[name], rule)
+        for name, logit in other_logits(val).items()
+    }
+
+
 def compare_with_others(
     test: pd.DataFrame,
     fusion: Scored,

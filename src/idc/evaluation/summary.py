@@ -10,13 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from idc.evaluation.ablation import (
-    Scored,
-    compare_with_others,
-    describe_gain,
-    other_logits,
-    score_other,
-)
+from idc.evaluation.ablation import Scored, compare_with_others, describe_gain
 from idc.evaluation.cases import (
     compare_burden,
     find_complete_cases,
@@ -31,14 +25,13 @@ NUM_WORST_CASES = 10
 
 
 def summarise_ablation(
-    val: pd.DataFrame, test: pd.DataFrame, rule: str, *, num_replicates: int, seed: int
+    test: pd.DataFrame, others: Mapping[str, Scored], *, num_replicates: int, seed: int
 ) -> dict[str, Any]:
     """Return how the fusion fares against each backbone alone and each baseline on test.
 
     Args:
-        val: Decided val side; the other scorings are calibrated on it, and get thresholds there.
         test: Decided test side.
-        rule: How those thresholds are chosen.
+        others: As `idc.evaluation.ablation.score_others` returns them.
         num_replicates: Replicates of the case bootstrap.
         seed: Seed of the draws.
 
@@ -46,11 +39,6 @@ def summarise_ablation(
         `text`: whether the fusion beats its best single backbone; `differences`: by name and
         metric, fusion minus other (value, low, high).
     """
-    tested = other_logits(test)
-    others = {
-        name: score_other(logit, val["y_true"].to_numpy(), tested[name], rule)
-        for name, logit in other_logits(val).items()
-    }
     fusion = Scored(test["y_score"].to_numpy(), test["y_pred"].to_numpy())
     differences = compare_with_others(
         test, fusion, others, num_replicates=num_replicates, seed=seed

@@ -12,7 +12,7 @@ from idc import layout
 from idc.config import EvaluateConfig, Params
 from idc.data.tables import PREDICTIONS, SPLITS, load_table
 from idc.errors import InputError
-from idc.evaluation.ablation import other_logits, score_other
+from idc.evaluation.ablation import Scored, score_others
 from idc.evaluation.bootstrap import (
     Estimate,
     Estimates,
@@ -67,8 +67,9 @@ def run(params: Params) -> None:
     point = _choose_operating_point(held_out["val"], params)
     val, test = (decide_patches(side, point) for side in held_out.values())
     config = params.evaluate
-    metrics = _measure(val, test, point, config)
-    summary = _summarise(val, test, point, config)
+    others = score_others(val, test, config.threshold_rule)
+    metrics = _measure(val, test, point, config) | _measure_others(test, others, config)
+    summary = _summarise(val, test, others, point, config)
     summary["benchmark"] = _stand_beside_published(test, metrics)
     metrics |= _flatten(summary)
     # written only now: a fault on test must not leave half of the results behind
@@ -187,18 +188,15 @@ def _measure(
         _log_undefined(name, estimates)
         counts: dict[str, Any] = asdict(summarise_cases(y_true, case))
         metrics |= {f"{name}/{key}": value for key, value in counts.items()}
-    metrics |= _measure_slivers(test, config)
-    return metrics | _measure_others(val, test, config)
+    return metrics | _measure_slivers(test, config)
 
 
 def _measure_others(
-    val: pd.DataFrame, test: pd.DataFrame, config: EvaluateConfig
+    test: pd.DataFrame, others: dict[str, Scored], config: EvaluateConfig
 ) -> dict[str, float]:
     """Measure each backbone alone and each baseline, by the primary metrics only."""
-    tested = other_logits(test)
     metrics: dict[str, float] = {}
-    for name, logit in other_logits(val).items():
-        other = score_other(logit, val["y_true"].to_numpy(), tested[name], config.threshold_rule)
+    for name, other in others.items():
         for metric, score in (("auroc", other.y_score), ("balanced_accuracy", other.y_pred)):
             estimates = bootstrap_metrics(
                 test["y_true"].to_numpy(),
@@ -214,13 +212,17 @@ def _measure_others(
 
 
 def _summarise(
-    val: pd.DataFrame, test: pd.DataFrame, point: OperatingPoint, config: EvaluateConfig
+    val: pd.DataFrame,
+    test: pd.DataFrame,
+    others: dict[str, Scored],
+    point: OperatingPoint,
+    config: EvaluateConfig,
 ) -> dict[str, Any]:
     """Return what `reports/evaluation.json` holds, but for the benchmark row."""
     bootstrap = {"num_replicates": config.num_replicates, "seed": config.seed}
     constant = float(val.groupby("case")["y_true"].mean().mean())
     return {
-        "ablation": summarise_ablation(val, test, config.threshold_rule, **bootstrap),
+        "ablation": summarise_ablation(test, others, **bootstrap),
         "subgroups": summarise_subgroups(test, point.threshold, **bootstrap),
         "places": summarise_places(test, column_thresholds(point), **bootstrap),
         "burden": summarise_burden(test, constant, **bootstrap),
