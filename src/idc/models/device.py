@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
 from idc.config import RuntimeConfig
 from idc.errors import InputError
@@ -39,12 +40,28 @@ def choose_autocast(
 ) -> torch.autocast:
     """Return the autocast context of the training step.
 
-    `auto` is bf16 on a GPU that computes in it; on CPUs without bf16 matrix units it is slower
-    than fp32.
+    `auto` is bf16 where the device computes in it: on such a GPU, and on a CPU with matrix units
+    for it (AMX). On other CPUs bf16 is slower than fp32.
     """
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    enabled = precision == "bf16" or (precision == "auto" and able)
+    enabled = precision == "bf16" or (precision == "auto" and _computes_in_bf16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def keep_depthwise_in_fp32(model: nn.Module) -> None:
+    """Let depthwise convolutions on a CPU leave autocast, in place; weights and names stay.
+
+    The matrix units have nothing to multiply there, and oneDNN's backward pass of a depthwise
+    convolution takes up to thirty times as long in bf16 as in fp32.
+    """
+    for module in model.modules():
+        if type(module) is nn.Conv2d and module.groups == module.in_channels > 1:
+            module.__class__ = _DepthwiseInFp32  # the weights stay where the optimizer finds them
+
+
+class _DepthwiseInFp32(nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's own name)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float())
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:
@@ -59,6 +76,19 @@ def describe_environment(device: torch.device) -> dict[str, str]:
     }
 
 
+def _computes_in_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return _has_matrix_units()
+
+
+def _has_matrix_units() -> bool:
+    # older releases of torch do not tell
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16", False))
+
+
 def _cpu_name() -> str:
     """Return the processor's model and instruction set, which choose the kernels."""
-    return f"{platform.processor() or platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    parts = [platform.processor() or platform.machine(), torch.backends.cpu.get_cpu_capability()]
+    return " ".join([*parts, "AMX"] if _has_matrix_units() else parts)

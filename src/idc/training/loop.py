@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from idc.config import Params
 from idc.errors import InputError
 from idc.evaluation.metrics import auroc
-from idc.models.device import choose_autocast, describe_environment
+from idc.models.device import choose_autocast, describe_environment, keep_depthwise_in_fp32
 from idc.models.fusion import FusionCNN
 from idc.progress import track
 from idc.training.checkpoint import Checkpoint
@@ -125,6 +125,8 @@ class _Run:
             [1.0] + [self.config.aux_weight] * len(model.scored_backbones), device=device
         )
         self.autocast = choose_autocast(self.config.precision, device)
+        if device.type == "cpu":
+            keep_depthwise_in_fp32(self.model)
         self.optimizer = create_optimizer(
             model, self.config, learning_rate=self.config.learning_rate, device=device
         )
