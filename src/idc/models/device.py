@@ -59,7 +59,7 @@ def keep_depthwise_in_fp32(model: nn.Module) -> None:
 
 
 class _DepthwiseInFp32(nn.Conv2d):
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's own name)
+    def forward(self, input: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             return super().forward(input.float())
 
@@ -78,14 +78,14 @@ def describe_environment(device: torch.device) -> dict[str, str]:
 
 def _computes_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return _has_matrix_units()
 
 
 def _has_matrix_units() -> bool:
     # older releases of torch do not tell
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16", False))
+    tell = getattr(torch.cpu, "get_capabilities", None)
+    return tell is not None and bool(tell().get("amx_bf16", False))
 
 
 def _cpu_name() -> str:
