@@ -23,6 +23,7 @@ from idc.evaluation.bootstrap import Estimate
 from idc.evaluation.compare import PLACE, compare_scorings
 from idc.evaluation.plots import save_figure
 from idc.evaluation.pooling import (
+    CONTEXT_LOGIT,
     MAIN_LOGIT,
     decide_pooled,
     logit_columns,
@@ -40,6 +41,7 @@ from tasks.experiments import FOLDERS, RESULTS, Dealt
 PREDICTIONS_FILE = "predictions.parquet"
 
 _MINUTES = FOLDERS / ".training_minutes"  # by the model's digest: a model from the cache has some
+_METRICS = ("auroc", "balanced_accuracy")
 _KEYS = [*PLACE, "y_true", "fold"]
 
 
@@ -182,26 +184,29 @@ def read_figures(root: Path, name: str) -> dict[str, Any]:
 
     Returns:
         `num_patches`, `num_cases`; `auroc` and `balanced_accuracy` (value, low, high);
-        `mean_fold_auroc`; `folds`: a list of what `metrics.json` says per fold.
+        `mean_fold_auroc`; `folds`: a list of what `metrics.json` says per fold; `others`: AUROC
+        (value, low, high) of the other scorings of single patches, by name (members, baselines).
 
     Raises:
         InputError: If there is none.
     """
     figures = load_json(root / RESULTS / name / "metrics.json")
     kept = ("num_patches", "num_cases", "mean_fold_auroc")
-    estimates = {
-        metric: {
-            end: figures[f"{MAIN_LOGIT}/{metric}{suffix}"]
-            for end, suffix in (("value", ""), ("low", "_low"), ("high", "_high"))
-        }
-        for metric in ("auroc", "balanced_accuracy")
+    columns = [key.removesuffix("/auroc") for key in figures if key.endswith("/auroc")]
+    return {
+        **{key: figures[key] for key in kept},
+        **{name: _read_estimate(figures, MAIN_LOGIT, name) for name in _METRICS},
+        "folds": [{"fold": int(fold), **facts} for fold, facts in figures["folds"].items()],
+        "others": {
+            column.removeprefix(f"{MAIN_LOGIT}_"): _read_estimate(figures, column, "auroc")
+            for column in columns
+            if column not in (MAIN_LOGIT, CONTEXT_LOGIT)
+        },
     }
-    folds = [{"fold": int(fold), **facts} for fold, facts in figures["folds"].items()]
-    return {key: figures[key] for key in kept} | estimates | {"folds": folds}
 
 
 def compare_results(
-    root: Path, first: str, second: str, *, same_folds: bool = True
+    root: Path, first: str, second: str, *, same_folds: bool = True, scoring: str | None = None
 ) -> dict[str, dict[str, float]]:
     """Return by how much the fused logits of the first result are better than the second's.
 
@@ -210,9 +215,10 @@ def compare_results(
         first: Name of a result.
         second: Name of another one, of the same patches.
         same_folds: Whether each case must have been tested in the same fold.
+        scoring: Instead of the fused logits, one of the `others` that `read_figures` names.
 
     Returns:
-        `auroc` and `balanced_accuracy` (value, low, high).
+        `auroc` and, of the fused logits, `balanced_accuracy` (value, low, high).
 
     Raises:
         InputError: If a file is missing or wrong, or their patches or folds differ.
@@ -222,8 +228,9 @@ def compare_results(
     if same_folds:
         _require_same_folds(*tables)
     settings = _bootstrap_settings(root)
+    column = MAIN_LOGIT if scoring is None else f"{MAIN_LOGIT}_{scoring}"
     differences = compare_scorings(
-        *(_take_scoring(table, MAIN_LOGIT) for table in tables),
+        *(_take_scoring(table, column) for table in tables),
         num_replicates=settings.num_replicates,
         seed=settings.seed,
     )
@@ -244,6 +251,11 @@ def save_comparison(
         },
     )
     return path
+
+
+def _read_estimate(figures: Mapping[str, Any], column: str, metric: str) -> dict[str, float]:
+    ends = {"value": "", "low": "_low", "high": "_high"}
+    return {end: figures[f"{column}/{metric}{suffix}"] for end, suffix in ends.items()}
 
 
 def _describe_training(workspace: Path) -> dict[str, float]:

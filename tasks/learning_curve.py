@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from matplotlib.figure import Figure
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from idc.errors import InputError
+from idc.evaluation.plots import draw_learning_curve, save_figure
+from idc.files import replacing_file
 from tasks.experiment_results import compare_results, read_figures
 from tasks.experiment_tables import format_counts, format_estimate, save_page
 from tasks.experiments import (
@@ -25,6 +29,8 @@ from tasks.experiments import (
     check_overrides,
 )
 from tasks.training_sides import Pool, largest_equal_size
+
+FIGURE = "learning_curve.png"
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def choose_points(
 
 @task(cache_policy=NO_CACHE)
 def write_learning_curve(root: Path, name: str, points: Sequence[Point]) -> None:
-    """Write `learning_curve.json` and `learning_curve.md` from the results `<name>/<point>`.
+    """Write `learning_curve.json`, `.md` and `.png` from the results `<name>/<point>`.
 
     Args:
         root: The project.
@@ -120,9 +126,10 @@ def write_learning_curve(root: Path, name: str, points: Sequence[Point]) -> None
     """
     content = describe_learning_curve(root, name, points)
     page = format_learning_curve(name, content)
-    save_page(
-        root / RESULTS / name, "learning_curve", content, page, "What more patches and cases add"
-    )
+    folder = root / RESULTS / name
+    with replacing_file(folder / FIGURE) as partial:
+        save_figure(draw_points(content), partial)
+    save_page(folder, "learning_curve", content, page, "What more patches and cases add")
 
 
 def describe_learning_curve(root: Path, name: str, points: Sequence[Point]) -> dict[str, Any]:
@@ -130,9 +137,10 @@ def describe_learning_curve(root: Path, name: str, points: Sequence[Point]) -> d
 
     `tested` (`num_patches`, `num_cases`, `folds`); `points`: `name`, `num_patches` (of train),
     `max_cases` (null: all), `num_training_cases` (by fold), `auroc` and `balanced_accuracy` (value,
-    low, high), `against_largest`: the point minus the first point, by metric (value, low, high);
-    `more_cases`: per point of few cases `num_cases`, `num_patches` and by metric what as many
-    patches of all cases add (value, low, high).
+    low, high), `others` (AUROC of members and baselines by name), `against_largest`: the point
+    minus the first point, by metric (value, low, high); `more_cases`: per point of few cases
+    `num_cases`, `num_patches`, by metric what as many patches of all cases add (value, low, high),
+    and `others`: the same of AUROC by name.
 
     Raises:
         InputError: If a result is missing, or they are of different patches or folds.
@@ -152,6 +160,7 @@ def describe_learning_curve(root: Path, name: str, points: Sequence[Point]) -> d
                 "num_cases": few.num_cases,
                 "num_patches": few.num_patches,
                 **compare_results(root, f"{name}/{every.name}", f"{name}/{few.name}"),
+                "others": _compare_others(root, f"{name}/{every.name}", f"{name}/{few.name}"),
             }
             for few, every in partners
             if every in done
@@ -190,7 +199,39 @@ def format_learning_curve(name: str, content: Mapping[str, Any]) -> str:
                 for pair in content["more_cases"]
             ),
         ]
-    return "\n".join(lines) + "\n"
+    others = list(content["points"][0]["others"])
+    if others:
+        lines += [
+            "",
+            "AUROC of what else scored the same patches, learnt from the same training sides:",
+            "",
+            f"| training patches | of cases | {' | '.join(others)} |",
+            f"|---|---|{'---|' * len(others)}",
+            *(_format_others(point, others) for point in content["points"]),
+        ]
+        lines += [
+            f"| {pair['num_patches']:,} | all minus {pair['num_cases']} | "
+            + " | ".join(format_estimate(pair["others"][name], "+") for name in others)
+            + " |"
+            for pair in content["more_cases"]
+        ]
+    return "\n".join([*lines, "", f"![Learning curve]({FIGURE})"]) + "\n"
+
+
+def draw_points(content: Mapping[str, Any]) -> Figure:
+    """Draw AUROC over the number of training patches, a line for each number of cases."""
+    rows = [
+        {
+            "series": "all train cases" if few is None else f"{few} cases",
+            "size": point["num_patches"],
+            **point["auroc"],
+        }
+        for point in content["points"]
+        for few in [point["max_cases"]]
+    ]
+    return draw_learning_curve(
+        pd.DataFrame(rows), "Training patches, half per class", "AUROC on the tested cases"
+    )
 
 
 def _size_of_cases(pool: Pool, num_folds: int, folds: Sequence[int], num_cases: int) -> int:
@@ -211,15 +252,33 @@ def _describe_point(root: Path, name: str, point: Point, largest: Point) -> dict
         "num_training_cases": [fold["num_training_cases"] for fold in figures["folds"]],
         "auroc": figures["auroc"],
         "balanced_accuracy": figures["balanced_accuracy"],
+        "others": figures["others"],
         "against_largest": against,
     }
+
+
+def _compare_others(root: Path, first: str, second: str) -> dict[str, dict[str, float]]:
+    return {
+        scoring: compare_results(root, first, second, scoring=scoring)["auroc"]
+        for scoring in read_figures(root, first)["others"]
+    }
+
+
+def _format_others(point: Mapping[str, Any], names: Sequence[str]) -> str:
+    cases = format_counts(point["num_training_cases"])
+    cells = " | ".join(format_estimate(point["others"][name]) for name in names)
+    return f"| {point['num_patches']:,} | {_all(point)}{cases} | {cells} |"
+
+
+def _all(point: Mapping[str, Any]) -> str:
+    return "all: " if point["max_cases"] is None else ""
 
 
 def _format_point(point: Mapping[str, Any]) -> str:
     against = point["against_largest"]
     cases = format_counts(point["num_training_cases"])
     return (
-        f"| {point['num_patches']:,} | {'all: ' if point['max_cases'] is None else ''}{cases} "
+        f"| {point['num_patches']:,} | {_all(point)}{cases} "
         f"| {format_estimate(point['auroc'])} | {format_estimate(point['balanced_accuracy'])} "
         f"| {'' if against is None else format_estimate(against['auroc'], '+')} |"
     )

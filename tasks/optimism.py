@@ -45,7 +45,8 @@ def describe_optimism(root: Path, name: str) -> dict[str, Any]:
     `num_patches`, `num_cases` (tested), `num_folds`; `dealt`: for `case` and `patch`, `auroc` and
     `balanced_accuracy` (value, low, high), `mean_fold_auroc`, `num_training_patches` and
     `num_training_cases` (by fold), `share_touching_train` (0-1, of the tested patches); `optimism`:
-    patch minus case by metric (value, low, high).
+    patch minus case by metric (value, low, high); `others`: the same of AUROC for each other
+    scoring (members, baselines) by name: `case`, `patch`, `optimism`.
 
     Raises:
         InputError: If a result is missing, or they are of different patches.
@@ -59,6 +60,12 @@ def describe_optimism(root: Path, name: str) -> dict[str, Any]:
         "num_folds": len(figures["case"]["folds"]),
         "dealt": {dealt: _describe_way(figures[dealt]) for dealt in WAYS},
         "optimism": optimism,
+        "others": {
+            scoring: {dealt: figures[dealt]["others"][scoring] for dealt in WAYS}
+            | {"optimism": _optimism_of(root, name, scoring)}
+            for scoring in figures["case"]["others"]
+            if scoring in figures["patch"]["others"]
+        },
     }
 
 
@@ -92,7 +99,28 @@ def format_optimism(name: str, content: Mapping[str, Any]) -> str:
         "|---|---|---|",
         *(f"| {what} | {' | '.join(cells)} |" for what, cells in rows.items()),
     ]
+    if content["others"]:
+        lines += [
+            "",
+            "What else scored the same patches, learnt from the same training sides (AUROC):",
+            "",
+            "| | whole cases dealt | single patches dealt | flatters by |",
+            "|---|---|---|---|",
+            *(_format_other(scoring, other) for scoring, other in content["others"].items()),
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _optimism_of(root: Path, name: str, scoring: str) -> dict[str, float]:
+    differences = compare_results(
+        root, f"{name}/patch", f"{name}/case", same_folds=False, scoring=scoring
+    )
+    return differences["auroc"]
+
+
+def _format_other(scoring: str, other: Mapping[str, Mapping[str, float]]) -> str:
+    cells = [format_estimate(other[dealt]) for dealt in WAYS]
+    return f"| {scoring} | {' | '.join(cells)} | {format_estimate(other['optimism'], '+')} |"
 
 
 def _describe_way(figures: Mapping[str, Any]) -> dict[str, Any]:

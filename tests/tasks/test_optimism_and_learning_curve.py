@@ -10,11 +10,18 @@ from idc.evaluation.metrics import auroc
 from idc.files import save_json
 from idc.layout import PARAMS
 from tasks.experiments import RESULTS
-from tasks.learning_curve import Point, describe_learning_curve, format_learning_curve
+from tasks.learning_curve import (
+    Point,
+    describe_learning_curve,
+    draw_points,
+    format_learning_curve,
+)
 from tasks.optimism import describe_optimism, format_optimism
 
 NUM_FOLDS, NUM_CASES, NUM_PATCHES = 3, 9, 270
 NUM_REPLICATES, SEED = 100, 17
+TREES = 0.7  # share of the fused logit in that of the trees; the rest is noise
+NOISE = np.random.default_rng(5).normal(size=NUM_PATCHES)
 
 
 @pytest.fixture
@@ -42,12 +49,14 @@ def write_result(project, name, strength, dealt="case", **facts):
     folder = project / RESULTS / name
     folder.mkdir(parents=True)
     table = make_predictions(strength, dealt)
+    table["logit_trees"] = TREES * table["logit"] + (1 - TREES) * NOISE
     table.to_parquet(folder / "predictions.parquet", index=False)
     value = auroc(table["y_true"], table["logit"])
     figures = {"num_patches": NUM_PATCHES, "num_cases": NUM_CASES, "mean_fold_auroc": value}
     for metric in ("auroc", "balanced_accuracy"):
         ends = {"": value, "_low": value - 0.01, "_high": value + 0.01}
         figures |= {f"logit/{metric}{end}": number for end, number in ends.items()}
+        figures |= {f"logit_trees/{metric}{end}": number for end, number in ends.items()}
     fold = {"num_training_patches": 80, "num_training_cases": 6, "share_touching_train": 0.0}
     sizes = table["fold"].value_counts()
     figures["folds"] = {
@@ -56,11 +65,13 @@ def write_result(project, name, strength, dealt="case", **facts):
     save_json(folder / "metrics.json", figures)
 
 
-def expected_difference(strength, other):
+def expected_difference(strength, other, share=1.0):
     """The first minus the second."""
-    tables = (make_predictions(each) for each in (other, strength))
+    tables = [make_predictions(each) for each in (other, strength)]
+    if share < 1:
+        tables = [table.drop(columns="y_pred") for table in tables]
     return compare_scorings(
-        *(table.assign(y_score=table["logit"]) for table in tables),
+        *(table.assign(y_score=share * table["logit"] + (1 - share) * NOISE) for table in tables),
         num_replicates=NUM_REPLICATES,
         seed=SEED,
     )
@@ -75,7 +86,12 @@ def test_describe_optimism_when_the_leaking_way_looks_better_then_the_gap_is_abo
     assert content["optimism"]["auroc"]["low"] > 0
     assert content["dealt"]["patch"]["share_touching_train"] == pytest.approx(0.5)
     assert content["dealt"]["case"]["share_touching_train"] == 0.0
+    assert content["others"]["trees"]["optimism"] == vars(
+        expected_difference(2.0, 0.8, TREES)["auroc"]
+    )
     page = format_optimism("o", content)
+    flattered = content["others"]["trees"]["optimism"]["value"]
+    assert f" | +{flattered:.3f} [" in page.partition("| trees |")[2].partition("\n")[0]
     gap = content["optimism"]["auroc"]
     assert f"flatters: +{gap['value']:.3f} [+{gap['low']:.3f}, +{gap['high']:.3f}] of AUROC" in page
     assert "the same 270 patches of 9 cases, each scored once out of 3 folds" in page
@@ -100,12 +116,26 @@ def test_describe_learning_curve_when_points_are_done_then_each_is_set_against_t
     (pair,) = content["more_cases"]
     assert (pair["num_cases"], pair["num_patches"]) == (3, 30)
     assert pair["auroc"] == vars(expected_difference(1.4, 0.9)["auroc"])
+    trees = vars(expected_difference(1.4, 0.9, TREES)["auroc"])
+    assert pair["others"]["trees"] == trees
     page = format_learning_curve("l", content)
+    assert f"| 30 | all minus 3 | +{trees['value']:.3f} [" in page
     assert "the same 270 patches of 9 cases (folds 0, 1, 2)" in page
     assert "| 80 | all: 6 |" in page
     assert "| 30 | 3 |" in page
     value = pair["auroc"]["value"]
     assert f"| 30 | 3 | +{value:.3f} [" in page
+
+
+def test_draw_points_when_points_are_done_then_each_number_of_cases_is_a_line(project):
+    for point in (LARGE, EQUAL, FEW):
+        write_result(project, f"l/{point.name}", 1.0)
+    content = describe_learning_curve(project, "l", [LARGE, EQUAL, FEW])
+    (axes,) = draw_points(content).axes
+    lines = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
+    assert {name: len(heights) for name, heights in lines.items()} == {
+        "all train cases": 2, "3 cases": 1,
+    }  # fmt: skip
 
 
 def test_describe_learning_curve_when_the_first_point_alone_is_done_then_describes_that(project):
