@@ -17,7 +17,6 @@ from prefect.cache_policies import NO_CACHE
 
 from idc.errors import InputError
 from idc.evaluation.plots import draw_learning_curve, save_figure
-from idc.files import replacing_file
 from tasks.experiment_results import compare_results, read_figures
 from tasks.experiment_tables import format_counts, format_estimate, save_page
 from tasks.experiments import (
@@ -127,8 +126,7 @@ def write_learning_curve(root: Path, name: str, points: Sequence[Point]) -> None
     content = describe_learning_curve(root, name, points)
     page = format_learning_curve(name, content)
     folder = root / RESULTS / name
-    with replacing_file(folder / FIGURE) as partial:
-        save_figure(draw_points(content), partial)
+    save_figure(draw_points(content), folder / FIGURE)
     save_page(folder, "learning_curve", content, page, "What more patches and cases add")
 
 
