@@ -280,3 +280,8 @@ def test_drawing_needs_no_pyplot():
     code = "import sys, idc.evaluation.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(Path(plots.__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
+def test_draw_intervals_when_a_log_loss_is_above_one_then_the_axis_reaches_it():
+    figure = plots.draw_intervals({"log_loss": Estimate(1.23, 0.9, 1.67)})
+    assert figure.axes[0].get_xlim()[1] >= 1.67

@@ -34,7 +34,14 @@ LEAKAGE = {
     "near_twin_difference": 5,
     "share_touching_train": {"test": 0.0},
     "sides": {
-        "test": {"num_cases": 5, "num_patches": 2205, "num_in_manifest": 1100, "prevalence": 0.2}
+        "train": {
+            "num_cases": 9,
+            "num_patches": 3969,
+            "num_in_manifest": 100,
+            "prevalence": 0.2,
+            "num_corrected_labels": 3,
+        },
+        "test": {"num_cases": 5, "num_patches": 2205, "num_in_manifest": 1100, "prevalence": 0.2},
     },
 }
 
@@ -131,3 +138,8 @@ def test_report_when_a_baseline_is_not_beaten_then_warns_of_it(render, separatio
 def test_report_when_there_is_no_context_then_has_one_column_of_figures(render):
     assert "With its neighbours" in render(3.0)
     assert "With its neighbours" not in render(3.0, evaluate={"context": "none"})
+
+
+def test_report_when_labels_were_corrected_then_says_how_many(render):
+    page = render(2.0)
+    assert "3 labels of the train side were corrected by" in page

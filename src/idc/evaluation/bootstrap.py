@@ -270,7 +270,10 @@ def keep_two_class(counts: np.ndarray, y_true: np.ndarray, case_index: np.ndarra
     if len(kept) < 2:
         raise InputError(f"{len(kept)} of {len(counts)} replicates hold both classes: draw more")
     if len(kept) < len(counts):
-        log.warning("%d of %d replicates lack a class", len(counts) - len(kept), len(counts))
+        log.warning(
+            "%d of %d replicates of these %d patches of %d cases lack a class",
+            len(counts) - len(kept), len(counts), len(y_true), counts.shape[1],
+        )  # fmt: skip
     return kept
 
 

@@ -225,7 +225,8 @@ def draw_intervals(estimates: Mapping[str, Estimate]) -> Figure:
     axes.set_ylim(len(estimates) - 0.5, -0.5)
     axes.spines["left"].set_visible(False)
     lowest = min(estimate.low for estimate in estimates.values())
-    axes.set_xlim(min(0.0, np.floor(lowest * 10) / 10), 1.0)
+    highest = max(estimate.high for estimate in estimates.values())  # log loss has no bound
+    axes.set_xlim(min(0.0, np.floor(lowest * 10) / 10), max(1.0, np.ceil(highest * 10) / 10))
     _set_labels(axes, "Metrics with 95 % intervals over cases", "Value", "")
     return figure
 
