@@ -92,9 +92,23 @@ def load_model(folder: Path) -> tuple[FusionCNN, ModelSpec]:
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, FileNotFoundError, RuntimeError) as error:
-        raise InputError(f"{path} does not hold this network: {str(error)[:200]}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} does not hold this network: {reason}") from None
     model.eval()
     return model.to(memory_format=torch.channels_last), spec
+
+
+def load_mean_embedding(folder: Path) -> Tensor:
+    """Read the mean concatenated embedding of the training patches, float32 (num_features,).
+
+    Raises:
+        InputError: If it is missing or truncated.
+    """
+    path = folder / _PROFILE
+    try:
+        return load_file(path)["mean_embedding"]
+    except (SafetensorError, FileNotFoundError, KeyError) as error:
+        raise InputError(f"{path} holds no mean embedding ({str(error)[:200]}): retrain") from None
 
 
 def load_history(folder: Path) -> pd.DataFrame:
