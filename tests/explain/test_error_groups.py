@@ -53,7 +53,9 @@ def test_groups_when_errors_lie_in_two_clouds_then_they_are_told_apart(test_side
     for _, part in grouped.groupby("kind"):
         assert set(part["group"]) == {1, 2}
         cloud = part["row"] % 12 < 6
-        assert part.groupby("group")["row"].apply(lambda rows: (rows % 12 < 6).nunique()).eq(1).all()
+        assert (
+            part.groupby("group")["row"].apply(lambda rows: (rows % 12 < 6).nunique()).eq(1).all()
+        )
         assert cloud.nunique() == 2
         sizes = part["group"].value_counts()
         assert sizes[1] >= sizes[2]

@@ -25,9 +25,7 @@ def changed_tensors(model, other):
 
 
 def test_cascade_when_it_goes_down_then_each_step_keeps_the_damage_of_those_before(model, images):
-    damage = [
-        changed_tensors(model, randomised(model, step, images, seed=3)) for step in STEPS
-    ]
+    damage = [changed_tensors(model, randomised(model, step, images, seed=3)) for step in STEPS]
     assert damage[0] == {"head.1.weight"}
     assert damage[0] < damage[1] < damage[2]
     for name in ("test_resnet", "test_efficientnet"):

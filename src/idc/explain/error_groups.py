@@ -88,7 +88,9 @@ def describe_groups(grouped: pd.DataFrame, colours: np.ndarray) -> list[dict[str
     """
     described = []
     for (kind, group), part in grouped.groupby(["kind", "group"], sort=False):
-        by_case = part["case"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
+        by_case = (
+            part["case"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
+        )
         means = part[["y_score", "burden", "mean_optical_density", "white_share"]].mean()
         described.append(
             {

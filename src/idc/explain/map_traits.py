@@ -71,9 +71,7 @@ def enrichment(maps: np.ndarray, inside: np.ndarray) -> np.ndarray:
         inside: bool, the same shape.
     """
     area = inside.mean(axis=(1, 2))
-    return np.divide(
-        mass_share(maps, inside), area, out=np.full(len(maps), np.nan), where=area > 0
-    )
+    return np.divide(mass_share(maps, inside), area, out=np.full(len(maps), np.nan), where=area > 0)
 
 
 def best_enrichment(inside: np.ndarray, grid: int) -> np.ndarray:
