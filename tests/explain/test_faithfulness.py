@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer, neighbors_weights
+from scipy.sparse import csc_matrix
+from scipy.sparse.linalg import spsolve
 
 from idc.explain.faithfulness import (
     NUM_BLOCKS,
@@ -107,6 +110,19 @@ def test_blocks_when_the_first_is_taken_then_its_25_pixels_are_and_no_others():
     taken = first_blocks(order, 0.01)
     assert taken.sum() == 25
     assert taken[0, 5:10, 45:50].all()
+
+
+def test_impute_when_compared_with_pytorch_grad_cam_then_it_fills_the_same():
+    rng = np.random.default_rng(0)
+    patch = rng.integers(0, 255, (1, 50, 50, 3), dtype=np.uint8)
+    hole = first_blocks(rank_blocks(rng.random((1, 50, 50)), seed=1), 0.6)
+    system, known = NoisyLinearImputer.setup_sparse_system(
+        ~hole[0], patch[0].transpose(2, 0, 1).astype(float), neighbors_weights
+    )
+    theirs = spsolve(csc_matrix(system), known)
+    ours = impute(patch, hole, seed=1)[hole].astype(float)
+    noise = np.random.default_rng(1).normal(0.0, 2.55, patch.shape)[hole]
+    assert np.abs(ours - np.clip(theirs + noise, 0, 255)).max() <= 0.5
 
 
 def test_impute_when_a_gradient_has_a_hole_then_it_goes_on_through_it():

@@ -18,18 +18,20 @@ blur hardly changes would outweigh all others. Deletion is better when lower, in
 higher.
 
 *ROAD* (Rong et al. 2022, arXiv:2202.00449) fills with values interpolated from what is left, plus
-noise, so that the shape of the hole itself tells nothing. Its value is pytorch-grad-cam's "combined"
-one: half the score after taking the least important blocks minus half that after taking the most
-important, in the same unit, averaged over 20, 40, 60 and 80 % of the blocks. Better when higher.
+noise, so that the shape of the hole itself tells nothing. Its value is the "combined" one of
+pytorch-grad-cam: half the score after taking the least important blocks minus half that after
+taking the most important, in the same unit, averaged over 20, 40, 60 and 80 % of the blocks. Better
+when higher.
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import cv2
 import numpy as np
-from pytorch_grad_cam.metrics.road import NoisyLinearImputer, neighbors_weights
-from scipy.sparse import csc_matrix
-from scipy.sparse.linalg import spsolve
+from pytorch_grad_cam.metrics.road import neighbors_weights
+from scipy.sparse import coo_array, csr_array, diags_array
+from scipy.sparse.linalg import splu
 
 from idc.data.patches import PATCH_SIZE_PX
 
@@ -178,10 +180,36 @@ def impute(pixels: np.ndarray, taken: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _interpolate(patch: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """Return what the linear system of Rong et al. puts into the hole, float (pixels, 3)."""
-    channels = patch.transpose(2, 0, 1).astype(np.float64)
-    system, known = NoisyLinearImputer.setup_sparse_system(~hole, channels, neighbors_weights)
-    return np.asarray(spsolve(csc_matrix(system), known))
+    """Return what the linear system of Rong et al. puts into the hole, float (pixels, 3).
+
+    The same as pytorch-grad-cam's `NoisyLinearImputer`, which builds its matrix anew for each hole
+    and takes more than twice as long.
+    """
+    inside, outside = (np.flatnonzero(each) for each in (hole, ~hole))
+    equations = _neighbour_equations()[inside]
+    known = patch.reshape(-1, patch.shape[-1])[outside].astype(np.float64)
+    solver = splu(
+        equations[:, inside].tocsc(),
+        permc_spec="MMD_AT_PLUS_A",  # the matrix is symmetric, with a dominant diagonal
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+    return np.asarray(solver.solve(-(equations[:, outside] @ known)))
+
+
+@cache
+def _neighbour_equations() -> csr_array:
+    """Return one row per pixel: that it is the weighted mean of its up to eight neighbours."""
+    edge = PATCH_SIZE_PX
+    rows, columns = np.divmod(np.arange(edge**2), edge)
+    weights = coo_array((edge**2, edge**2))
+    for (down, right), weight in neighbors_weights:
+        there = (rows + down >= 0) & (rows + down < edge)
+        there &= (columns + right >= 0) & (columns + right < edge)
+        pixel = np.flatnonzero(there)
+        places = (pixel, pixel + down * edge + right)
+        weights += coo_array((np.full(len(pixel), weight), places), shape=weights.shape)
+    return csr_array(diags_array(weights.sum(axis=1)) - weights)
 
 
 def _area(curves: np.ndarray) -> np.ndarray:

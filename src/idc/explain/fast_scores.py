@@ -29,14 +29,14 @@ class EachScore(nn.Module):
         super().__init__()
         self.model = model
         self.register_buffer("mean", mean_embedding.detach().clone())
+        self._last: nn.Linear = model.head[-1]  # type: ignore[assignment]
         self._sizes = [branch.num_features for branch in model.branches]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the fused logit, then each contribution."""
         embeddings = self.model.embed(images)
-        weight = self.model.head[-1].weight
-        means = torch.split(self.mean, self._sizes)
-        weights = torch.split(weight[0], self._sizes)
+        means = self.mean.split(self._sizes)
+        weights = self._last.weight[0].split(self._sizes)
         parts = [
             ((embedding - mean) * part).sum(dim=1)
             for embedding, mean, part in zip(embeddings, means, weights, strict=True)

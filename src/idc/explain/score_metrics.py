@@ -1,5 +1,6 @@
 """The scores of explanations as MLflow metrics."""
 
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -14,26 +15,46 @@ def score_metrics(scores: dict[str, Any]) -> dict[str, float]:
     Args:
         scores: As `idc.explain.score_table.ExplanationScores.measure` returns them.
     """
-    found: dict[str, Any] = {}
-    for source, by_name in scores["faithfulness"].items():
+    found = dict(_faithfulness(scores["faithfulness"]))
+    found |= dict(_traits(scores["traits"]["methods"]))
+    found |= dict(_mosaics(scores["mosaics"]))
+    found |= dict(_sanity(scores["sanity"]))
+    values = {
+        key: figure.get("value") if isinstance(figure, dict) else figure
+        for key, figure in found.items()
+    }
+    return {f"explain/{key}": float(value) for key, value in values.items() if value is not None}
+
+
+_Named = Iterator[tuple[str, Any]]
+
+
+def _faithfulness(by_source: dict[str, Any]) -> _Named:
+    for source, by_name in by_source.items():
         for name, figures in by_name.items():
             for score in ("deletion_auc", "insertion_auc", "road"):
-                found[f"{name}/{source}/{score}"] = figures[score]
-    for name, traits in scores["traits"]["methods"].items():
+                yield f"{name}/{source}/{score}", figures[score]
+
+
+def _traits(by_name: dict[str, Any]) -> _Named:
+    for name, traits in by_name.items():
         for source, figures in traits["sources"].items():
             for score, figure in figures.items():
-                found[f"{name}/{source}/{score}"] = figure
+                yield f"{name}/{source}/{score}", figure
         if "agreement" in traits:
-            found[f"{name}/agreement"] = traits["agreement"]
+            yield f"{name}/agreement", traits["agreement"]
+
+
+def _mosaics(mosaics: dict[str, Any]) -> _Named:
     for kind, ending in (("trained", ""), ("untrained", "_untrained")):
-        for name, by_source in scores["mosaics"].get(kind, {}).items():
+        for name, by_source in mosaics.get(kind, {}).items():
             for source, figure in by_source.items():
-                found[f"{name}/{source}/mosaic_share{ending}"] = figure
-    failed = scores["sanity"]["failed"]
-    for name, by_source in scores["sanity"]["similarity"].items():
+                yield f"{name}/{source}/mosaic_share{ending}", figure
+
+
+def _sanity(sanity: dict[str, Any]) -> _Named:
+    for name, by_source in sanity["similarity"].items():
+        failed = sanity["failed"].get(name, [])
         for source, steps in by_source.items():
-            found[f"{name}/{source}/sanity_similarity"] = steps["all"]["signed"]
-            found[f"{name}/{source}/sanity_passed"] = float(source not in failed.get(name, []))
-    values = {key: figure.get("value") if isinstance(figure, dict) else figure
-              for key, figure in found.items()}  # fmt: skip
-    return {f"explain/{key}": float(value) for key, value in values.items() if value is not None}
+            yield f"{name}/{source}/sanity_similarity", steps["all"]["signed"]
+            yield f"{name}/{source}/sanity_passed", float(source not in failed)
