@@ -23,10 +23,9 @@ from idc.errors import InputError
 from idc.explain.attributions import Effort, PixelAttribution
 from idc.explain.cams import Cam, draw_cam
 from idc.explain.methods import METHODS, Method, require_methods
+from idc.explain.panel import FUSED
 from idc.models.backbones import Backbone
 from idc.models.fusion import FusionCNN
-
-FUSED = "fused"
 
 
 class NotFiniteMapError(InputError):

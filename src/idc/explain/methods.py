@@ -47,6 +47,11 @@ class Method:
         """Whether evidence against IDC+ shows only in the map of the negated logit."""
         return isinstance(self.how, Cam) and self.class_specific
 
+    @property
+    def tells_side(self) -> bool:
+        """Whether the map says for which class a place speaks, not only that it matters."""
+        return self.signed or self.hides_opposition
+
 
 METHODS: dict[str, Method] = {
     method.name: method

@@ -18,7 +18,7 @@ from idc.evaluation.bootstrap import bootstrap_mean
 from idc.evaluation.metrics import MIN_CASES
 from idc.explain.baseline_maps import BASELINES
 from idc.explain.cams import Cam
-from idc.explain.explainer import FUSED, Explainer
+from idc.explain.explainer import Explainer
 from idc.explain.faithfulness import HIGHER_IS_BETTER, Perturbations
 from idc.explain.fast_scores import create_score
 from idc.explain.map_traits import (
@@ -33,6 +33,7 @@ from idc.explain.map_traits import (
 )
 from idc.explain.methods import METHODS
 from idc.explain.mosaics import MosaicPlan, join_mosaics, plan_mosaics, pointing_share
+from idc.explain.panel import FUSED
 from idc.explain.sanity import LARGEST_SIMILARITY, STEPS, changes, randomised, similarity
 from idc.models.fusion import FusionCNN
 
@@ -173,7 +174,7 @@ class ExplanationScores:
             "cam": self._figure(best_enrichment(ground.haematoxylin, grid), case),
             "pixel": self._figure(best_enrichment(ground.haematoxylin, pixels.shape[1]), case),
         }
-        few = slice(0, self._config.num_sanity_patches)
+        few = self._choose_few(len(pixels))
         noisy = add_noise(pixels[few], self._seed)
 
         def describe(each: np.ndarray) -> dict[str, Any]:
@@ -212,7 +213,7 @@ class ExplanationScores:
 
     def _check_sanity(self, pixels: np.ndarray, maps: Maps) -> tuple[Explainer, dict[str, Any]]:
         """Return what explains the untrained network, and the verdicts."""
-        few = slice(0, self._config.num_sanity_patches)
+        few = self._choose_few(len(pixels))
         images = to_images(
             torch.from_numpy(pixels), size_px=self._subject.size_px, device=self._subject.device
         )
@@ -286,6 +287,11 @@ class ExplanationScores:
         baselines = {name: point(draw(pictures, self._seed)) for name, draw in BASELINES.items()}
         ranking = sorted(self._methods, key=lambda name: -shares["trained"][name][FUSED]["value"])
         return facts | shares | {"baselines": baselines, "ranking": ranking}
+
+    def _choose_few(self, num_patches: int) -> np.ndarray:
+        """Return places all over the panel, whose order is by label and stain."""
+        number = min(self._config.num_sanity_patches, num_patches)
+        return np.linspace(0, num_patches - 1, number).round().astype(np.int64)
 
     def _figure(self, values: np.ndarray, case: np.ndarray) -> dict[str, Any]:
         defined = np.isfinite(values)
