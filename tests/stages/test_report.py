@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from idc import layout
 from idc.data.tables import PREDICTIONS, SPLITS, save_table
 from idc.evaluation.plots import save_figure
+from idc.explain.faithfulness import HIGHER_IS_BETTER
 from idc.explain.sanity import STEPS
 from idc.files import load_json, save_json
 from idc.models.bundle import ModelSpec, save_bundle
@@ -56,7 +57,9 @@ def draw_scores(**mosaics):
 
     names = ("saliency", "grad_cam")
     both = ("test_resnet", "fused")
-    faithful = {name: figure(0.3) for name in ("deletion_auc", "insertion_auc", "road")}
+    faithful = {name: figure(0.3) for name in HIGHER_IS_BETTER}
+    faithful |= {f"{name}_gain": figure(0.0) for name in HIGHER_IS_BETTER}
+    faithful["road_gain"] = figure(0.3)
     shown = {"enrichment": figure(1.2), "background_share": figure(0.2), "empty_rate": 0.125}
     return {
         "num_patches": 8,
@@ -200,7 +203,8 @@ def test_report_when_methods_were_scored_then_failures_warn_and_the_ranking_is_t
     assert "Saliency fails the sanity check</strong> for fused" in page
     table = page[page.index("<th>Mosaic</th>") :]
     assert table.index("Grad-CAM") < table.index("Saliency") < table.index("random (no network)")
-    assert "0.30 <span" in table
+    assert "<td>0.30 <span" in table
+    assert table.count("<strong>0.30 <span") == 3, "ROAD of each row beats the random map"
     assert "undefined" in table
 
 
