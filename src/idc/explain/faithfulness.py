@@ -55,7 +55,7 @@ class Perturbations:
     def __init__(self, pixels: np.ndarray, score: Score, *, num_steps: int, seed: int) -> None:
         """Score both ends of the curves.
 
-        A map then costs `2 * (num_steps - 1) + 8` forward passes a patch.
+        A map then costs `num_passes(num_steps)` forward passes a patch.
 
         Args:
             pixels: uint8 (patches, 50, 50, 3).
@@ -107,6 +107,15 @@ class Perturbations:
 
     def _impute_first(self, order: np.ndarray, share: float) -> np.ndarray:
         return impute(self._pixels, first_blocks(order, share), self._seed)
+
+
+def num_passes(num_steps: int) -> int:
+    """Return how often each patch is scored for one map: both curves between their ends, and ROAD.
+
+    Args:
+        num_steps: Steps of the deletion and of the insertion curve.
+    """
+    return 2 * (num_steps - 1) + 2 * len(_ROAD_SHARES)
 
 
 def rank_blocks(maps: np.ndarray, seed: int) -> np.ndarray:

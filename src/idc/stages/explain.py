@@ -37,6 +37,7 @@ from idc.models.fusion import FusionCNN
 
 log = logging.getLogger(__name__)
 
+_FEWEST_SCORED = 2  # batch norms cannot be measured on one patch
 _EXAMPLES = 8  # of each group of errors
 _MOST_WITH_GRADIENT = 32  # images per pass: what backward needs of more does not fit small machines
 
@@ -283,8 +284,8 @@ def _score(
     if config.scores is None:
         log.info("explain.scores is null: no method is scored")
         return
-    if panel.empty:
-        log.info("the reference panel is empty: no method is scored")
+    if len(panel) < _FEWEST_SCORED:
+        log.warning("the reference panel holds %d patches: no method is scored", len(panel))
         return
     table = ExplanationScores(subject, config.methods, config.scores, seed=config.seed)
     scores = table.measure(panel, pixels[panel["row"].to_numpy()], maps, test, pixels)
