@@ -159,7 +159,9 @@ def _require_own_code() -> None:
 
 def _check(params: Params) -> None:
     from idc.data.archive import find_sources
+    from idc.explain.methods import require_methods
 
+    require_methods((*params.explain.methods, params.explain.slide_method))
     find_sources(layout.RAW)
     from idc.tracking import check_store
 

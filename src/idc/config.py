@@ -289,12 +289,34 @@ class EvaluateConfig(Section):
 
 
 class ExplainConfig(Section):
-    """The panel of explained test patches."""
+    """Which test patches are explained, and how."""
 
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of `idc.explain.methods.METHODS`, in the order of the sheets' columns. Costly:
+    `score_cam` and `ablation_cam` take thousands of forward passes a patch."""
+    num_reference: Annotated[int, Field(ge=1, le=512)]
+    """Patches of the reference panel, which is the same for every model."""
     num_per_group: Annotated[int, Field(ge=1, le=64)]
-    """Patches for each of true/false positives/negatives."""
+    """Errors panel: patches for each of true/false positives/negatives."""
+    num_slides: Annotated[int, Field(ge=0, le=50)]
+    """Complete cases laid out as a whole, the largest first; 0 draws none."""
+    slide_method: str
+    """The method of those: a cheap one, such as `layer_cam`, for hundreds of patches a case."""
+    cam_layers: dict[str, str] | None
+    """timm module path by backbone, such as `{resnet50: layer3}`, whose output the CAMs read;
+    others, and null: the deepest layer of stride 16."""
+    smooth_grad_samples: Annotated[int, Field(ge=1, le=1000)]
+    """Noisy copies of a patch, over which SmoothGrad averages."""
+    integrated_gradients_steps: Annotated[int, Field(ge=2, le=1000)]
+    """Points on the way from the blurred patch to the patch."""
     seed: Seed
-    """Seed of the panel's draw."""
+    """Seed of the reference panel's draw and of SmoothGrad's noise."""
+
+    @model_validator(mode="after")
+    def _name_each_method_once(self) -> "ExplainConfig":
+        if len(set(self.methods)) != len(self.methods):
+            raise ValueError("methods must differ from each other")
+        return self
 
 
 class PublishConfig(Section):

@@ -157,6 +157,31 @@ def live_run(params: Params, commit: str, *, training: str, resumed: bool) -> It
             log.warning("tracking store away (%s): the run stays open", error)
 
 
+def log_explanation_times(
+    params: Params, model_digest: str, seconds_per_patch: Mapping[str, float]
+) -> None:
+    """Add what each explanation method took to the run that trained the model.
+
+    Times belong into no output of a stage, so a store that lacks the run or is away goes without.
+
+    Args:
+        params: Names the experiment.
+        model_digest: Names the trained weights.
+        seconds_per_patch: By method.
+    """
+    try:
+        client = _connect(Path.cwd())
+        experiment_id = _experiment_id(client, params.publish.experiment, Path.cwd())
+        runs = _find_run(client, experiment_id, _MODEL_TAG, model_digest)
+        if not runs:
+            log.info("no MLflow run trained this model: times of explanations are not kept")
+            return
+        values = {f"explain/s_per_patch/{name}": s for name, s in seconds_per_patch.items()}
+        client.log_batch(runs[0].info.run_id, metrics=_metrics(values))
+    except (MlflowException, InputError, StoreAwayError) as error:
+        log.warning("times of explanations are not kept: %s", error)
+
+
 @dataclass(frozen=True)
 class Result:
     """Everything that MLflow should know of one finished pipeline."""

@@ -67,7 +67,8 @@ _SUBGROUP_LABELS = {
 }
 _REFERENCES = {"calibration_gap": 0.0, "calibration_slope": 1.0, "calibration_intercept": 0.0}
 # rises in lightness alone as well: readable in grey, and with any colour vision
-_SCORES = LinearSegmentedColormap.from_list("scores", ["#F1E7DC", "#DE9A75", PALETTE[1], "#5E1F12"])
+SCORES = LinearSegmentedColormap.from_list("scores", ["#F1E7DC", "#DE9A75", PALETTE[1], "#5E1F12"])
+"""Colours of probabilities, from 0 to 1."""
 
 _MISSED, _FALSE_ALARM = PALETTE[0], "#E08A1E"  # blue and orange: told apart with any colour vision
 _BAR_PATCHES = 10
@@ -149,7 +150,7 @@ def draw_confusion(matrix: ArrayLike) -> Figure:
     if counts.shape != (2, 2):
         raise InputError(f"a confusion matrix has shape (2, 2), not {counts.shape}")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = _new_figure(4.8, 4.4)
+    figure = new_figure(4.8, 4.4)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap=BLUES, vmin=0.0, vmax=1.0)
     for (row, column), count in np.ndenumerate(counts):
@@ -178,7 +179,7 @@ def draw_training(history: pd.DataFrame) -> Figure:
     """
     if history.empty:
         raise InputError("the training history is empty")
-    figure = _new_figure(6.4, 5.2)
+    figure = new_figure(6.4, 5.2)
     upper, lower = figure.subplots(2, 1, sharex=True)
     for axes, column, colour in ((upper, "train_loss", PALETTE[1]), (lower, "val_auroc", INK)):
         axes.plot(history["epoch"], history[column], color=colour, linewidth=2)
@@ -202,7 +203,7 @@ def draw_intervals(estimates: Mapping[str, Estimate]) -> Figure:
     """
     if not estimates:
         raise InputError("there are no estimates to draw")
-    figure = _new_figure(7.2, 1.2 + 0.42 * len(estimates))
+    figure = new_figure(7.2, 1.2 + 0.42 * len(estimates))
     axes = figure.add_subplot()
     for row, estimate in enumerate(estimates.values()):
         axes.plot(
@@ -243,7 +244,7 @@ def draw_reliability(points_by_name: Mapping[str, pd.DataFrame]) -> Figure:
     """
     if not points_by_name or any(points.empty for points in points_by_name.values()):
         raise InputError("there are no bins to draw")
-    figure = _new_figure(5.4, 6.2)
+    figure = new_figure(5.4, 6.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
     colours = _cycle(points_by_name)
@@ -287,7 +288,7 @@ def draw_thresholds(points: pd.DataFrame, threshold: Estimate) -> Figure:
     if points.empty or not names:
         raise InputError("there are no thresholds to draw")
     ordered = points.sort_values("threshold", kind="stable")
-    figure = _new_figure(7.2, 4.8)
+    figure = new_figure(7.2, 4.8)
     axes = figure.add_subplot()
     if np.isfinite([threshold.low, threshold.high]).all():
         axes.axvspan(threshold.low, threshold.high, color=MUTED, alpha=0.15, linewidth=0)
@@ -322,7 +323,7 @@ def draw_burden(cases: pd.DataFrame, predicted: str) -> Figure:
     """
     if cases.empty:
         raise InputError("there are no cases to draw")
-    figure = _new_figure(5.4, 5.4)
+    figure = new_figure(5.4, 5.4)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
     largest = int(cases["num_patches"].max())
@@ -370,7 +371,7 @@ def draw_bland_altman(
     first, second = np.asarray(predicted, float), np.asarray(burden, float)
     if first.shape != second.shape:
         raise InputError(f"{first.size} predicted but {second.size} true burdens: one per case")
-    figure = _new_figure(7.2, 4.6)
+    figure = new_figure(7.2, 4.6)
     axes = figure.add_subplot()
     axes.axhline(0, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
     beside = axes.get_yaxis_transform()
@@ -421,13 +422,13 @@ def draw_slide_maps(
     rows, columns = truth.shape
     panel_width = 3.4
     height = min(max(panel_width * (rows + _BAR_ROWS) / columns, 1.2), 6.0)
-    figure = _new_figure(3 * panel_width + 0.6, height + 0.85)
+    figure = new_figure(3 * panel_width + 0.6, height + 0.85)
     grid = figure.add_gridspec(2, 3, height_ratios=[height, 0.12])
     right = ListedColormap([_MISSED, GRID, _FALSE_ALARM])
-    labels = ListedColormap([_SCORES(0.0), _SCORES(1.0)])
+    labels = ListedColormap([SCORES(0.0), SCORES(1.0)])
     maps = (
         (f"Case {case}: labels", truth, labels, 0),
-        ("Calibrated probability of IDC+", probability, _SCORES, 0),
+        ("Calibrated probability of IDC+", probability, SCORES, 0),
         ("Decisions", error, right, -1),
     )
     for column, (title, values, colours, least) in enumerate(maps):
@@ -436,9 +437,9 @@ def draw_slide_maps(
         axes.set_ylim(rows - 0.5 + _BAR_ROWS, -0.5)
         axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=INK)
         axes.set_anchor("N")
-        _hide_frame(axes)
+        hide_frame(axes)
         if column == 0:
-            _name_colours(key, {"IDC-": _SCORES(0.0), "IDC+": _SCORES(1.0)})
+            _name_colours(key, {"IDC-": SCORES(0.0), "IDC+": SCORES(1.0)})
             _draw_bar(axes, rows)
         elif column == 1:
             bar = figure.colorbar(image, cax=key, orientation="horizontal")
@@ -464,7 +465,7 @@ def draw_subgroups(table: pd.DataFrame, metric: str, overall: Estimate | None) -
     if rows.empty:
         raise InputError(f"the subgroups have no metric {metric}")
     families = list(dict.fromkeys(rows["family"]))
-    figure = _new_figure(8.8, 1.3 + 0.3 * (len(rows) + len(families)))
+    figure = new_figure(8.8, 1.3 + 0.3 * (len(rows) + len(families)))
     axes = figure.add_subplot()
     heights, labels = _draw_families(axes, rows, families)
     _style(axes)
@@ -500,7 +501,7 @@ def draw_learning_curve(points: pd.DataFrame, size: str, value: str) -> Figure:
     if points.empty or not (points["size"] > 0).all():
         raise InputError("a learning curve needs points, each of a size above 0")
     names = list(dict.fromkeys(points["series"]))
-    figure = _new_figure(7.2, 4.6)
+    figure = new_figure(7.2, 4.6)
     axes = figure.add_subplot()
     for place, name in enumerate(names):
         series = points[points["series"] == name].sort_values("size", kind="stable")
@@ -534,7 +535,8 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches, whose parts make room for each other."""
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
     return Figure(figsize=(width, height), dpi=DPI, layout=layout)
 
@@ -542,7 +544,7 @@ def _new_figure(width: float, height: float) -> Figure:
 def _unit_square(points_by_name: Mapping[str, pd.DataFrame]) -> tuple[Figure, Axes]:
     if not points_by_name:
         raise InputError("there are no curves to draw")
-    figure = _new_figure(5.4, 5.4)
+    figure = new_figure(5.4, 5.4)
     axes = figure.add_subplot()
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.01)
@@ -594,10 +596,11 @@ def _name_colours(axes: Axes, colours: Mapping[str, Any]) -> None:
         handlelength=1.0,
         columnspacing=1.2,
     )
-    _hide_frame(axes)
+    hide_frame(axes)
 
 
-def _hide_frame(axes: Axes) -> None:
+def hide_frame(axes: Axes) -> None:
+    """Take ticks and borders from a picture."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)

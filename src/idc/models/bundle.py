@@ -97,6 +97,19 @@ def load_model(folder: Path) -> tuple[FusionCNN, ModelSpec]:
     return model.to(memory_format=torch.channels_last), spec
 
 
+def load_mean_embedding(folder: Path) -> Tensor:
+    """Read the mean concatenated embedding of the training patches, float32 (num_features,).
+
+    Raises:
+        InputError: If it is missing or truncated.
+    """
+    path = folder / _PROFILE
+    try:
+        return load_file(path)["mean_embedding"]
+    except (SafetensorError, FileNotFoundError, KeyError) as error:
+        raise InputError(f"{path} holds no mean embedding ({str(error)[:200]}): retrain") from None
+
+
 def load_history(folder: Path) -> pd.DataFrame:
     """Read the training history: `epoch`, `train_loss`, `val_auroc`, `learning_rate`."""
     return pd.read_csv(folder / _HISTORY)

@@ -41,8 +41,11 @@ class ReportInputs:
     operating_point: dict[str, Any]
     history: pd.DataFrame
     curves: Curves
-    sheets: dict[str, Path]
-    """Explanation sheets by what their patches have in common."""
+    sheets: dict[str, dict[str, Path | None]]
+    """Explanation sheets by panel, then by what their patches have in common; None for a group
+    without a patch."""
+    attention: dict[str, Path]
+    """Pictures of whole cases with where their evidence lies, by case."""
 
 
 def render_report(inputs: ReportInputs, figures: Path) -> str:
@@ -69,7 +72,14 @@ def render_report(inputs: ReportInputs, figures: Path) -> str:
             for name, picture in pictures.items()
             if name.startswith(_SLIDE)
         },
-        sheets={meaning: _embed(path.read_bytes()) for meaning, path in inputs.sheets.items()},
+        sheets={
+            panel: {
+                meaning: _embed(path.read_bytes()) if path else None
+                for meaning, path in groups.items()
+            }
+            for panel, groups in inputs.sheets.items()
+        },
+        attention={case: _embed(path.read_bytes()) for case, path in inputs.attention.items()},
     )
 
 

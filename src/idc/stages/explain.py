@@ -1,46 +1,122 @@
-"""Model, pixels and predictions -> a panel of explained test patches."""
+"""Model, pixels and predictions -> explained patches of the test side, and slides of it."""
 
 import logging
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-from idc import layout
+from idc import layout, tracking
 from idc.config import Params
-from idc.data.batches import to_images
 from idc.data.patches import load_pixels
 from idc.data.tables import PREDICTIONS, load_table
+from idc.errors import InputError
 from idc.evaluation.operating_point import OperatingPoint
 from idc.evaluation.plots import save_figure
-from idc.explain.attributions import prepare_for_gradients, saliency_maps
-from idc.explain.cams import grad_cams
-from idc.explain.panel import GROUPS, draw_panel, draw_sheet
+from idc.explain.explainer import Explainer, NotFiniteMapError
+from idc.explain.methods import METHODS, require_methods
+from idc.explain.panel import FUSED, PANELS, draw_errors, draw_reference, sheet_name
+from idc.explain.sheets import Column, Meaning, draw_sheet
+from idc.explain.slides import choose_slides, draw_attention, spread_scores
 from idc.files import replacing_folder
-from idc.models.bundle import digest_bundle, load_model
+from idc.models.bundle import digest_bundle, load_mean_embedding, load_model
 from idc.models.device import choose_device
 
 log = logging.getLogger(__name__)
 
-_METHODS = {"saliency": saliency_maps, "Grad-CAM": grad_cams}
+_MOST_WITH_GRADIENT = 32  # images per pass: what backward needs of more does not fit small machines
+
+Maps = dict[str, dict[str, np.ndarray]]
+"""By method, then by source: float32 (patches, 50, 50)."""
 
 
 def run(params: Params) -> None:
-    """Explain a seeded panel over both labels and both predictions.
+    """Explain the reference panel, this model's errors, and the largest complete cases.
 
     Raises:
-        InputError: If the operating point belongs to another model.
+        InputError: If a method, layer or backbone is unknown, a map is not a number, or the
+            operating point belongs to another model.
     """
-    device = choose_device(params.runtime)
-    point = OperatingPoint.load(layout.OPERATING_POINT, model_digest=digest_bundle(layout.BUNDLE))
+    config = params.explain
+    require_methods((*config.methods, config.slide_method))
+    digest = digest_bundle(layout.BUNDLE)
+    point = OperatingPoint.load(layout.OPERATING_POINT, model_digest=digest)
+    explainer = _create_explainer(params)
+    pixels = load_pixels(layout.PIXELS)
     test = _load_test(point)
-    panel = draw_panel(test, num_per_group=params.explain.num_per_group, seed=params.explain.seed)
+    panels = {
+        "reference": draw_reference(test, num_patches=config.num_reference, seed=config.seed),
+        "errors": draw_errors(test, num_per_group=config.num_per_group),
+    }
+    watch = _Watch()
+    with replacing_folder(layout.EXPLAIN) as folder:
+        for name, panel in panels.items():
+            scored = panel.merge(test[["row", "logit", "y_pred", "y_score"]], on="row", how="left")
+            _explain_panel(name, scored, pixels, explainer, params, watch, folder)
+        _draw_slides(test, pixels, explainer, params, watch, folder)
+    watch.tell(params, digest)
+
+
+class _Watch:
+    """Seconds and patches by method; they go to log and MLflow, never into an output of DVC."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._patches: dict[str, int] = {}
+
+    def explain(
+        self, explainer: Explainer, method: str, patches: pd.DataFrame, pixels: np.ndarray, *,
+        negated: bool = False,
+    ) -> dict[str, np.ndarray]:  # fmt: skip
+        """Return the maps of the patches, and note how long they took.
+
+        Raises:
+            InputError: If a map is not a number, naming the patch.
+        """
+        start = time.monotonic()
+        chosen = pixels[patches["row"].to_numpy()]
+        try:
+            maps = explainer.explain(method, chosen, negated=negated)
+        except NotFiniteMapError as error:
+            patch = patches.iloc[error.patch]
+            raise InputError(
+                f"case {patch['case']}, x{patch['x']} y{patch['y']}: {error}"
+            ) from None
+        self._seconds[method] = self._seconds.get(method, 0.0) + time.monotonic() - start
+        self._patches[method] = self._patches.get(method, 0) + len(patches)
+        return maps
+
+    def tell(self, params: Params, model_digest: str) -> None:
+        """Say the time per patch of each method."""
+        speed = {
+            method: seconds / self._patches[method]
+            for method, seconds in self._seconds.items()
+            if self._patches[method]
+        }
+        for method, seconds in speed.items():
+            log.info(
+                "%s: %.3f s per patch, %.1f s for %d",
+                METHODS[method].title, seconds, self._seconds[method], self._patches[method],
+            )  # fmt: skip
+        log.info("explained in %.0f s", sum(self._seconds.values()))
+        tracking.log_explanation_times(params, model_digest, speed)
+
+
+def _create_explainer(params: Params) -> Explainer:
     model, spec = load_model(layout.BUNDLE)
-    prepare_for_gradients(model.to(device))
-    pixels = load_pixels(layout.PIXELS)[panel["row"].to_numpy()]
-    images = to_images(torch.from_numpy(pixels), size_px=spec.size_px, device=device)
-    maps = {method: _explain(function(model, images)) for method, function in _METHODS.items()}
-    _save(panel, pixels, maps)
+    config = params.explain
+    return Explainer(
+        model,
+        spec.size_px,
+        load_mean_embedding(layout.BUNDLE),
+        choose_device(params.runtime),
+        batch_size=min(params.runtime.scoring_batch_size, _MOST_WITH_GRADIENT),
+        smooth_grad_samples=config.smooth_grad_samples,
+        integrated_gradients_steps=config.integrated_gradients_steps,
+        seed=config.seed,
+        cam_layers=config.cam_layers,
+    )
 
 
 def _load_test(point: OperatingPoint) -> pd.DataFrame:
@@ -50,31 +126,119 @@ def _load_test(point: OperatingPoint) -> pd.DataFrame:
     return test.assign(y_score=point.score(logits), y_pred=point.predict(logits))
 
 
-def _explain(maps: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    return {name: heat.numpy() for name, heat in maps.items()}
+def _explain_panel(
+    name: str,
+    panel: pd.DataFrame,
+    pixels: np.ndarray,
+    explainer: Explainer,
+    params: Params,
+    watch: _Watch,
+    folder: Path,
+) -> None:
+    """Write `<name>.csv` and a sheet per group and source."""
+    methods = params.explain.methods
+    maps = {method: watch.explain(explainer, method, panel, pixels) for method in methods}
+    opposed = {
+        method: _explain_opposition(explainer, method, panel, pixels, watch)
+        for method in methods
+        if METHODS[method].hides_opposition
+    }
+    chosen = pixels[panel["row"].to_numpy()]
+    contributions = explainer.contributions(chosen)
+    _save_table(panel, contributions, explainer.sources[:-1], folder / f"{name}.csv")
+    _log_empty_maps(name, maps)
+    for group, meaning in PANELS[name].items():
+        members = np.flatnonzero(panel["group"] == group)
+        if len(members) == 0:
+            log.info("no test patch is %s: no sheet of it in the %s panel", meaning, name)
+            continue
+        for place, source in enumerate(explainer.sources):
+            columns = _columns(source, members, maps, opposed)
+            added = None if source == FUSED else contributions[members, place]
+            sheet = draw_sheet(
+                f"{meaning}: {source}",
+                _labels(panel.iloc[members], added),
+                chosen[members],
+                columns,
+            )
+            save_figure(sheet, folder / sheet_name(name, group, source))
 
 
-def _save(panel: pd.DataFrame, pixels: np.ndarray, maps: dict[str, dict[str, np.ndarray]]) -> None:
-    columns = ["group", "row", "case", "x", "y", "y_true", "y_pred", "y_score"]
-    with replacing_folder(layout.EXPLAIN) as partial:
-        panel[columns].round({"y_score": 6}).to_csv(partial / "panel.csv", index=False)
-        for group, meaning in GROUPS.items():
-            chosen = np.flatnonzero(panel["group"] == group)
-            if len(chosen) == 0:
-                log.info("no test patch is %s: no sheet %s.png", meaning, group)
-                continue
-            group_maps = {
-                method: {name: heat[chosen] for name, heat in by_name.items()}
-                for method, by_name in maps.items()
-            }
-            sheet = draw_sheet(panel.iloc[chosen], pixels[chosen], group_maps)
-            save_figure(sheet, partial / f"{group}.png")
-        _log_empty_maps(maps)
+def _explain_opposition(
+    explainer: Explainer, method: str, panel: pd.DataFrame, pixels: np.ndarray, watch: _Watch
+) -> dict[str, np.ndarray]:
+    """Return maps of the negated logit for patches called IDC-, and NaN for the others."""
+    refused = np.flatnonzero(panel["y_pred"] == 0)
+    some = watch.explain(explainer, method, panel.iloc[refused], pixels, negated=True)
+    maps = {}
+    for source, heat in some.items():
+        maps[source] = np.full((len(panel), *heat.shape[1:]), np.nan, np.float32)
+        maps[source][refused] = heat
+    return maps
 
 
-def _log_empty_maps(maps: dict[str, dict[str, np.ndarray]]) -> None:
-    for method, by_name in maps.items():
-        for name, heat in by_name.items():
-            num_empty = int((heat.reshape(len(heat), -1).max(axis=1) == 0).sum())
+def _columns(source: str, members: np.ndarray, maps: Maps, opposed: Maps) -> list[Column]:
+    columns = []
+    for method, by_source in maps.items():
+        meaning: Meaning = "for" if METHODS[method].tells_side else "neither"
+        columns.append(Column(METHODS[method].title, by_source[source][members], meaning))
+    for method, by_source in opposed.items():
+        heat = by_source[source][members]
+        if not np.isnan(heat).all():
+            columns.append(Column(METHODS[method].title, heat, "against"))
+    return columns
+
+
+def _labels(patches: pd.DataFrame, added: np.ndarray | None) -> list[str]:
+    labels = []
+    for place, patch in enumerate(patches.itertuples()):
+        lines = [
+            f"p(IDC+) = {patch.y_score:.2f}",
+            f"called {'IDC+' if patch.y_pred else 'IDC-'}",
+            f"{patch.case} x{patch.x} y{patch.y}",
+        ]
+        if added is not None:
+            lines.append(f"adds {added[place]:+.2f} to the logit")
+        labels.append("\n".join(lines))
+    return labels
+
+
+def _save_table(
+    panel: pd.DataFrame, contributions: np.ndarray, backbones: list[str], path: Path
+) -> None:
+    table = panel.assign(
+        **{f"contribution_{name}": contributions[:, i] for i, name in enumerate(backbones)}
+    )
+    table.round(6).to_csv(path, index=False)
+
+
+def _log_empty_maps(panel: str, maps: Maps) -> None:
+    for method, by_source in maps.items():
+        for source, heat in by_source.items():
+            num_empty = int((heat.reshape(len(heat), -1) == 0).all(axis=1).sum())
             if num_empty:
-                log.info("%s of %s: %d of %d maps are empty", method, name, num_empty, len(heat))
+                log.info(
+                    "%s panel, %s of %s: %d of %d maps are empty",
+                    panel, METHODS[method].title, source, num_empty, len(heat),
+                )  # fmt: skip
+
+
+def _draw_slides(
+    test: pd.DataFrame,
+    pixels: np.ndarray,
+    explainer: Explainer,
+    params: Params,
+    watch: _Watch,
+    folder: Path,
+) -> None:
+    method = params.explain.slide_method
+    slides = choose_slides(test, params.explain.num_slides)
+    if not slides and params.explain.num_slides:
+        log.info("no slide: no test case is complete")
+    for case in slides:
+        patches = test[test["case"] == case]
+        heat = watch.explain(explainer, method, patches, pixels)[FUSED]
+        spread = spread_scores(patches["y_score"].to_numpy(), heat)
+        title = f"Where it comes from: {METHODS[method].title}"
+        figure = draw_attention(patches, pixels[patches["row"].to_numpy()], spread, title)
+        save_figure(figure, folder / f"slide_{case}.png")

@@ -1,11 +1,12 @@
 """All reports -> one self-contained page and the model card."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 from idc import layout
 from idc.config import Params, flatten
 from idc.evaluation.operating_point import OperatingPoint
-from idc.explain.panel import GROUPS
+from idc.explain.panel import FUSED, PANELS, sheet_name
 from idc.files import load_json, replacing_file, replacing_folder
 from idc.models.bundle import digest_bundle, load_history, load_spec
 from idc.report.figures import Curves
@@ -36,7 +37,6 @@ def run(params: Params) -> None:
 
 def _gather(params: Params) -> ReportInputs:
     point = OperatingPoint.load(layout.OPERATING_POINT, model_digest=digest_bundle(layout.BUNDLE))
-    sheets = {meaning: layout.EXPLAIN / f"{group}.png" for group, meaning in GROUPS.items()}
     return ReportInputs(
         params={
             key: value
@@ -51,5 +51,18 @@ def _gather(params: Params) -> ReportInputs:
         operating_point=asdict(point),
         history=load_history(layout.BUNDLE),
         curves=Curves.load(layout.PLOTS, layout.CASES),
-        sheets={meaning: path for meaning, path in sheets.items() if path.exists()},
+        sheets={panel: _find_sheets(panel) for panel in PANELS},
+        attention={
+            path.stem.removeprefix("slide_"): path
+            for path in sorted(layout.EXPLAIN.glob("slide_*.png"))
+        },
     )
+
+
+def _find_sheets(panel: str) -> dict[str, Path | None]:
+    """Return the fused sheet of each group by its meaning; None where the group has no patch."""
+    paths = {
+        meaning: layout.EXPLAIN / sheet_name(panel, group, FUSED)
+        for group, meaning in PANELS[panel].items()
+    }
+    return {meaning: path if path.exists() else None for meaning, path in paths.items()}
