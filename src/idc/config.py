@@ -288,6 +288,26 @@ class EvaluateConfig(Section):
     """Seed of the bootstrap."""
 
 
+class ExplainScoresConfig(Section):
+    """How explanation methods are scored, on the reference panel and on mosaics."""
+
+    sources: Literal["fused", "each"]
+    """Whose maps are put to deletion, insertion and ROAD: the fused ones, or also those of each
+    backbone, at as many times the cost. All other scores are of all maps."""
+    num_steps: Annotated[int, Field(ge=2, le=100)]
+    """Steps of the deletion and of the insertion curve."""
+    num_mosaics: Annotated[int, Field(ge=0, le=1000)]
+    """At most so many 2x2 mosaics of test patches; each costs as much as eight patches."""
+    mosaic_confidence: Annotated[float, Field(ge=0.5, lt=1.0)]
+    """Calibrated probability from which an IDC+ patch may stand in a mosaic; of an IDC- patch, 1
+    minus it is the most."""
+    num_sanity_patches: Annotated[int, Field(ge=2, le=1000)]
+    """Patches from all over the panel that the sanity check and the noise are tried on; each is
+    explained four more times."""
+    num_replicates: Annotated[int, Field(ge=100)]
+    """Replicates of the case bootstrap."""
+
+
 class ExplainConfig(Section):
     """Which test patches are explained, and how."""
 
@@ -309,6 +329,11 @@ class ExplainConfig(Section):
     """Noisy copies of a patch, over which SmoothGrad averages."""
     integrated_gradients_steps: Annotated[int, Field(ge=2, le=1000)]
     """Points on the way from the blurred patch to the patch."""
+    scores: ExplainScoresConfig | None
+    """Null scores no method."""
+    max_grouped_errors: Annotated[int, Field(ge=1, le=20_000)]
+    """At most so many false positives, and so many false negatives, the most confident ones, are
+    grouped by neighbours in embedding space."""
     seed: Seed
     """Seed of the reference panel's draw and of SmoothGrad's noise."""
 

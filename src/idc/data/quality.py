@@ -77,6 +77,24 @@ def describe_pixels(pixels: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"mean_optical_density": density, "white_share": white_share})
 
 
+def optical_density(pixels: np.ndarray) -> np.ndarray:
+    """Return -log10(level / 255) of every value, level 0 taken as 1; float32, at least 0.
+
+    Args:
+        pixels: uint8, any shape.
+    """
+    return np.asarray(_DENSITIES[pixels])
+
+
+def find_white(pixels: np.ndarray) -> np.ndarray:
+    """Say which pixels are white, as for `near_blank`: bool (..., height, width).
+
+    Args:
+        pixels: uint8 (..., height, width, 3) RGB.
+    """
+    return np.asarray(pixels.min(axis=-1) > _WHITE_LEVEL)
+
+
 def _measure_stain(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     tall = chunk.reshape(-1, PATCH_SIZE_PX, 3)
     is_white = _find_white(*cv2.split(tall)).reshape(len(chunk), PATCH_SIZE_PX**2)

@@ -185,6 +185,31 @@ def bootstrap_share(
     )
 
 
+def bootstrap_mean(
+    values: np.ndarray, case: np.ndarray, *, num_replicates: int, seed: int
+) -> Estimate:
+    """Return the mean over patches of a value without bounds, with its 95 % interval.
+
+    Args:
+        values: Finite, float (patches,).
+        case: Case id of each patch, any sortable type, (patches,).
+        num_replicates: How many times the cases are drawn.
+        seed: Seed of the draws.
+
+    Raises:
+        InputError: If there are fewer than three cases.
+    """
+    summary = summarise_cases(np.zeros(len(values)), case)
+    quantile = t_quantile(summary)
+    case_index = np.unique(case, return_inverse=True)[1]
+    counts = draw_counts(summary.num_cases, num_replicates, seed)
+    patches = counts @ _sum_by_case(np.ones(len(values)), case_index, summary.num_cases)
+    means = counts @ _sum_by_case(values, case_index, summary.num_cases) / patches
+    centre = float(np.mean(values))
+    reach = quantile * float(np.std(means, ddof=1))
+    return Estimate(centre, centre - reach, centre + reach)
+
+
 def t_quantile(summary: CaseSummary) -> float:
     """Return by how many bootstrap standard errors a 95 % interval reaches from its centre.
 
