@@ -328,8 +328,8 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
         mean_embedding(model, space.pixels, rows, **sizes),
         device,
         batch_size=params.train.batch_size,
-        smooth_grad_samples=16,
-        integrated_gradients_steps=32,
+        smooth_grad_samples=params.explain.smooth_grad_samples,
+        integrated_gradients_steps=params.explain.integrated_gradients_steps,
         seed=SEED,
     )
     test_rows, test_labels = take_side(space.splits, "test")
@@ -459,7 +459,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=_USUAL)
     parser.add_argument("--backbones", nargs="+", default=["test_resnet", "test_efficientnet"])
-    parser.add_argument("--size-px", type=int, default=96)
+    parser.add_argument("--size-px", type=int, default=64)
     parser.add_argument("--cases", type=int, default=40)
     parser.add_argument("--patches-per-case", type=int, default=80)
     parser.add_argument("--epochs", type=int, default=3)

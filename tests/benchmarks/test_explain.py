@@ -22,7 +22,7 @@ def test_compare_when_tiny_then_every_method_stands_in_every_table(
     tmp_path, project_root, monkeypatch
 ):
     monkeypatch.chdir(project_root)
-    sizes = {"views": 8, "few-views": 8, "cases": 14, "patches-per-case": 30, "size-px": 32}
+    sizes = {"views": 8, "few-views": 8, "cases": 16, "patches-per-case": 40, "size-px": 32}
     small = [part for name, size in sizes.items() for part in (f"--{name}", str(size))]
     network = ["--backbones", "test_resnet", "--epochs", "1", "--threads", "1"]
     options = parse([*small, *network, "--methods", "saliency", "grad_cam"])
