@@ -239,8 +239,9 @@ def _draw_case(job: _Job) -> list[_EncodedPatch]:
     patches = []
     for name, pixels, nests in cut_patches(case, slide, _labels(job, slide.layout)):
         shown, masks = _plant(job.shortcut, rng, name, pixels)
-        encoded = {of: _encode(mask) for of, mask in ({NESTS: nests} | masks).items()}
-        patches.append(_EncodedPatch(name, _encode_rgb(shown), encoded if job.with_masks else {}))
+        wanted = {NESTS: nests} | masks if job.with_masks else {}
+        encoded = {of: _encode(mask) for of, mask in wanted.items()}
+        patches.append(_EncodedPatch(name, _encode_rgb(shown), encoded))
     return patches
 
 
