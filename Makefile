@@ -20,7 +20,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage experiments
+.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage bench-explain experiments
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -94,3 +94,6 @@ bench-bootstrap: setup  ## all metrics with intervals against a plain loop over 
 
 bench-coverage: setup  ## how often the 95 % intervals hold the truth, on simulated cases
 	$(BIN)/python -m benchmarks.coverage $(if $(DRAWS),--draws $(DRAWS)) $(if $(REPLICATES),--replicates $(REPLICATES))
+
+bench-explain: setup  ## which explanation to believe: all methods where the answer is known
+	$(BIN)/python -m benchmarks.explain $(if $(METHODS),--methods $(METHODS)) $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(THREADS),--threads $(THREADS))

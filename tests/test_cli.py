@@ -107,6 +107,23 @@ def test_check_when_the_store_cannot_be_written_then_it_names_it(project, capsys
     assert "mlflow.db cannot be written" in error_of(capsys, "check")
 
 
+def test_synth_when_masks_would_lie_among_the_patches_then_it_refuses(project, capsys):
+    command = ("synth", "data/raw/a.zip", "--cases", "1", "--masks", "data/raw/masks")
+    assert "ingest would read it as patches" in error_of(capsys, *command)
+    assert not (project / "data").exists()
+
+
+def test_synth_when_a_cue_has_a_share_but_no_kind_then_it_says_what_is_missing(project, capsys):
+    command = ("synth", "a.zip", "--cases", "1", "--cue-share-positive", "0.8")
+    assert "--shortcut is missing" in error_of(capsys, *command)
+
+
+def test_synth_when_a_shortcut_is_wanted_then_masks_of_the_cue_are_written(project):
+    size = ("--cases", "2", "--patches-per-case", "12")
+    assert main(["synth", "a.zip", *size, "--shortcut", "ink", "--masks", "masks"]) == 0
+    assert sorted(path.name for path in (project / "masks").iterdir()) == ["cue", "nests"]
+
+
 def test_help_of_a_stage_when_asked_then_torch_is_not_imported():
     code = "import sys; from idc.cli import _parser; _parser(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

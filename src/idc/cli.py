@@ -9,12 +9,16 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import idc
 from idc import layout
 from idc.config import Params, load_params
 from idc.errors import InputError, StoreAwayError
 from idc.stages import STAGES
+
+if TYPE_CHECKING:
+    from idc.data.synthetic import Shortcut
 
 EXIT_INPUT = 2
 EXIT_AWAY = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed later
@@ -66,8 +70,21 @@ def _add_synth(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     synth.add_argument(
         "--null", action="store_true", help="labels that nothing in the pixels tells"
     )
+    synth.add_argument(
+        "--shortcut",
+        choices=("stain", "pad", "ink"),
+        help="plant a cue that goes with the label: a haze, a grey edge or a pen stroke",
+    )
+    synth.add_argument(
+        "--cue-share-positive", type=float, help="share of IDC+ with the cue (default: 0.9)"
+    )
+    synth.add_argument(
+        "--cue-share-negative", type=float, help="share of IDC- with the cue (default: 0.05)"
+    )
     synth.add_argument("--seed", type=int, default=17, help="seed (default: 17)")
-    synth.add_argument("--masks", type=Path, help="folder for masks of the tumour nests")
+    synth.add_argument(
+        "--masks", type=Path, help="new folder for masks of tumour nests and cue, outside data/raw"
+    )
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -86,6 +103,11 @@ def _synthesise(options: argparse.Namespace) -> None:
     from idc.data.synthetic import create_archive
     from idc.processes import count_cores
 
+    if options.masks is not None and _lies_in(options.masks, layout.RAW):
+        raise InputError(
+            f"--masks {options.masks}: ingest would read it as patches: name a folder outside "
+            f"{layout.RAW}"
+        )
     per_case = options.patches_per_case
     if per_case is None and options.patches is None:
         per_case = 100
@@ -97,10 +119,30 @@ def _synthesise(options: argparse.Namespace) -> None:
         seed=options.seed,
         difficulty=options.difficulty,
         null=options.null,
+        shortcut=_shortcut(options),
         masks=options.masks,
         num_processes=count_cores(),
     )
     log.info("%s written", options.archive)
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _shortcut(options: argparse.Namespace) -> "Shortcut | None":
+    from idc.data.synthetic import Shortcut
+
+    shares = {
+        name: share
+        for name in ("share_positive", "share_negative")
+        if (share := getattr(options, f"cue_{name}")) is not None
+    }
+    if options.shortcut is not None:
+        return Shortcut(options.shortcut, **shares)
+    if shares:
+        raise InputError("--cue-share-positive, --cue-share-negative: --shortcut is missing")
+    return None
 
 
 def _require_own_code() -> None:

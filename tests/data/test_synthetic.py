@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from idc.data.patches import PATCH_SIZE_PX, PatchName
-from idc.data.synthetic import NESTED_FOLDER, create_archive, draw_slide
+from idc.data.synthetic import CUE, NESTED_FOLDER, NESTS, Shortcut, create_archive, draw_slide
 from idc.errors import InputError
 
 NUM_CASES = 24
@@ -222,7 +222,7 @@ def test_create_archive_when_as_small_as_can_be_then_still_shows_slivers(tmp_pat
 def test_create_archive_when_masks_are_wanted_then_they_fit_patches_and_agree_with_labels(archive):
     shares: dict[int, list[float]] = {0: [], 1: []}
     for name, pixels in archive.patches.items():
-        mask = decode((archive.masks / name.case / str(name)).read_bytes())
+        mask = decode((archive.masks / NESTS / name.case / str(name)).read_bytes())
         assert mask.shape == pixels.shape[:2]
         assert set(np.unique(mask)) <= {0, 255}
         shares[name.label].append(float(np.mean(mask == 255)))
@@ -251,6 +251,82 @@ def test_create_archive_when_labels_are_null_then_only_labels_change(tmp_path, d
     assert labels[0] != labels[1]
 
 
+# --- planted cues ---
+
+CUED = {"num_cases": 3, "patches_per_case": 60, "seed": 5, "nested": False}
+
+
+@pytest.mark.parametrize("difficulty", ["texture", "real"])
+def test_create_archive_when_masks_are_wanted_then_its_bytes_stay_the_same(tmp_path, difficulty):
+    create_archive(tmp_path / "without.zip", difficulty=difficulty, **CUED)
+    create_archive(tmp_path / "with.zip", difficulty=difficulty, masks=tmp_path / "masks", **CUED)
+    assert (tmp_path / "with.zip").read_bytes() == (tmp_path / "without.zip").read_bytes()
+
+
+def test_create_archive_when_no_patch_shall_carry_the_cue_then_its_bytes_stay_the_same(tmp_path):
+    create_archive(tmp_path / "without.zip", **CUED)
+    create_archive(tmp_path / "with.zip", shortcut=Shortcut("ink", 0.0, 0.0), **CUED)
+    assert (tmp_path / "with.zip").read_bytes() == (tmp_path / "without.zip").read_bytes()
+
+
+@pytest.mark.parametrize("cue", ["stain", "pad", "ink"])
+def test_create_archive_when_a_cue_is_planted_then_pixels_change_where_its_mask_says(tmp_path, cue):
+    masks = tmp_path / "masks"
+    create_archive(tmp_path / "without.zip", **CUED)
+    create_archive(tmp_path / "with.zip", shortcut=Shortcut(cue), masks=masks, **CUED)
+    before, after = read_members(tmp_path / "without.zip"), read_members(tmp_path / "with.zip")
+    assert before.keys() == after.keys()
+    num_cued = 0
+    for member, png in before.items():
+        name = parse(Path(member).name)
+        file = masks / CUE / name.case / str(name)
+        if not file.exists():
+            assert after[member] == png
+            continue
+        num_cued += 1
+        mask = decode(file.read_bytes()) > 0
+        changed = (decode(after[member]) != decode(png)).any(axis=2)
+        assert not changed[~mask].any()
+        assert changed[mask].mean() > 0.9
+        assert 0.05 < mask.mean() < 0.25
+    assert num_cued == len(list((masks / CUE).rglob("*.png")))
+
+
+def test_create_archive_when_a_cue_is_planted_then_the_shares_hold_by_label(tmp_path):
+    masks = tmp_path / "masks"
+    shortcut = Shortcut("pad", share_negative=0.2, share_positive=0.7)
+    size = {"num_cases": 6, "patches_per_case": 150, "seed": 5, "nested": False}
+    create_archive(tmp_path / "a.zip", shortcut=shortcut, masks=masks, **size)
+    counts = {
+        of: Counter(parse(file.name).label for file in (masks / of).rglob("*.png"))
+        for of in (NESTS, CUE)
+    }
+    assert counts[CUE][0] / counts[NESTS][0] == pytest.approx(0.2, abs=0.05)
+    assert counts[CUE][1] / counts[NESTS][1] == pytest.approx(0.7, abs=0.08)
+
+
+def test_create_archive_when_a_cue_is_planted_then_slivers_carry_none(tmp_path):
+    masks = tmp_path / "masks"
+    create_archive(tmp_path / "a.zip", shortcut=Shortcut("pad", 1.0, 1.0), masks=masks, **CUED)
+    shapes = {
+        parse(Path(member).name): decode(png).shape
+        for member, png in read_members(tmp_path / "a.zip").items()
+    }
+    cued = {parse(file.name) for file in (masks / CUE).rglob("*.png")}
+    assert cued == {name for name, shape in shapes.items() if shape == (50, 50, 3)}
+    assert len(cued) < len(shapes)
+
+
+def test_create_archive_when_the_folder_for_masks_holds_something_then_it_stays_as_it_was(tmp_path):
+    note = tmp_path / "masks/note.txt"
+    note.parent.mkdir()
+    note.write_text("mine")
+    with pytest.raises(InputError, match="it is no empty folder"):
+        create_archive(tmp_path / "a.zip", masks=note.parent, **CUED)
+    assert note.read_text() == "mine"
+    assert not (tmp_path / "a.zip").exists()
+
+
 # --- wrong input ---
 
 
@@ -267,6 +343,8 @@ def test_create_archive_when_labels_are_null_then_only_labels_change(tmp_path, d
         ({"patches_per_case": None}, "give either --patches-per-case or --patches"),
         ({"seed": -1}, "--seed -1: at least 0 is needed"),
         ({"difficulty": "hard"}, "--difficulty hard: known are texture, real"),
+        ({"shortcut": Shortcut("hair")}, "--shortcut hair: known are stain, pad, ink"),
+        ({"shortcut": Shortcut("ink", 0.1, 1.5)}, "--cue-share-positive 1.5: a share lies between"),
     ],
 )
 def test_create_archive_when_an_argument_is_wrong_then_names_it_and_writes_nothing(

@@ -1,7 +1,8 @@
 """Write synthetic cases, drawn in parallel, into one zip in the published layout."""
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -10,15 +11,18 @@ from typing import get_args
 import cv2
 import numpy as np
 
-from idc.data.patches import PatchName
+from idc.data.patches import PATCH_SIZE_PX, PatchName
 from idc.data.synthetic.layout import Layout, burden_quantile, draw_null_labels
+from idc.data.synthetic.shortcuts import Cue, Shortcut, plant_cue
 from idc.data.synthetic.slide import Difficulty, cut_patches, draw_slide
 from idc.errors import InputError
-from idc.files import replacing_file
+from idc.files import replacing_file, replacing_folder
 from idc.processes import map_in_processes
 from idc.progress import track
 
 NESTED_FOLDER = "IDC_regular_ps50_idx5"
+NESTS, CUE = "nests", "cue"
+"""What masks are of: tumour nests, and a planted cue; also the folders they are written to."""
 
 _FIRST_CASE = 90001
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date keeps the zip's bytes the same
@@ -41,6 +45,7 @@ class _Stream(IntEnum):
     NULL_BURDEN = 4
     DRAWING = 5
     NULL_LABELS = 6
+    CUE = 7
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,17 @@ class _Job:
     burden: float
     null_burden: float | None
     difficulty: Difficulty
+    shortcut: Shortcut | None
     with_masks: bool
 
 
 @dataclass(frozen=True)
 class _EncodedPatch:
-    """A patch and its mask of tumour nests as PNG; the mask is None where none is wanted."""
+    """A patch and its masks as PNG, by what they are of; none where none is wanted."""
 
     name: PatchName
     png: bytes
-    mask: bytes | None
+    masks: Mapping[str, bytes]
 
 
 def create_archive(
@@ -74,6 +80,7 @@ def create_archive(
     seed: int,
     difficulty: Difficulty = "texture",
     null: bool = False,
+    shortcut: Shortcut | None = None,
     masks: Path | None = None,
     nested: bool = True,
     num_processes: int = 0,
@@ -95,15 +102,25 @@ def create_archive(
             apart; `real` holds what was measured on the published patches.
         null: Whether labels are drawn apart from the pixels: as contiguous and as frequent as
             they would be, but nothing that can be seen tells them.
-        masks: Folder for `<case>/<patch name>`, 255 inside drawn tumour nests and 0 outside.
+        shortcut: A cue to plant in whole patches (not in slivers), by their labels. Patches without
+            it stay as they would be, byte for byte.
+        masks: Folder for `nests/<case>/<patch name>`, 255 inside drawn tumour nests and 0 outside,
+            one for each patch; and for `cue/<case>/<patch name>` of the patches that carry the cue.
+            In `texture` nests fill most of an IDC cell, up to its edges; in `real` they are cords
+            and sheets that cross cells. With `null` they still lie where tumour was drawn.
         nested: Whether the whole tree stands a second time below `IDC_regular_ps50_idx5/`.
         num_processes: How many draw; 0 or 1 is this process itself.
 
     Raises:
         InputError: If there would be no case or hardly a patch in it, if the size is given twice
-            or not at all, if the seed is negative or the difficulty unknown.
+            or not at all, if the seed is negative, the difficulty or the cue unknown, a share of
+            the cue no share, or the folder for masks holds something.
     """
     _check_choices(seed, difficulty)
+    if shortcut is not None:
+        _check_shortcut(shortcut)
+    if masks is not None:
+        _require_empty(masks)
     jobs = [
         _Job(
             seed=seed,
@@ -114,17 +131,22 @@ def create_archive(
             if null
             else None,
             difficulty=difficulty,
+            shortcut=shortcut,
             with_masks=masks is not None,
         )
         for number, size in enumerate(_case_sizes(num_cases, patches_per_case, num_patches, seed))
     ]
-    with replacing_file(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+    with (
+        replacing_file(path) as partial,
+        zipfile.ZipFile(partial, "w") as archive,
+        nullcontext() if masks is None else replacing_folder(masks) as partial_masks,
+    ):
         drawn = _draw_cases(jobs, num_processes)
         for patches in track(drawn, total=num_cases, what="cases drawn"):
             for patch in patches:
                 _write_patch(archive, patch, nested=nested)
-                if masks is not None and patch.mask is not None:
-                    _write_mask(masks, patch.name, patch.mask)
+                if partial_masks is not None:
+                    _write_masks(partial_masks, patch)
 
 
 def _check_choices(seed: int, difficulty: str) -> None:
@@ -132,6 +154,20 @@ def _check_choices(seed: int, difficulty: str) -> None:
         raise InputError(f"--seed {seed}: at least 0 is needed")
     if difficulty not in get_args(Difficulty):
         raise InputError(f"--difficulty {difficulty}: known are {', '.join(get_args(Difficulty))}")
+
+
+def _check_shortcut(shortcut: Shortcut) -> None:
+    if shortcut.cue not in get_args(Cue):
+        raise InputError(f"--shortcut {shortcut.cue}: known are {', '.join(get_args(Cue))}")
+    for label in ("negative", "positive"):
+        share = getattr(shortcut, f"share_{label}")
+        if not 0 <= share <= 1:
+            raise InputError(f"--cue-share-{label} {share}: a share lies between 0 and 1")
+
+
+def _require_empty(masks: Path) -> None:
+    if masks.exists() and (not masks.is_dir() or any(masks.iterdir())):
+        raise InputError(f"--masks {masks}: it is no empty folder: name a new one, or remove it")
 
 
 def _case_sizes(
@@ -199,10 +235,25 @@ def _draw_case(job: _Job) -> list[_EncodedPatch]:
         difficulty=job.difficulty,
     )
     case = str(_FIRST_CASE + job.number)
-    return [
-        _EncodedPatch(name, _encode_rgb(pixels), _encode(mask) if job.with_masks else None)
-        for name, pixels, mask in cut_patches(case, slide, _labels(job, slide.layout))
-    ]
+    rng = _generator(job.seed, _Stream.CUE, job.number)
+    patches = []
+    for name, pixels, nests in cut_patches(case, slide, _labels(job, slide.layout)):
+        shown, masks = _plant(job.shortcut, rng, name, pixels)
+        wanted = {NESTS: nests} | masks if job.with_masks else {}
+        encoded = {of: _encode(mask) for of, mask in wanted.items()}
+        patches.append(_EncodedPatch(name, _encode_rgb(shown), encoded))
+    return patches
+
+
+def _plant(
+    shortcut: Shortcut | None, rng: np.random.Generator, name: PatchName, pixels: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the patch as it is shown, and the mask of the cue where it carries one."""
+    is_whole = pixels.shape[:2] == (PATCH_SIZE_PX, PATCH_SIZE_PX)
+    if shortcut is None or not is_whole or not shortcut.falls_on(rng, name.label):
+        return pixels, {}
+    shown, mask = plant_cue(shortcut.cue, rng, pixels)
+    return shown, {CUE: mask}
 
 
 def _labels(job: _Job, layout: Layout) -> np.ndarray:
@@ -219,10 +270,11 @@ def _write_patch(archive: zipfile.ZipFile, patch: _EncodedPatch, *, nested: bool
         archive.writestr(zipfile.ZipInfo(f"{NESTED_FOLDER}/{member}", _EPOCH), patch.png)
 
 
-def _write_mask(masks: Path, name: PatchName, mask: bytes) -> None:
-    file = masks / name.case / str(name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(mask)
+def _write_masks(masks: Path, patch: _EncodedPatch) -> None:
+    for of, png in patch.masks.items():
+        file = masks / of / patch.name.case / str(patch.name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png)
 
 
 def _encode_rgb(pixels: np.ndarray) -> bytes:
