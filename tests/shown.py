@@ -30,6 +30,7 @@ SMALL = {
     "model.pretrained": "none",
     "model.size_px": 32,
     "train.epochs": 1,
+    "explain.num_reference": 6,
     "explain.num_per_group": 2,
     "evaluate.num_replicates": 200,
 }

@@ -93,6 +93,13 @@ def test_check_when_weights_cannot_be_had_then_it_names_the_ways_out(project, ca
     assert "none (training from scratch)" in message
 
 
+def test_check_when_a_method_of_explanation_is_unknown_then_it_names_those_there_are(
+    project, capsys
+):
+    set_param(project, "explain", "methods", ["salience"])
+    assert "no method is called salience; there are saliency, " in error_of(capsys, "check")
+
+
 def test_check_when_the_store_cannot_be_written_then_it_names_it(project, capsys, monkeypatch):
     main(["synth", "data/raw/a.zip", "--cases", "2", "--patches-per-case", "6"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")

@@ -40,7 +40,10 @@ SMALL = {
     "train.batch_size": 8,
     "train.precision": "fp32",
     "evaluate.num_replicates": 100,
+    "explain.methods": ["saliency", "layer_cam"],
+    "explain.num_reference": 2,
     "explain.num_per_group": 1,
+    "explain.num_slides": 0,
     "runtime.device": "cpu",
     "runtime.num_threads": 1,
 }

@@ -92,7 +92,8 @@ def load_model(folder: Path) -> tuple[FusionCNN, ModelSpec]:
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, FileNotFoundError, RuntimeError) as error:
-        raise InputError(f"{path} does not hold this network: {str(error)[:200]}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} does not hold this network: {reason}") from None
     model.eval()
     return model.to(memory_format=torch.channels_last), spec
 

@@ -185,7 +185,7 @@ def _columns(source: str, members: np.ndarray, maps: Maps, opposed: Maps) -> lis
     for method, by_source in opposed.items():
         heat = by_source[source][members]
         if not np.isnan(heat).all():
-            columns.append(Column(METHODS[method].title, heat, "against"))
+            columns.append(Column(f"{METHODS[method].title} (negated)", heat, "against"))
     return columns
 
 

@@ -1,0 +1,176 @@
+"""The stage explain on a tiny untrained network."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from idc import layout, tracking
+from idc.data.tables import PREDICTIONS, save_table
+from idc.errors import InputError
+from idc.evaluation.operating_point import OperatingPoint
+from idc.files import load_json, save_json
+from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
+from idc.models.fusion import FusionCNN
+from idc.stages import explain
+
+BACKBONES = ["test_resnet", "test_efficientnet"]
+SPEC = ModelSpec(BACKBONES, "none", 32, 2, 0.0, False, [1.0, 1.0], [5, 5], 1, 0.5)
+CHEAP = {
+    "methods": ["input_x_gradient", "eigen_cam", "layer_cam"],
+    "num_reference": 8, "num_per_group": 2, "num_slides": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def times(monkeypatch):
+    """What the tracking store is told."""
+    told = {}
+    monkeypatch.setattr(
+        tracking, "log_explanation_times", lambda params, digest, seconds: told.update(seconds)
+    )
+    return told
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, times):
+    """A model, four test cases of 25 patches, half of them IDC+, and one of val."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(2)
+    model = FusionCNN(BACKBONES, pretrained="none", dropout=0.0)
+    size = sum(backbone.num_features for backbone in model.branches)
+    history = pd.DataFrame({"epoch": [1]})
+    save_bundle(layout.BUNDLE, model.state_dict(), SPEC, history, torch.zeros(size))
+    draw_predictions()
+    return tmp_path
+
+
+def draw_predictions(num_cases=5, edge=5):
+    rng = np.random.default_rng(5)
+    count = edge * edge
+    column, row = (each.ravel() for each in np.meshgrid(np.arange(edge), np.arange(edge)))
+    parts = [
+        pd.DataFrame(
+            {
+                "row": count * number + np.arange(count),
+                "case": f"case{number}",
+                "x": (50 * column + 1).astype(np.int32),
+                "y": (50 * row + 1).astype(np.int32),
+                "split": "test" if number else "val",
+                "in_manifest": False,
+                "sliver": False,
+                "mean_optical_density": rng.uniform(0.1, 0.6, count),
+                "white_share": 0.0,
+                "y_true": (np.arange(count) % 2).astype(np.int8),
+                "logit": rng.normal(size=count).astype(np.float32),
+                "y_score_colour": 0.5,
+            }
+        )
+        for number in range(num_cases)
+    ]
+    table = pd.concat(parts, ignore_index=True).astype({"case": "str", "split": "str"})
+    save_table(layout.PREDICTIONS, table, PREDICTIONS)
+    layout.PATCHES.mkdir(parents=True, exist_ok=True)
+    np.save(layout.PIXELS, rng.integers(0, 256, (len(table), 50, 50, 3), dtype=np.uint8))
+    decide_at(0.5)
+
+
+def decide_at(threshold):
+    OperatingPoint(
+        slope=1.0, intercept=0.0, threshold=threshold, threshold_low=threshold,
+        threshold_high=threshold, threshold_rule="youden", prior_shift=0.0,
+        model_digest=digest_bundle(layout.BUNDLE), d4_average=False,
+    ).save(layout.OPERATING_POINT)  # fmt: skip
+
+
+def test_run_then_there_are_tables_and_a_sheet_per_group_and_source(
+    folder, change_params, times, caplog
+):
+    caplog.set_level("INFO")
+    explain.run(change_params(explain=CHEAP))
+    names = {path.name for path in layout.EXPLAIN.iterdir()}
+    groups = (
+        "reference_positive",
+        "reference_negative",
+        *(f"errors_{g}" for g in ("fp", "fn", "tp", "tn")),
+    )
+    sheets = {f"{group}_{source}.png" for group in groups for source in (*BACKBONES, "fused")}
+    assert names == sheets | {"reference.csv", "errors.csv"}
+    reference = pd.read_csv(layout.EXPLAIN / "reference.csv", dtype={"case": "str"})
+    errors = pd.read_csv(layout.EXPLAIN / "errors.csv")
+    assert len(reference) == len(errors) == 8
+    assert {"y_score", "stain", *(f"contribution_{name}" for name in BACKBONES)} <= set(reference)
+    assert "case0" not in set(reference["case"]), "the panel is of the test side alone"
+    assert set(times) == set(CHEAP["methods"])
+    assert "LayerCAM: " in caplog.text
+    assert "s per patch" in caplog.text
+
+
+def test_run_when_repeated_then_every_byte_is_the_same(folder, change_params):
+    contents = []
+    for _ in range(2):
+        explain.run(change_params(explain=CHEAP))
+        contents.append({p.name: p.read_bytes() for p in layout.EXPLAIN.iterdir()})
+    assert contents[0] == contents[1]
+
+
+def test_run_when_nothing_is_called_idc_then_says_which_groups_are_empty(
+    folder, change_params, caplog
+):
+    caplog.set_level("INFO")
+    decide_at(1.0)
+    explain.run(change_params(explain=CHEAP))
+    assert not list(layout.EXPLAIN.glob("errors_?p_*.png"))
+    assert list(layout.EXPLAIN.glob("errors_fn_*.png"))
+    for meaning in ("(false positives)", "(true positives)"):
+        assert f"{meaning}: no sheet of it in the errors panel" in caplog.text
+
+
+def test_run_when_a_case_is_complete_then_draws_its_slide(folder, change_params):
+    draw_predictions(num_cases=2, edge=21)
+    explain.run(change_params(explain={**CHEAP, "num_slides": 3, "methods": ["eigen_cam"]}))
+    assert [path.name for path in layout.EXPLAIN.glob("slide_*")] == ["slide_case1.png"]
+
+
+def test_run_when_the_network_gives_no_number_then_names_the_patch_and_writes_nothing(
+    folder, change_params
+):
+    path = layout.BUNDLE / "model.safetensors"
+    weights = load_file(path)
+    weights["backbones.1.net.conv_head.weight"][:] = torch.nan
+    save_file(weights, path)
+    decide_at(0.5)
+    with pytest.raises(InputError, match=r"case case\d, x\d+ y\d+: .* of test_efficientnet is not"):
+        explain.run(change_params(explain=CHEAP))
+    assert not layout.EXPLAIN.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"methods": ["lime"]}, "no method is called lime; there are saliency, "),
+        ({"slide_method": "lime"}, "no method is called lime"),
+        (
+            {"cam_layers": {"resnet50": "layer3"}},
+            "the model has no backbone resnet50; it has test_",
+        ),
+        ({"cam_layers": {"test_resnet": "layer9"}}, "test_resnet has no layer 'layer9'"),
+    ],
+)
+def test_run_when_a_parameter_names_what_is_not_there_then_says_what_is(
+    folder, change_params, changes, says
+):
+    with pytest.raises(InputError, match=says):
+        explain.run(change_params(explain={**CHEAP, **changes}))
+
+
+def test_run_when_the_folder_holds_another_architecture_then_says_so_in_one_line(
+    folder, change_params
+):
+    spec = load_json(layout.BUNDLE / "spec.json")
+    save_json(layout.BUNDLE / "spec.json", {**spec, "backbones": BACKBONES[::-1]})
+    decide_at(0.5)
+    with pytest.raises(InputError, match="does not hold this network") as raised:
+        explain.run(change_params(explain=CHEAP))
+    assert len(str(raised.value).splitlines()) == 1
