@@ -32,6 +32,9 @@ SMALL = {
     "train.epochs": 1,
     "explain.num_reference": 6,
     "explain.num_per_group": 2,
+    "explain.scores.num_steps": 2,
+    "explain.scores.num_mosaics": 2,
+    "explain.scores.num_sanity_patches": 2,
     "evaluate.num_replicates": 200,
 }
 verdicts: list[bool] = []

@@ -21,6 +21,10 @@ CHEAP = {
     "methods": ["input_x_gradient", "eigen_cam", "layer_cam"],
     "num_reference": 8, "num_per_group": 2, "num_slides": 0,
 }  # fmt: skip
+SCORES = {
+    "sources": "fused", "num_steps": 2, "num_mosaics": 4, "mosaic_confidence": 0.6,
+    "num_sanity_patches": 2, "num_replicates": 100,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -84,6 +88,12 @@ def decide_at(threshold):
     ).save(layout.OPERATING_POINT)  # fmt: skip
 
 
+def count_errors():
+    table = pd.read_parquet(layout.PREDICTIONS)
+    test = table[table["split"] == "test"]
+    return int(((test["logit"] >= 0) != (test["y_true"] == 1)).sum())
+
+
 def test_run_then_there_are_tables_and_a_sheet_per_group_and_source(
     folder, change_params, times, caplog
 ):
@@ -96,7 +106,11 @@ def test_run_then_there_are_tables_and_a_sheet_per_group_and_source(
         *(f"errors_{g}" for g in ("fp", "fn", "tp", "tn")),
     )
     sheets = {f"{group}_{source}.png" for group in groups for source in (*BACKBONES, "fused")}
-    assert names == sheets | {"reference.csv", "errors.csv"}
+    groups_of_errors = {"error_groups.json", "error_groups_fp.png", "error_groups_fn.png"}
+    assert names == sheets | {"reference.csv", "errors.csv"} | groups_of_errors
+    num_errors = sum(group["num_patches"] for group in load_json(layout.ERROR_GROUPS))
+    assert num_errors == count_errors()
+    assert "no method is scored" in caplog.text
     reference = pd.read_csv(layout.EXPLAIN / "reference.csv", dtype={"case": "str"})
     errors = pd.read_csv(layout.EXPLAIN / "errors.csv")
     assert len(reference) == len(errors) == 8
@@ -105,6 +119,34 @@ def test_run_then_there_are_tables_and_a_sheet_per_group_and_source(
     assert set(times) == set(CHEAP["methods"])
     assert "LayerCAM: " in caplog.text
     assert "s per patch" in caplog.text
+
+
+def test_run_when_scores_are_wanted_then_they_are_there_and_the_same_each_time(
+    folder, change_params
+):
+    scored = {**CHEAP, "num_reference": 4, "methods": ["eigen_cam"], "scores": SCORES}
+    contents = []
+    for _ in range(2):
+        explain.run(change_params(explain=scored))
+        contents.append(layout.EXPLAIN_SCORES.read_bytes())
+    assert contents[0] == contents[1]
+    scores = load_json(layout.EXPLAIN_SCORES)
+    assert scores["num_patches"] == 4
+    assert scores["mosaics"]["num_mosaics"] == 4
+    assert (layout.EXPLAIN / "pointing.png").exists()
+
+
+def test_run_when_nothing_is_wrong_then_there_are_no_groups_of_errors(
+    folder, change_params, caplog
+):
+    caplog.set_level("INFO")
+    table = pd.read_parquet(layout.PREDICTIONS)
+    right = table.assign(logit=(4.0 * table["y_true"] - 2.0).astype("float32"))
+    save_table(layout.PREDICTIONS, right, PREDICTIONS)
+    explain.run(change_params(explain={**CHEAP, "methods": ["eigen_cam"]}))
+    assert load_json(layout.ERROR_GROUPS) == []
+    assert not list(layout.EXPLAIN.glob("error_groups_*.png"))
+    assert "no test patch is IDC-, called IDC+: no groups of them" in caplog.text
 
 
 def test_run_when_repeated_then_every_byte_is_the_same(folder, change_params):

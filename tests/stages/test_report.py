@@ -7,9 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from idc import layout
 from idc.data.tables import PREDICTIONS, SPLITS, save_table
+from idc.evaluation.plots import save_figure
+from idc.explain.faithfulness import HIGHER_IS_BETTER
+from idc.explain.sanity import STEPS
 from idc.files import load_json, save_json
 from idc.models.bundle import ModelSpec, save_bundle
 from idc.stages import evaluate, report
@@ -38,6 +42,59 @@ LEAKAGE = {
     },
 }
 
+GROUP = {
+    "kind": "fp", "group": 1, "num_patches": 12, "num_cases": 3, "largest_case": "case7",
+    "largest_case_share": 0.5, "y_score": 0.91, "burden": 0.2, "mean_optical_density": 0.4,
+    "white_share": 0.1, "touching_other_label": 0.75, "mean_colour": [180.4, 120.0, 170.9],
+}  # fmt: skip
+
+
+def draw_scores(**mosaics):
+    """`scores.json` of two methods, of which saliency fails the sanity check."""
+
+    def figure(value):
+        return {"value": value, "low": value - 0.1, "high": value + 0.1, "num_patches": 8}
+
+    names = ("saliency", "grad_cam")
+    both = ("test_resnet", "fused")
+    faithful = {name: figure(0.3) for name in HIGHER_IS_BETTER}
+    faithful |= {f"{name}_gain": figure(0.0) for name in HIGHER_IS_BETTER}
+    faithful["road_gain"] = figure(0.3)
+    shown = {"enrichment": figure(1.2), "background_share": figure(0.2), "empty_rate": 0.125}
+    return {
+        "num_patches": 8,
+        "num_cases": 4,
+        "methods": {"saliency": "Saliency", "grad_cam": "Grad-CAM"},
+        "faithfulness": {"fused": dict.fromkeys((*names, "random"), faithful)},
+        "traits": {
+            "best_enrichment": {"cam": figure(2.0), "pixel": figure(5.0)},
+            "background_area": figure(0.3),
+            "baselines": {"random": shown},
+            "methods": {
+                name: {
+                    "sources": dict.fromkeys(
+                        both, shown | {"noise_sensitivity": {"num_patches": 0, "reason": "none"}}
+                    )
+                }
+                for name in names
+            },
+        },
+        "mosaics": {"num_mosaics": 0, "num_cases": 0, "num_cases_left_out": 4, "confidence": 0.8}
+        | mosaics,
+        "sanity": {
+            "largest_similarity": 0.5,
+            "num_patches": 4,
+            "failed": {"saliency": ["fused"]},
+            "similarity": {
+                name: {
+                    source: {step: {"signed": 0.9, "absolute": 0.9} for step in STEPS}
+                    for source in both
+                }
+                for name in names
+            },
+        },
+    }
+
 
 @pytest.fixture
 def render(tmp_path, monkeypatch, change_params, project_root):
@@ -50,6 +107,7 @@ def render(tmp_path, monkeypatch, change_params, project_root):
     save_bundle(layout.BUNDLE, {"w": torch.zeros(1)}, SPEC, history, torch.zeros(1))
     save_json(layout.INGEST_REPORT, INGEST)
     save_json(layout.LEAKAGE_REPORT, LEAKAGE)
+    save_json(layout.ERROR_GROUPS, [])
 
     def run(separation, **changes):
         predictions = draw_predictions(separation)
@@ -131,3 +189,39 @@ def test_report_when_a_baseline_is_not_beaten_then_warns_of_it(render, separatio
 def test_report_when_there_is_no_context_then_has_one_column_of_figures(render):
     assert "With its neighbours" in render(3.0)
     assert "With its neighbours" not in render(3.0, evaluate={"context": "none"})
+
+
+def test_report_when_methods_were_scored_then_failures_warn_and_the_ranking_is_the_order(render):
+    share = {"value": 0.4, "low": None, "high": None, "num_patches": 8}
+    point = {name: {"test_resnet": share, "fused": share} for name in ("saliency", "grad_cam")}
+    ranked = {
+        "trained": point, "untrained": point, "baselines": {"random": share},
+        "ranking": ["grad_cam", "saliency"],
+    }  # fmt: skip
+    save_json(layout.EXPLAIN_SCORES, draw_scores(**ranked))
+    page = render(3.0)
+    assert "Saliency fails the sanity check</strong> for fused" in page
+    table = page[page.index("<th>Mosaic</th>") :]
+    assert table.index("Grad-CAM") < table.index("Saliency") < table.index("random (no network)")
+    assert "<td>0.30 <span" in table
+    assert table.count("<strong>0.30 <span") == 3, "ROAD of each row beats the random map"
+    assert "undefined" in table
+
+
+def test_report_when_there_is_no_mosaic_or_no_score_then_said(render):
+    save_json(layout.EXPLAIN_SCORES, draw_scores(reason="no case has enough confident patches"))
+    page = render(3.0)
+    assert "Not measured here: no case has enough confident patches." in page
+    assert "<th>Mosaic</th>" not in page
+    layout.EXPLAIN_SCORES.unlink()
+    assert "<code>explain.scores</code> is null" in render(3.0)
+
+
+def test_report_when_errors_are_grouped_then_their_traits_and_else_that_there_are_none(render):
+    assert render(3.0).count("There are none.") == 2
+    save_json(layout.ERROR_GROUPS, [GROUP])
+    save_figure(Figure(), layout.EXPLAIN / "error_groups_fp.png")
+    page = render(3.0)
+    assert page.count("There are none.") == 1
+    assert "case7, 50 %" in page
+    assert "rgb(180, 120, 171)" in page

@@ -44,6 +44,7 @@ SMALL = {
     "explain.num_reference": 2,
     "explain.num_per_group": 1,
     "explain.num_slides": 0,
+    "explain.scores": None,
     "runtime.device": "cpu",
     "runtime.num_threads": 1,
 }

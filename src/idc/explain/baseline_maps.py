@@ -49,7 +49,7 @@ def darkness_maps(pixels: np.ndarray, seed: int) -> np.ndarray:
         seed: Ignored: nothing is drawn.
     """
     del seed
-    return optical_density(pixels).mean(axis=-1)
+    return np.asarray(optical_density(pixels).mean(axis=-1))
 
 
 BASELINES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {

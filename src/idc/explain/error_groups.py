@@ -11,15 +11,19 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import silhouette_score
 
 from idc.evaluation.context import distance_to_border
+from idc.models.fusion import FusionCNN
+from idc.models.scoring import image_batches
 
 KINDS = {"fp": "IDC-, called IDC+", "fn": "IDC+, called IDC-"}
 """Kinds of errors, and how they read."""
 
+_TRAITS = ("y_score", "burden", "mean_optical_density", "white_share")
 _MOST_GROUPS = 5
 _FEWEST_PER_GROUP = 4  # on average: fewer errors than two such groups are not divided
 _CELL_PX = 100
@@ -56,6 +60,33 @@ def find_errors(test: pd.DataFrame, *, max_errors: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+@torch.inference_mode()
+def embed_patches(
+    model: FusionCNN,
+    pixels: np.ndarray,
+    rows: np.ndarray,
+    *,
+    size_px: int,
+    batch_size: int,
+    device: torch.device,
+) -> list[np.ndarray]:
+    """Return the embeddings of some patches, one float32 (rows, features) per backbone.
+
+    Args:
+        model: In evaluation mode, on `device`.
+        pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
+        rows: Which patches.
+        size_px: Edge length the network expects.
+        batch_size: Patches per forward pass.
+        device: Where to compute.
+    """
+    parts = [np.zeros((0, branch.num_features), np.float32) for branch in model.branches]
+    for images in image_batches(pixels, rows, size_px, batch_size, device, "embedding errors"):
+        embedded = [embedding.cpu().numpy() for embedding in model.embed(images)]
+        parts = [np.concatenate(pair) for pair in zip(parts, embedded, strict=True)]
+    return parts
+
+
 def group_errors(errors: pd.DataFrame, embeddings: list[np.ndarray]) -> pd.DataFrame:
     """Add the column `group`, numbered from 1 within each kind, the largest first.
 
@@ -86,26 +117,13 @@ def describe_groups(grouped: pd.DataFrame, colours: np.ndarray) -> list[dict[str
         `largest_case_share`, the means of `y_score`, `burden`, `mean_optical_density`,
         `white_share`, the share `touching_other_label`, and `mean_colour`.
     """
-    described = []
-    for (kind, group), part in grouped.groupby(["kind", "group"], sort=False):
-        by_case = (
-            part["case"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    return [
+        {"kind": kind, "group": number} | _describe(part, colours[part.index])
+        for kind in KINDS
+        for number, (_, part) in enumerate(
+            grouped[grouped["kind"] == kind].groupby("group"), start=1
         )
-        means = part[["y_score", "burden", "mean_optical_density", "white_share"]].mean()
-        described.append(
-            {
-                "kind": str(kind),
-                "group": int(group),
-                "num_patches": len(part),
-                "num_cases": len(by_case),
-                "largest_case": str(by_case.index[0]),
-                "largest_case_share": round(float(by_case.iloc[0] / len(part)), 6),
-                **{str(name): round(float(value), 6) for name, value in means.items()},
-                "touching_other_label": round(float(part["is_border"].mean()), 6),
-                "mean_colour": [round(float(v), 1) for v in colours[part.index].mean(axis=0)],
-            }
-        )
-    return sorted(described, key=lambda each: (list(KINDS).index(each["kind"]), each["group"]))
+    ]
 
 
 def draw_groups(grouped: pd.DataFrame, pixels: np.ndarray, *, num_examples: int) -> Figure:
@@ -141,6 +159,22 @@ def draw_groups(grouped: pd.DataFrame, pixels: np.ndarray, *, num_examples: int)
     axes.set_ylim(sheet.shape[0], 0)
     axes.imshow(sheet, extent=(0, sheet.shape[1], sheet.shape[0], 0), aspect="auto")
     return figure
+
+
+def _describe(group: pd.DataFrame, colours: np.ndarray) -> dict[str, Any]:
+    cases, counts = np.unique(group["case"].to_numpy(str), return_counts=True)
+    largest = int(counts.argmax())
+    means = {name: group[name].mean() for name in _TRAITS} | {
+        "touching_other_label": group["is_border"].mean()
+    }
+    return {
+        "num_patches": len(group),
+        "num_cases": len(cases),
+        "largest_case": str(cases[largest]),
+        "largest_case_share": round(float(counts[largest] / len(group)), 6),
+        **{name: round(float(value), 6) for name, value in means.items()},
+        "mean_colour": [round(float(value), 1) for value in colours.mean(axis=0)],
+    }
 
 
 def _scale(embedding: np.ndarray) -> np.ndarray:

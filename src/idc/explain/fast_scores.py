@@ -35,8 +35,8 @@ class EachScore(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the fused logit, then each contribution."""
         embeddings = self.model.embed(images)
-        means = self.mean.split(self._sizes)
-        weights = self._last.weight[0].split(self._sizes)
+        means: tuple[Tensor, ...] = self.mean.split(self._sizes)  # type: ignore[no-untyped-call]
+        weights: tuple[Tensor, ...] = self._last.weight[0].split(self._sizes)  # type: ignore[no-untyped-call]
         parts = [
             ((embedding - mean) * part).sum(dim=1)
             for embedding, mean, part in zip(embeddings, means, weights, strict=True)

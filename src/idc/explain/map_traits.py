@@ -58,7 +58,7 @@ def haematoxylin(pixels: np.ndarray) -> np.ndarray:
     """
     stains = stain_presets()[0]
     stains = stains / np.linalg.norm(stains, axis=1, keepdims=True)
-    return (optical_density(pixels) @ np.linalg.pinv(stains)[:, 0]).astype(np.float32)
+    return np.asarray(optical_density(pixels) @ np.linalg.pinv(stains)[:, 0], np.float32)
 
 
 def enrichment(maps: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -70,8 +70,7 @@ def enrichment(maps: np.ndarray, inside: np.ndarray) -> np.ndarray:
         maps: float (patches, height, width).
         inside: bool, the same shape.
     """
-    area = inside.mean(axis=(1, 2))
-    return np.divide(mass_share(maps, inside), area, out=np.full(len(maps), np.nan), where=area > 0)
+    return _ratio(mass_share(maps, inside), inside.mean(axis=(1, 2)))
 
 
 def best_enrichment(inside: np.ndarray, grid: int) -> np.ndarray:
@@ -89,9 +88,7 @@ def best_enrichment(inside: np.ndarray, grid: int) -> np.ndarray:
             for each in inside
         ]
     )
-    area = inside.mean(axis=(1, 2))
-    best = shares.max(axis=(1, 2)).astype(np.float64)
-    return np.divide(best, area, out=np.full(len(inside), np.nan), where=area > 0)
+    return _ratio(shares.max(axis=(1, 2)), inside.mean(axis=(1, 2)))
 
 
 def mass_share(maps: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -102,14 +99,12 @@ def mass_share(maps: np.ndarray, inside: np.ndarray) -> np.ndarray:
         inside: bool, the same shape.
     """
     mass = np.maximum(maps, 0).astype(np.float64)
-    total = mass.sum(axis=(1, 2))
-    within = (mass * inside).sum(axis=(1, 2))
-    return np.divide(within, total, out=np.full(len(maps), np.nan), where=total > 0)
+    return _ratio((mass * inside).sum(axis=(1, 2)), mass.sum(axis=(1, 2)))
 
 
 def is_empty(maps: np.ndarray) -> np.ndarray:
     """Say which maps are zero everywhere, bool (patches,)."""
-    return ~np.any(maps, axis=(1, 2))
+    return np.asarray(~np.any(maps, axis=(1, 2)))
 
 
 def agreement(maps: list[np.ndarray]) -> np.ndarray:
@@ -130,7 +125,7 @@ def agreement(maps: list[np.ndarray]) -> np.ndarray:
 def add_noise(pixels: np.ndarray, seed: int) -> np.ndarray:
     """Return the patches with Gaussian noise of `NOISE_LEVELS`, uint8 of the same shape."""
     noise = np.random.default_rng(seed).normal(0.0, NOISE_LEVELS, pixels.shape)
-    return np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(pixels + noise), 0, 255), np.uint8)
 
 
 def relative_change(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -146,4 +141,10 @@ def relative_change(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
         np.linalg.norm(each.reshape(len(maps), -1).astype(np.float64), axis=1)
         for each in (maps, others - maps)
     )
-    return np.divide(change, size, out=np.full(len(maps), np.nan), where=size > 0)
+    return _ratio(change, size)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return part / whole, float64 (patches,); NaN where the whole is 0."""
+    undefined = np.full(len(whole), np.nan)
+    return np.asarray(np.divide(part, whole, out=undefined, where=whole > 0), np.float64)

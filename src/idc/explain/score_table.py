@@ -19,7 +19,7 @@ from idc.evaluation.metrics import MIN_CASES
 from idc.explain.baseline_maps import BASELINES
 from idc.explain.cams import Cam
 from idc.explain.explainer import Explainer
-from idc.explain.faithfulness import HIGHER_IS_BETTER, Perturbations
+from idc.explain.faithfulness import HIGHER_IS_BETTER, Perturbations, num_passes
 from idc.explain.fast_scores import create_score
 from idc.explain.map_traits import (
     add_noise,
@@ -43,8 +43,6 @@ Maps = Mapping[str, Mapping[str, np.ndarray]]
 """By method, then by source: float32 (patches, height, width)."""
 
 _CAM_STRIDE_PX = 16
-_FORWARDS_PER_CURVES = 2
-_ROAD_FORWARDS = 8
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Subject:
 
 
 class ExplanationScores:
-    """What every score of one run has in common."""
+    """Scores the methods of one run: what all scores need is kept here."""
 
     def __init__(
         self,
@@ -93,7 +91,7 @@ class ExplanationScores:
         """Score every method on the panel, on mosaics and by the sanity check.
 
         Args:
-            panel: The reference panel; `case` is read.
+            panel: The reference panel, at least two patches; `case` is read.
             pixels: Its patches, uint8 (patches, 50, 50, 3).
             maps: Their maps by every method.
             test: All pool patches of the test side, as `plan_mosaics` takes them.
@@ -135,14 +133,13 @@ class ExplanationScores:
     ) -> dict[str, Any]:
         sources = self._explainer.sources if self._config.sources == "each" else [FUSED]
         num_steps = self._config.num_steps
-        passes = _FORWARDS_PER_CURVES * (num_steps - 1) + _ROAD_FORWARDS
         num_maps = len(sources) * (len(maps) + len(BASELINES))
         score = create_score(
             self._subject.model,
             self._subject.mean_embedding,
             size_px=self._subject.size_px,
             device=self._subject.device,
-            num_patches=len(pixels) * passes * num_maps,
+            num_patches=len(pixels) * num_passes(num_steps) * num_maps,
         )
         perturbations = Perturbations(pixels, score, num_steps=num_steps, seed=self._seed)
         rivals = {name: draw(pixels, self._seed) for name, draw in BASELINES.items()}

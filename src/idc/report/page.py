@@ -46,6 +46,12 @@ class ReportInputs:
     without a patch."""
     attention: dict[str, Path]
     """Pictures of whole cases with where their evidence lies, by case."""
+    scores: dict[str, Any] | None
+    """Scores of the explanation methods; None where they were not asked for."""
+    error_groups: list[dict[str, Any]]
+    """What is typical of each group of errors."""
+    score_pictures: dict[str, Path]
+    """Pictures beside the two: `pointing`, `error_groups_fp`, `error_groups_fn`."""
 
 
 def render_report(inputs: ReportInputs, figures: Path) -> str:
@@ -80,6 +86,9 @@ def render_report(inputs: ReportInputs, figures: Path) -> str:
             for panel, groups in inputs.sheets.items()
         },
         attention={case: _embed(path.read_bytes()) for case, path in inputs.attention.items()},
+        score_pictures={
+            name: _embed(path.read_bytes()) for name, path in inputs.score_pictures.items()
+        },
     )
 
 

@@ -1,4 +1,4 @@
-"""Model, pixels and predictions -> explained patches of the test side, and slides of it."""
+"""Model, pixels and predictions -> explained patches and slides of the test side, with scores."""
 
 import logging
 import time
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from idc import layout, tracking
 from idc.config import Params
@@ -14,17 +15,30 @@ from idc.data.tables import PREDICTIONS, load_table
 from idc.errors import InputError
 from idc.evaluation.operating_point import OperatingPoint
 from idc.evaluation.plots import save_figure
+from idc.explain.error_groups import (
+    KINDS,
+    describe_groups,
+    draw_groups,
+    embed_patches,
+    find_errors,
+    group_errors,
+)
 from idc.explain.explainer import Explainer, NotFiniteMapError
 from idc.explain.methods import METHODS, require_methods
 from idc.explain.panel import FUSED, PANELS, draw_errors, draw_reference, sheet_name
+from idc.explain.score_plots import draw_pointing
+from idc.explain.score_table import ExplanationScores, Subject
 from idc.explain.sheets import Column, Meaning, draw_sheet
 from idc.explain.slides import choose_slides, draw_attention, spread_scores
-from idc.files import replacing_folder
+from idc.files import replacing_folder, save_json
 from idc.models.bundle import digest_bundle, load_mean_embedding, load_model
 from idc.models.device import choose_device
+from idc.models.fusion import FusionCNN
 
 log = logging.getLogger(__name__)
 
+_FEWEST_SCORED = 2  # batch norms cannot be measured on one patch
+_EXAMPLES = 8  # of each group of errors
 _MOST_WITH_GRADIENT = 32  # images per pass: what backward needs of more does not fit small machines
 
 Maps = dict[str, dict[str, np.ndarray]]
@@ -34,6 +48,8 @@ Maps = dict[str, dict[str, np.ndarray]]
 def run(params: Params) -> None:
     """Explain the reference panel, this model's errors, and the largest complete cases.
 
+    The methods are scored on the reference panel, and errors are grouped by what they look like.
+
     Raises:
         InputError: If a method, layer or backbone is unknown, a map is not a number, or the
             operating point belongs to another model.
@@ -42,7 +58,8 @@ def run(params: Params) -> None:
     require_methods((*config.methods, config.slide_method))
     digest = digest_bundle(layout.BUNDLE)
     point = OperatingPoint.load(layout.OPERATING_POINT, model_digest=digest)
-    explainer = _create_explainer(params)
+    subject = _load_subject(params)
+    explainer = subject.explain_with(subject.model, subject.mean_embedding)
     pixels = load_pixels(layout.PIXELS)
     test = _load_test(point)
     panels = {
@@ -51,9 +68,12 @@ def run(params: Params) -> None:
     }
     watch = _Watch()
     with replacing_folder(layout.EXPLAIN) as folder:
+        maps: dict[str, Maps] = {}
         for name, panel in panels.items():
             scored = panel.merge(test[["row", "logit", "y_pred", "y_score"]], on="row", how="left")
-            _explain_panel(name, scored, pixels, explainer, params, watch, folder)
+            maps[name] = _explain_panel(name, scored, pixels, explainer, params, watch, folder)
+        _score(params, subject, panels["reference"], maps["reference"], test, pixels, folder)
+        _group_errors(params, subject, test, pixels, folder)
         _draw_slides(test, pixels, explainer, params, watch, folder)
     watch.tell(params, digest)
 
@@ -103,20 +123,25 @@ class _Watch:
         tracking.log_explanation_times(params, model_digest, speed)
 
 
-def _create_explainer(params: Params) -> Explainer:
+def _load_subject(params: Params) -> Subject:
     model, spec = load_model(layout.BUNDLE)
-    config = params.explain
-    return Explainer(
-        model,
-        spec.size_px,
-        load_mean_embedding(layout.BUNDLE),
-        choose_device(params.runtime),
-        batch_size=min(params.runtime.scoring_batch_size, _MOST_WITH_GRADIENT),
-        smooth_grad_samples=config.smooth_grad_samples,
-        integrated_gradients_steps=config.integrated_gradients_steps,
-        seed=config.seed,
-        cam_layers=config.cam_layers,
-    )
+    config, device = params.explain, choose_device(params.runtime)
+
+    def explain_with(network: FusionCNN, mean_embedding: Tensor) -> Explainer:
+        return Explainer(
+            network,
+            spec.size_px,
+            mean_embedding,
+            device,
+            batch_size=min(params.runtime.scoring_batch_size, _MOST_WITH_GRADIENT),
+            smooth_grad_samples=config.smooth_grad_samples,
+            integrated_gradients_steps=config.integrated_gradients_steps,
+            seed=config.seed,
+            cam_layers=config.cam_layers,
+        )
+
+    mean = load_mean_embedding(layout.BUNDLE)
+    return Subject(model.to(device), spec.size_px, mean, device, explain_with)
 
 
 def _load_test(point: OperatingPoint) -> pd.DataFrame:
@@ -134,8 +159,8 @@ def _explain_panel(
     params: Params,
     watch: _Watch,
     folder: Path,
-) -> None:
-    """Write `<name>.csv` and a sheet per group and source."""
+) -> Maps:
+    """Write `<name>.csv` and a sheet per group and source; return the maps."""
     methods = params.explain.methods
     maps = {method: watch.explain(explainer, method, panel, pixels) for method in methods}
     opposed = {
@@ -162,6 +187,7 @@ def _explain_panel(
                 columns,
             )
             save_figure(sheet, folder / sheet_name(name, group, source))
+    return maps
 
 
 def _explain_opposition(
@@ -242,3 +268,53 @@ def _draw_slides(
         title = f"Where it comes from: {METHODS[method].title}"
         figure = draw_attention(patches, pixels[patches["row"].to_numpy()], spread, title)
         save_figure(figure, folder / f"slide_{case}.png")
+
+
+def _score(
+    params: Params,
+    subject: Subject,
+    panel: pd.DataFrame,
+    maps: Maps,
+    test: pd.DataFrame,
+    pixels: np.ndarray,
+    folder: Path,
+) -> None:
+    """Write `scores.json` and a picture of where methods point."""
+    config = params.explain
+    if config.scores is None:
+        log.info("explain.scores is null: no method is scored")
+        return
+    if len(panel) < _FEWEST_SCORED:
+        log.warning("the reference panel holds %d patches: no method is scored", len(panel))
+        return
+    table = ExplanationScores(subject, config.methods, config.scores, seed=config.seed)
+    scores = table.measure(panel, pixels[panel["row"].to_numpy()], maps, test, pixels)
+    save_json(folder / layout.EXPLAIN_SCORES.name, scores)
+    if "ranking" in scores["mosaics"]:
+        save_figure(draw_pointing(scores), folder / "pointing.png")
+
+
+def _group_errors(
+    params: Params, subject: Subject, test: pd.DataFrame, pixels: np.ndarray, folder: Path
+) -> None:
+    """Write `error_groups.json` and a sheet of examples per kind of error."""
+    errors = find_errors(test, max_errors=params.explain.max_grouped_errors)
+    rows = errors["row"].to_numpy()
+    embeddings = embed_patches(
+        subject.model,
+        pixels,
+        rows,
+        size_px=subject.size_px,
+        batch_size=params.runtime.scoring_batch_size,
+        device=subject.device,
+    )
+    grouped = group_errors(errors, embeddings)
+    colours = pixels[rows].mean(axis=(1, 2), dtype=np.float64)
+    save_json(folder / layout.ERROR_GROUPS.name, describe_groups(grouped, colours))
+    for kind, meaning in KINDS.items():
+        members = np.flatnonzero(grouped["kind"] == kind)
+        if len(members) == 0:
+            log.info("no test patch is %s: no groups of them", meaning)
+            continue
+        sheet = draw_groups(grouped.iloc[members], pixels[rows[members]], num_examples=_EXAMPLES)
+        save_figure(sheet, folder / f"error_groups_{kind}.png")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from idc import layout, tracking
 from idc.config import Params
+from idc.explain.score_metrics import score_metrics
 from idc.files import load_json, save_json
 from idc.lineage import (
     git_commit,
@@ -53,6 +54,7 @@ def run(params: Params) -> None:
             metrics={
                 **load_json(layout.METRICS),
                 **_leakage_metrics(),
+                **_explanation_metrics(),
                 "class_weights/0": weights[0],
                 "class_weights/1": weights[1],
             },
@@ -77,6 +79,11 @@ def run(params: Params) -> None:
         "MLflow run %s, model %s version %s",
         published.run_id, published.model_name, published.model_version,
     )  # fmt: skip
+
+
+def _explanation_metrics() -> dict[str, float]:
+    path = layout.EXPLAIN_SCORES
+    return score_metrics(load_json(path)) if path.exists() else {}
 
 
 def _leakage_metrics() -> dict[str, float]:

@@ -56,6 +56,13 @@ def _gather(params: Params) -> ReportInputs:
             path.stem.removeprefix("slide_"): path
             for path in sorted(layout.EXPLAIN.glob("slide_*.png"))
         },
+        scores=load_json(layout.EXPLAIN_SCORES) if layout.EXPLAIN_SCORES.exists() else None,
+        error_groups=load_json(layout.ERROR_GROUPS),
+        score_pictures={
+            name: path
+            for name in ("pointing", "error_groups_fp", "error_groups_fn")
+            if (path := layout.EXPLAIN / f"{name}.png").exists()
+        },
     )
 
 
