@@ -59,7 +59,7 @@ def run(params: Params) -> None:
             history=load_history(layout.BUNDLE),
             raw_digest=recorded_md5(stages, "ingest", str(layout.RAW)),
             manifest_digest=recorded_md5(stages, "sample", str(layout.MANIFEST)),
-            artifacts={path.name: path for path in _ARTIFACTS},
+            artifacts={path.name: path for path in _artifacts()},
             bundle=layout.BUNDLE,
             operating_point=layout.OPERATING_POINT,
         ),
@@ -77,6 +77,12 @@ def run(params: Params) -> None:
         "MLflow run %s, model %s version %s",
         published.run_id, published.model_name, published.model_version,
     )  # fmt: skip
+
+
+def _artifacts() -> tuple[Path, ...]:
+    """Return the files for MLflow, with what was uncommitted in a workspace's code."""
+    uncommitted = (layout.UNCOMMITTED,) if layout.UNCOMMITTED.exists() else ()
+    return _ARTIFACTS + uncommitted
 
 
 def _leakage_metrics() -> dict[str, float]:
