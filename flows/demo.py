@@ -1,4 +1,4 @@
-"""The demo: the whole pipeline on synthetic data, in a copy of the project that owns all it touches.
+"""The demo: the pipeline on synthetic data, in a copy of the project that owns all it touches.
 
 `make demo` runs it: no patient data, no network, no server of yours is reached.
 """
