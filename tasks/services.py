@@ -32,7 +32,7 @@ from idc.workspace import stage_environment
 log = logging.getLogger("services")
 
 _HOST = "127.0.0.1"
-_START_TIMEOUT_S = 180.0  # a server on a busy machine takes a minute
+_START_TIMEOUT_S = 300.0  # a server on a busy machine takes two minutes
 _STOP_TIMEOUT_S = 60.0  # a worker first ends its runs
 _POLL_S = 0.5
 _DEPLOYED = "deployed.txt"

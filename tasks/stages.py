@@ -24,6 +24,7 @@ _STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID" in os.environ
 _STARTER = os.getppid()
 
 _LOCK_HELD = "Unable to acquire lock"
+_BLOCKER = re.compile(r"\(PID \d+\): ")  # below "… is busy, it is being blocked by:"
 _NOISE = re.compile(r"^(ERROR: )?(failed to reproduce|Traceback)|^$")
 
 
@@ -170,6 +171,12 @@ def _is_abandoned() -> bool:
 def _require_success(stage: str, finished: Finished) -> None:
     if finished.returncode == 0:
         return
+    elsewhere = [line for line in finished.lines if _BLOCKER.search(line)]
+    if elsewhere:
+        raise StageFailedError(
+            f"{stage}: runs elsewhere in this folder, by {' and '.join(elsewhere)}: wait for it "
+            "(if there is no such process: remove .dvc/tmp/rwlock)"
+        )
     message = f"{stage}: {last_error_line(finished.lines)}"
     away = finished.returncode == EXIT_AWAY or any(
         f"exited with {EXIT_AWAY}" in line for line in finished.lines

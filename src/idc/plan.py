@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from idc.errors import InputError
-from idc.layout import DVC_FILE
+from idc.layout import DVC_FILE, DVC_LOCK
+from idc.lineage import load_lock
 from idc.workspace import stage_environment
 
 
@@ -41,10 +42,11 @@ def plan_run(root: Path) -> list[PlannedStage]:
     if done.returncode:
         raise InputError(f"dvc status failed: {' '.join(done.stderr.strip().splitlines()[-1:])}")
     status = json.loads(done.stdout or "{}")
+    ran = load_lock(root) if (root / DVC_LOCK).exists() else {}
     graph = yaml.safe_load((root / DVC_FILE).read_text(encoding="utf-8"))["stages"]
     planned: list[PlannedStage] = []
     for name, stage in graph.items():
-        reasons = tuple(_reasons(status.get(name, [])))
+        reasons = tuple(_reasons(status.get(name, []))) if name in ran else ("it never ran",)
         running = [known.name for known in planned if known.reasons or known.after]
         after = tuple(before for before in running if _reads(stage, graph[before]))
         planned.append(PlannedStage(name, reasons, after))
