@@ -85,17 +85,28 @@ def stop_services(root: Path) -> None:
 
 
 def _environment(root: Path) -> dict[str, str]:
-    environment = stage_environment(root)
-    environment["PREFECT_API_URL"] = prefect_api.api_url()
-    # one home: what the server would take for an address of its own
-    os.environ["PREFECT_API_URL"] = environment["PREFECT_API_URL"]
-    return environment
+    """Return the services' environment, in which the server is the one that is started here.
+
+    Raises:
+        InputError: If `PREFECT_API_URL` names another server.
+    """
+    own = f"http://{_HOST}:{_server_port()}/api"
+    if prefect_api.api_url() != own:
+        raise InputError(
+            f"PREFECT_API_URL is {prefect_api.api_url()}, the server here would be {own}: unset "
+            "it, or set PREFECT_SERVER_API_PORT; with a server elsewhere only a worker is needed"
+        )
+    return stage_environment(root) | {"PREFECT_API_URL": own}
+
+
+def _server_port() -> int:
+    return int(os.environ.get("PREFECT_SERVER_API_PORT") or 4200)
 
 
 def _services(
     root: Path, environment: Mapping[str, str]
 ) -> tuple[Service, Service, Service | None]:
-    port = int(environment.get("PREFECT_SERVER_API_PORT") or 4200)
+    port = _server_port()
     pool = prefect_api.load_deployments(root)[0].pool
     server = Service(
         "prefect-server",

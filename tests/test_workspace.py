@@ -94,7 +94,7 @@ def test_workspace_when_only_results_are_not_committed_then_they_come_along_and_
     folder = create_workspace(project, project / WORKSPACES / "a", {})
     for name in ("dvc.lock", "data/case_sides.csv", "data/raw/archive.zip.dvc"):
         assert (folder / name).read_bytes() == (project / name).read_bytes()
-    assert not git_commit(folder).endswith("-dirty")
+    assert git_commit(folder) == git(project, "rev-parse", "HEAD")
 
 
 def test_workspace_when_code_in_it_is_edited_then_it_is_dirty_and_runs_that_code(project):

@@ -260,7 +260,7 @@ def _check_out(root: Path, folder: Path) -> str:
     others = [f":(exclude){path}" for path in (*_RESULTS, RAW)]
     diff = git(root, "diff", "--binary", head, commit, "--", ".", *others)
     if not diff:
-        return commit
+        return head
     (folder / UNCOMMITTED).parent.mkdir(exist_ok=True)
     (folder / UNCOMMITTED).write_text(diff + "\n", encoding="utf-8", errors="surrogateescape")
     return f"{commit}-dirty"
@@ -279,7 +279,7 @@ def _snapshot(root: Path, head: str) -> str:
         with_index = {"GIT_INDEX_FILE": str(index)}
         git(root, "add", "--update", environment=with_index)
         there = [str(path) for path in _READ_UNTRACKED if (root / path).exists()]
-        git(root, "add", "--ignore-errors", "--", *there, environment=with_index)
+        git(root, "add", "--", *there, environment=with_index)
         tree = git(root, "write-tree", environment=with_index)
     if tree == git(root, "rev-parse", f"{head}^{{tree}}"):
         return head
