@@ -39,7 +39,9 @@ def test_plan_when_inputs_changed_then_each_stage_says_why_and_what_it_waits_for
     (project / "a").write_text("changed")
     (project / "params.yaml").write_text("train: {epochs: 2}\n")
     (project / "f").unlink()
-    planned = {stage.name: (stage.reasons, stage.after) for stage in plan_run(project)}
+    stages = plan_run(project)
+    planned = {stage.name: (stage.reasons, stage.after) for stage in stages}
+    assert [stage.name for stage in stages if stage.restorable] == ["report"]
     assert planned["sample"] == (("a modified",), ())
     assert planned["split"] == ((), ("sample",))
     assert planned["train"] == (("train modified",), ("split",))

@@ -108,6 +108,18 @@ def test_adopt_when_the_tree_is_clean_then_lock_params_and_sides_are_committed(p
     assert adopt_run(project, tag).commit == adopted.commit
 
 
+@pytest.mark.parametrize(("ours", "changed"), [("outs: []\n", False), ("outs: [b]\n", True)])
+def test_adopt_when_a_pointer_lies_here_uncommitted_then_it_stays_and_is_compared(
+    project, ours, changed
+):
+    tag = finish_run(project, "one")
+    pointer = project / "data/raw/a.zip.dvc"
+    pointer.parent.mkdir(parents=True)
+    pointer.write_text(ours)
+    assert adopt_run(project, tag).changed_raw is changed
+    assert pointer.read_text() == ours
+
+
 def test_adopt_when_the_code_went_on_then_it_says_where(project):
     tag = finish_run(project, "one")
     (project / "src/code.py").write_text("A = 2\n")

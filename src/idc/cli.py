@@ -113,7 +113,11 @@ def _check(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     for stage in plan_run(Path.cwd()):
-        if stage.reasons:
+        if stage.restorable:
+            print(
+                f"{stage.name:9} comes back from the cache, else runs: {'; '.join(stage.reasons)}"
+            )
+        elif stage.reasons:
             print(f"{stage.name:9} runs: {'; '.join(stage.reasons)}")
         elif stage.after:
             print(f"{stage.name:9} runs if what it reads changes: after {', '.join(stage.after)}")

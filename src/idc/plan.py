@@ -25,6 +25,11 @@ class PlannedStage:
     after: tuple[str, ...]
     """Stages before it that will run, and whose outputs it reads."""
 
+    @property
+    def restorable(self) -> bool:
+        """Whether files are missing and nothing else changed: the cache may still hold them."""
+        return bool(self.reasons) and all(reason.endswith(" deleted") for reason in self.reasons)
+
 
 def plan_run(root: Path) -> list[PlannedStage]:
     """Return the stages in order. One without reasons and `after` is up to date.

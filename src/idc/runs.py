@@ -97,7 +97,8 @@ def adopt_run(root: Path, tag: str) -> Adopted:
             partial.write_text(content, encoding="utf-8")
         git(root, "add", "--force", "--", str(path))
     changed_code = git(root, "diff", "--name-only", commit, "--", _CODE).splitlines()
-    changed_raw = bool(git(root, "diff", "--name-only", commit, "--", f"{RAW}/*.dvc"))
+    ours = {path.name: path.read_text(encoding="utf-8") for path in (root / RAW).glob("*.dvc")}
+    changed_raw = ours != {path.name: text for path, text in _pointers_in(root, commit).items()}
     if git(root, "diff", "--cached", "--name-only"):
         git(root, "commit", "--quiet", "-m", f"Adopt {tag}")
     return Adopted(git(root, "rev-parse", "HEAD"), tuple(changed_code), changed_raw)
@@ -192,10 +193,15 @@ def _adopted_files(root: Path, commit: str) -> dict[Path, str]:
     sides = _file_in(root, commit, CASE_SIDES)
     if sides is not None:
         files[CASE_SIDES] = _longer_sides(root / CASE_SIDES, sides)
-    for name in git(root, "ls-tree", "--name-only", commit, f"{RAW}/").splitlines():
-        if name.endswith(".dvc") and not (root / name).exists():
-            files[Path(name)] = _file_in(root, commit, Path(name)) or ""
-    return files
+    pointers = _pointers_in(root, commit)
+    return files | {path: text for path, text in pointers.items() if not (root / path).exists()}
+
+
+def _pointers_in(root: Path, commit: str) -> dict[Path, str]:
+    """Return the raw pointers of a commit and their content."""
+    names = git(root, "ls-tree", "--name-only", commit, f"{RAW}/").splitlines()
+    pointers = [Path(name) for name in names if name.endswith(".dvc")]
+    return {path: _file_in(root, commit, path) or "" for path in pointers}
 
 
 def _changed_params(root: Path, commit: str) -> dict[str, Any]:
