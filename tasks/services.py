@@ -8,13 +8,13 @@ Prefect server, work pool and worker, and MLflow's UI, all on loopback. Each ser
 import hashlib
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +31,12 @@ from idc.workspace import stage_environment
 
 log = logging.getLogger("services")
 
+_SETTINGS = {
+    # the UI alone is wanted: with it MLflow keeps eight processes more
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    # kept in memory, a restarted server would not know who holds a deployment's slot
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+}
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 300.0  # a server on a busy machine takes two minutes
 _STOP_TIMEOUT_S = 60.0  # a worker first ends its runs
@@ -75,12 +81,9 @@ def stop_services(root: Path) -> None:
         path = _record_path(root, name)
         if not path.is_file():
             continue
-        process = ProcessId(**load_json(path)["process"])
-        if is_dead(process):
-            log.info("%s had ended", name)
-        else:
-            _end(process)
-            log.info("%s ended", name)
+        members = _members(_recorded(root, name))
+        _end(members)
+        log.info("%s %s", name, "ended" if members else "had ended")
         path.unlink()
 
 
@@ -96,7 +99,7 @@ def _environment(root: Path) -> dict[str, str]:
             f"PREFECT_API_URL is {prefect_api.api_url()}, the server here would be {own}: unset "
             "it, or set PREFECT_SERVER_API_PORT; with a server elsewhere only a worker is needed"
         )
-    return stage_environment(root) | {"PREFECT_API_URL": own}
+    return stage_environment(root) | _SETTINGS | {"PREFECT_API_URL": own}
 
 
 def _server_port() -> int:
@@ -119,7 +122,7 @@ def _services(
         "worker",
         ("prefect", "worker", "start", "--pool", pool, "--name", name),
         None,
-        lambda: _is_online(pool, name, since=_started(root, "worker")),
+        lambda: _is_online(pool, name, since=_recorded(root, "worker").started),
     )
     store = tracking_uri(root)
     if store.startswith(("http://", "https://")):
@@ -141,6 +144,8 @@ def _start(root: Path, service: Service, environment: Mapping[str, str]) -> None
     if _is_running(root, service.name):
         log.info("%s runs already", service.name)
         return
+    if _record_path(root, service.name).is_file():  # killed; what it started may be left
+        _end(_members(_recorded(root, service.name)))
     if service.port is not None and _is_taken(service.port):
         variable = "MLFLOW_PORT" if service.name == "mlflow" else "PREFECT_SERVER_API_PORT"
         raise InputError(
@@ -233,24 +238,43 @@ def _prefect(root: Path, environment: Mapping[str, str], *arguments: str) -> Non
         raise InputError(f"prefect {' '.join(arguments)} failed: {' '.join(said[-2:])}")
 
 
-def _end(process: ProcessId) -> None:
-    """TERM to the service and its children, which are one group; KILL to what is left."""
-    group = psutil.Process(process.pid)
-    members = [group, *group.children(recursive=True)]
-    os.killpg(process.pid, signal.SIGTERM)
-    _, alive = psutil.wait_procs(members, timeout=_STOP_TIMEOUT_S)
-    for member in alive:
-        member.kill()
-    psutil.wait_procs(alive, timeout=_STOP_TIMEOUT_S)
+def _members(process: ProcessId) -> list[psutil.Process]:
+    """Return the service's process and all that it started, also where it is dead itself."""
+    if not is_dead(process):
+        service = psutil.Process(process.pid)
+        return [service, *service.children(recursive=True)]
+    if psutil.pid_exists(process.pid):  # somebody else's: the number was given out again
+        return []
+    # a number is not given out again while it names a group
+    return [
+        other
+        for other in psutil.process_iter()
+        if _group(other) == process.pid and other.create_time() >= process.started
+    ]
 
 
-def _started(root: Path, name: str) -> float:
-    return ProcessId(**load_json(_record_path(root, name))["process"]).started
+def _group(process: psutil.Process) -> int | None:
+    try:
+        return os.getpgid(process.pid)
+    except (ProcessLookupError, PermissionError):
+        return None
+
+
+def _end(members: Sequence[psutil.Process]) -> None:
+    """TERM to all, KILL to what is left; psutil makes sure that a number is still theirs."""
+    for signal_ in (psutil.Process.terminate, psutil.Process.kill):
+        for member in members:
+            with suppress(psutil.NoSuchProcess):
+                signal_(member)
+        _, members = psutil.wait_procs(members, timeout=_STOP_TIMEOUT_S)
+
+
+def _recorded(root: Path, name: str) -> ProcessId:
+    return ProcessId(**load_json(_record_path(root, name))["process"])
 
 
 def _is_running(root: Path, name: str) -> bool:
-    path = _record_path(root, name)
-    return path.is_file() and not is_dead(ProcessId(**load_json(path)["process"]))
+    return _record_path(root, name).is_file() and not is_dead(_recorded(root, name))
 
 
 def _is_taken(port: int) -> bool:
@@ -305,6 +329,11 @@ def main() -> int:
     except InputError as error:
         log.error("services: error: %s", error)
         return _EXIT_INPUT
+    except OSError as error:  # the server refuses, or takes too long
+        log.error(
+            "services: error: %s does not answer (%s): run again", prefect_api.api_url(), error
+        )
+        return 1
     if sys.argv[1] == "up":
         log.info("for `prefect` here: export PREFECT_API_URL=%s", prefect_api.api_url())
     return 0

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 _DEFAULT_PORT = "4200"
-_TIMEOUT_S = 5
+_TIMEOUT_S = 30  # a server on a busy machine takes its time
 
 
 @dataclass(frozen=True)
