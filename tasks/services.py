@@ -35,7 +35,9 @@ _SETTINGS = {
     # the UI alone is wanted: with it MLflow keeps eight processes more
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     # kept in memory, a restarted server would not know who holds a deployment's slot
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+        "prefect.server.concurrency.lease_storage.filesystem"
+    ),
 }
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 300.0  # a server on a busy machine takes two minutes
