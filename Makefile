@@ -20,7 +20,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check shown pipeline repro ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage bench-explain experiments
+.PHONY: help setup demo test check shown pipeline repro plan up down doctor ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage bench-explain experiments
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,18 @@ pipeline: setup  ## run the Prefect flow in place
 repro: setup  ## the same by DVC alone
 	$(BIN)/python -m idc check
 	$(BIN)/dvc repro
+
+plan: setup  ## what `make repro` would run, and why
+	$(BIN)/python -m idc plan
+
+up: setup  ## start Prefect server, worker and MLflow's UI on this machine, and deploy the flows
+	$(BIN)/python -m tasks.services up
+
+down: setup  ## end what `make up` started
+	$(BIN)/python -m tasks.services down
+
+doctor: setup  ## say what is missing, with the command that mends it
+	$(BIN)/python -m idc doctor
 
 experiments: setup  ## the screen of experiments.yaml by cross-validation: which changes earn their place
 	$(BIN)/python -m flows.experiments screen

@@ -1,4 +1,4 @@
-"""The demo: the whole pipeline on a synthetic archive, in a workspace that owns all it touches.
+"""The demo: the pipeline on synthetic data, in a copy of the project that owns all it touches.
 
 `make demo` runs it: no patient data, no network, no server of yours is reached.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from idc.files import load_json
 from idc.layout import METRICS, RAW, REPORT_PAGE
-from idc.workspace import WORKSPACES, create_workspace, load_overrides, stage_environment
+from idc.workspace import WORKSPACES, copy_project, load_overrides, stage_environment
 
 _NUM_CASES = 36
 _PATCHES_PER_CASE = 90
@@ -18,14 +18,11 @@ _FOREIGN = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "MLFLOW_REG
 
 def main() -> int:
     """Run the demo; return 1 when the network is not shown to beat guessing."""
-    folder = create_workspace(
-        Path.cwd(), WORKSPACES / "demo", load_overrides(Path("params.demo.yaml"))
-    )
+    folder = copy_project(Path.cwd(), WORKSPACES / "demo", load_overrides(Path("params.demo.yaml")))
     environment = _own_environment(folder)
     archive = folder / RAW / "synthetic.zip"
     synth = ["--cases", str(_NUM_CASES), "--patches-per-case", str(_PATCHES_PER_CASE)]
     for command in (
-        [sys.executable, "-m", "dvc", "config", "--local", "cache.dir", str(folder / ".cache")],
         [sys.executable, "-m", "idc", "synth", str(archive), *synth],
         [sys.executable, "-m", "flows.pipeline"],
     ):

@@ -1,13 +1,15 @@
 """Run a command in a process group of its own, stream its lines, and always end the whole group.
 
 Killing `dvc` alone would leave the training it started running, and a timeout does not interrupt
-a thread that waits for a process: so the group is polled and ended as one.
+a thread that waits for a process: so the group is polled and ended as one. If this process is
+killed, the leader of the group (`group_leader.py`) notices and ends it.
 """
 
 import os
 import queue
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _POLL_S = 0.2
+_LEADER = Path(__file__).with_name("group_leader.py")
 _GRACE_S = 8.0  # between TERM and KILL; Prefect's worker itself gives 30 s
 
 
@@ -26,6 +29,10 @@ class Finished:
     lines: tuple[str, ...]
 
 
+class AbandonedError(RuntimeError):
+    """Whoever started this process is gone, and nobody waits for the command."""
+
+
 def run_group(
     command: Sequence[str],
     *,
@@ -33,17 +40,21 @@ def run_group(
     environment: Mapping[str, str],
     timeout_s: float | None,
     on_line: Callable[[str], None],
+    is_abandoned: Callable[[], bool] = lambda: False,
 ) -> Finished:
     """Run to the end, or end every process of the group on timeout, cancellation or any error.
 
+    The group ends too when this process is killed.
+
     Raises:
         TimeoutError: If the command takes longer than `timeout_s`.
+        AbandonedError: As soon as `is_abandoned` says so.
     """
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-I", "-S", str(_LEADER), str(_GRACE_S), *command],
         cwd=folder,
         env=dict(environment),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -60,8 +71,12 @@ def run_group(
             _drain(pending, lines, on_line, wait_s=_POLL_S)
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"{' '.join(command)} took longer than {timeout_s:.0f} s")
+            if is_abandoned():
+                raise AbandonedError(f"nobody waits for {' '.join(command)} any more")
     finally:
         end_group(process)
+        if process.stdin is not None:
+            process.stdin.close()
     reader.join(timeout=_GRACE_S)
     _drain(pending, lines, on_line, wait_s=0.0)
     return Finished(process.returncode, tuple(lines))

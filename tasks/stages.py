@@ -1,5 +1,6 @@
 """One Prefect task per stage: `dvc repro --single-item`, with retries for what passes by itself."""
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -16,9 +17,14 @@ from idc.files import load_json
 from idc.layout import METRICS, PUBLISHED, REPORT_PAGE
 from idc.stages import STAGES
 from idc.workspace import stage_environment
-from tasks.process import Finished, run_group
+from tasks.process import AbandonedError, Finished, run_group
+
+# a worker's death must not leave a training that nobody waits for; a shell's may
+_STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID" in os.environ
+_STARTER = os.getppid()
 
 _LOCK_HELD = "Unable to acquire lock"
+_BLOCKER = re.compile(r"\(PID \d+\): ")  # below "… is busy, it is being blocked by:"
 _NOISE = re.compile(r"^(ERROR: )?(failed to reproduce|Traceback)|^$")
 
 
@@ -140,20 +146,37 @@ def result_rows(metrics: Mapping[str, float]) -> list[dict[str, str | float]]:
 
 def _run(stage: str, command: list[str], root: Path, timeout_s: float | None) -> Finished:
     assert stage in (*STAGES, "check")
-    finished = run_group(
-        command,
-        folder=root,
-        environment=stage_environment(root),
-        timeout_s=timeout_s,
-        on_line=get_run_logger().info,
-    )
+    try:
+        finished = run_group(
+            command,
+            folder=root,
+            environment=stage_environment(root),
+            timeout_s=timeout_s,
+            on_line=get_run_logger().info,
+            is_abandoned=_is_abandoned,
+        )
+    except AbandonedError:
+        raise StageFailedError(
+            f"{stage}: the worker that started this run is gone, so the stage was ended: start "
+            "one (`make up`), then `prefect flow-run retry` goes on from here"
+        ) from None
     _require_success(stage, finished)
     return finished
+
+
+def _is_abandoned() -> bool:
+    return _STARTED_BY_WORKER and os.getppid() != _STARTER
 
 
 def _require_success(stage: str, finished: Finished) -> None:
     if finished.returncode == 0:
         return
+    elsewhere = [line for line in finished.lines if _BLOCKER.search(line)]
+    if elsewhere:
+        raise StageFailedError(
+            f"{stage}: runs elsewhere in this folder, by {' and '.join(elsewhere)}: wait for it "
+            "(if there is no such process: remove .dvc/tmp/rwlock)"
+        )
     message = f"{stage}: {last_error_line(finished.lines)}"
     away = finished.returncode == EXIT_AWAY or any(
         f"exited with {EXIT_AWAY}" in line for line in finished.lines

@@ -19,7 +19,7 @@ import psutil
 import yaml
 
 from idc.stages import STAGES
-from idc.workspace import create_workspace, stage_environment
+from idc.workspace import copy_project, stage_environment
 
 ROOT = Path(__file__).parents[1]
 PYTHON = sys.executable
@@ -65,12 +65,11 @@ class Workspace:
     """A small copy of the project with its own cache, store and Prefect home."""
 
     def __init__(self, folder: Path, overrides: dict[str, object] = SMALL) -> None:
-        self.folder = create_workspace(ROOT, folder, overrides)
+        self.folder = copy_project(ROOT, folder, overrides)
         self.environment = stage_environment(self.folder)
         for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
             self.environment.pop(name, None)
         self.environment["PREFECT_HOME"] = str(folder / ".prefect")
-        self.dvc("config", "--local", "cache.dir", str(self.folder / ".cache"))
         self.idc("synth", "data/raw/synthetic.zip", "--cases", "16", "--patches-per-case", "30")
 
     def dvc(self, *arguments: str) -> str:

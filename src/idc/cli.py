@@ -1,4 +1,4 @@
-"""The `idc` command: one sub-command per stage, `check` before them, `synth` for trying things.
+"""The `idc` command: one sub-command per stage, and what goes with them.
 
 Imports of a stage happen when it runs, so that `idc sample --help` does not load torch.
 """
@@ -6,15 +6,19 @@ Imports of a stage happen when it runs, so that `idc sample --help` does not loa
 import argparse
 import importlib
 import logging
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import idc
 from idc import layout
-from idc.config import Params, load_params
+from idc.config import load_params
+from idc.doctor import check_inputs, examine
 from idc.errors import InputError, StoreAwayError
+from idc.plan import plan_run
+from idc.runs import Retention, adopt_run, cache_command, find_garbage, remove_garbage
 from idc.stages import STAGES
 
 if TYPE_CHECKING:
@@ -27,11 +31,14 @@ log = logging.getLogger("idc")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one sub-command; return the exit code (0 done, 2 wrong input, 75 try again)."""
+    """Run one sub-command; return the exit code.
+
+    0 done, 1 `doctor` found something missing, 2 wrong input, 75 try again.
+    """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
-        _run(options)
+        return _run(options)
     except InputError as error:
         for line in str(error).splitlines():
             print(f"idc {options.command}: error: {line}", file=sys.stderr)
@@ -39,7 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StoreAwayError as error:
         print(f"idc {options.command}: try again: {error}", file=sys.stderr)
         return EXIT_AWAY
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,8 +54,26 @@ def _parser() -> argparse.ArgumentParser:
     for stage in STAGES:
         commands.add_parser(stage, help=f"run the stage {stage} (dvc repro does, when it must)")
     commands.add_parser("check", help="say what is missing before anything runs")
+    commands.add_parser("plan", help="say what a run would do, and why")
+    commands.add_parser("doctor", help="say what is missing, with the command that mends it")
+    adopt = commands.add_parser("adopt", help="bring a recorded run into the current branch")
+    adopt.add_argument("tag", help="such as idc-run/1234567890ab")
+    _add_gc(commands)
     _add_synth(commands)
     return parser
+
+
+def _add_gc(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    rule = Retention()
+    gc = commands.add_parser(
+        "gc",
+        help="list, or with --yes remove, workspaces and tags of old runs",
+        description="A run stays if it is younger than --days, among the --last ones, in use, or "
+        "if an alias of a registered model points at it.",
+    )
+    gc.add_argument("--days", type=float, default=rule.days, help=f"default: {rule.days:.0f}")
+    gc.add_argument("--last", type=int, default=rule.last, help=f"default: {rule.last}")
+    gc.add_argument("--yes", action="store_true", help="remove them; without it they are listed")
 
 
 def _add_synth(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -87,16 +111,90 @@ def _add_synth(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     if options.command == "synth":
         _synthesise(options)
-        return
+        return 0
     _require_own_code()
-    params = load_params(layout.PARAMS)
-    if options.command == "check":
-        _check(params)
-        return
-    importlib.import_module(f"idc.stages.{options.command}").run(params)
+    if options.command in _OPERATIONS:
+        return _OPERATIONS[options.command](options)
+    importlib.import_module(f"idc.stages.{options.command}").run(load_params(layout.PARAMS))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    check_inputs(load_params(layout.PARAMS), Path.cwd())
+    log.info("archive, store and weights are there")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    for stage in plan_run(Path.cwd()):
+        if stage.restorable:
+            print(
+                f"{stage.name:9} comes back from the cache, else runs: {'; '.join(stage.reasons)}"
+            )
+        elif stage.reasons:
+            print(f"{stage.name:9} runs: {'; '.join(stage.reasons)}")
+        elif stage.after:
+            print(f"{stage.name:9} runs if what it reads changes: after {', '.join(stage.after)}")
+        else:
+            print(f"{stage.name:9} up to date")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    findings = examine(load_params(layout.PARAMS), Path.cwd())
+    for finding in findings:
+        print(f"{finding.state:8} {finding.what}: {finding.said}")
+        if finding.mend:
+            print(f"{'':8}   -> {finding.mend}")
+    return int(any(finding.state == "missing" for finding in findings))
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    adopted = adopt_run(Path.cwd(), options.tag)
+    print(f"{options.tag} is in the branch as {adopted.commit[:12]}; `make repro` brings its files")
+    if adopted.changed_code:
+        print(
+            f"the branch's code differs from the run's in {', '.join(adopted.changed_code)}: "
+            f"what reads it runs again; `git diff {options.tag} -- src`"
+        )
+    if adopted.changed_raw:
+        print("the branch's raw pointers are not the run's: ingest runs again, on today's data")
+    return 0
+
+
+def _gc(options: argparse.Namespace) -> int:
+    from idc.tracking import close_runs, list_aliased_digests, list_orphans
+
+    root = Path.cwd()
+    rule = Retention(options.days, options.last)
+    garbage = find_garbage(root, rule, list_aliased_digests(root))
+    orphans = list_orphans(root)
+    if options.yes:
+        remove_garbage(root, garbage, on_removed=lambda what: print(f"removed {what}"))
+        close_runs(root, orphans)
+    else:
+        for workspace in garbage.workspaces:
+            print(f"would remove {workspace.folder.relative_to(root)} ({workspace.opened:%F})")
+        for tag in garbage.tags:
+            print(f"would remove {tag}")
+    for run_id in orphans:
+        print(f"{'closed' if options.yes else 'would close'} MLflow run {run_id}: its process died")
+    if not options.yes and (garbage.workspaces or garbage.tags or orphans):
+        print("nothing was removed: add --yes")
+    print("frees the cache (first with --dry): " + shlex.join(cache_command(root, garbage)))
+    return 0
+
+
+_OPERATIONS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "check": _check,
+    "plan": _plan,
+    "doctor": _doctor,
+    "adopt": _adopt,
+    "gc": _gc,
+}
 
 
 def _synthesise(options: argparse.Namespace) -> None:
@@ -155,30 +253,3 @@ def _require_own_code() -> None:
         raise InputError(
             f"the code of {code.parent} would run on {own}: set PYTHONPATH={own.parent}"
         )
-
-
-def _check(params: Params) -> None:
-    from idc.data.archive import find_sources
-    from idc.explain.methods import require_methods
-
-    require_methods((*params.explain.methods, params.explain.slide_method))
-    find_sources(layout.RAW)
-    from idc.tracking import check_store
-
-    check_store(Path.cwd())
-    if not _already_trained(params):
-        from idc.models.backbones import require_weights
-
-        require_weights(params.model.backbones, params.model.pretrained)
-    log.info("archive, store and weights are there")
-
-
-def _already_trained(params: Params) -> bool:
-    """Say whether the recorded model was built from these weights: then none are needed."""
-    from idc.lineage import load_lock
-
-    if not layout.DVC_LOCK.exists():
-        return False
-    train = load_lock(Path.cwd()).get("train", {})
-    recorded = train.get("params", {}).get(str(layout.PARAMS), {}).get("model")
-    return bool(recorded == params.model.model_dump(mode="json"))

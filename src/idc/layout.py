@@ -39,4 +39,6 @@ MODEL_CARD = REPORTS / "model_card.md"
 PUBLISHED = REPORTS / "published.json"
 
 STATE = Path(".idc")  # checkpoints and locks: never a DVC output, never in git
+WORKSPACE_RECORD = STATE / "workspace.json"  # there in a workspace alone: where it came from
+UNCOMMITTED = STATE / "uncommitted.diff"  # of a workspace, against the last commit
 MLRUNS = Path("mlruns")

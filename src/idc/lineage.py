@@ -9,21 +9,36 @@ from typing import Any
 import yaml
 
 from idc.errors import InputError
-from idc.layout import DVC_LOCK
+from idc.files import load_json
+from idc.layout import CASE_SIDES, DVC_LOCK, PARAMS, RAW, WORKSPACE_RECORD
 
 PUBLISH_STAGE = "publish"
 
+# what a run itself brings about is no change of the code
+_RESULTS = (DVC_LOCK, CASE_SIDES, RAW)
+
 
 def git_commit(root: Path) -> str:
-    """Return the commit that is checked out at `root`, `none` without git; `-dirty` if changed."""
+    """Return the commit of the code at `root`, `none` without git; `-dirty` if changed since.
+
+    In a workspace it is a commit of the very code, and `-dirty` where that was uncommitted; its
+    parameters are its own affair.
+    """
+    record = root / WORKSPACE_RECORD
+    recorded = str(load_json(record)["commit"]) if record.is_file() else None
+    if recorded == "none":
+        return recorded
     top = _git(root, "rev-parse", "--show-toplevel")
     # a workspace or an exported tree inside some other repository has no commit of its own
     if top is None or Path(top).resolve() != root.resolve():
         return "none"
-    commit = _git(root, "rev-parse", "HEAD")
+    commit = recorded or _git(root, "rev-parse", "HEAD")
     if commit is None:
         return "none"
-    return f"{commit}-dirty" if _git(root, "status", "--porcelain", "-uno") else commit
+    own = (*_RESULTS, PARAMS) if recorded else _RESULTS
+    others = (".", *(f":(exclude){path}" for path in own))
+    changed = _git(root, "status", "--porcelain", "-uno", "--", *others)
+    return f"{commit.removesuffix('-dirty')}-dirty" if changed else commit
 
 
 def load_lock(root: Path) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import os
 import sqlite3
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -33,6 +34,7 @@ from mlflow.entities import (
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models.signature import ModelSignature
+from mlflow.store.db.utils import _get_latest_schema_revision
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, DataType, Schema
 
@@ -40,6 +42,7 @@ import idc
 from idc.config import Params, flatten
 from idc.errors import InputError, StoreAwayError
 from idc.layout import MLRUNS
+from idc.processes import ProcessId, identify_process, is_dead
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ _MODEL_TAG = "model_digest"
 _TRAINED_BY_TAG = "trained_by"
 _TRAINING_TAG = "training_digest"
 _COMMIT_TAG = "git_commit"
+_ARTIFACTS = "artifacts"  # folder beside the local database
+_HOST_TAG, _PID_TAG, _STARTED_TAG = "host", "pid", "process_started"
 _TRAINING_SECTIONS = (
     "ingest", "sample", "split", "model", "augment", "pretrain", "train", "runtime",
 )  # fmt: skip
@@ -144,6 +149,8 @@ def live_run(params: Params, commit: str, *, training: str, resumed: bool) -> It
         run = _create_run(client, params, Path.cwd(), tags)
     else:
         client.update_run(run.info.run_id, status="RUNNING")
+        for key, value in _process_tags().items():
+            client.set_tag(run.info.run_id, key, value)
         log.info("the MLflow run %s goes on", run.info.run_id)
     _log_params(client, run, params, _TRAINING_SECTIONS)
     status = "FAILED"
@@ -235,6 +242,94 @@ def publish_result(result: Result, root: Path) -> Published:
     return Published(run.info.run_id, model.name, str(model.version))
 
 
+def list_aliased_digests(root: Path) -> set[str]:
+    """Return the result digest of every model version that an alias points at.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreAwayError: If a tracking server does not answer.
+    """
+    client = _connect(root)
+    digests = set()
+    for name, aliases in _aliases(client).items():
+        for alias in aliases:
+            tags = client.get_model_version_by_alias(name, alias).tags
+            digests.add(tags.get(_RESULT_TAG, ""))
+    return digests - {""}
+
+
+def _aliases(client: MlflowClient) -> dict[str, list[str]]:
+    """Return the aliases of every registered model; a search leaves them out."""
+    names = [model.name for model in client.search_registered_models(max_results=1000)]
+    return {name: list(client.get_registered_model(name).aliases) for name in names}
+
+
+def list_orphans(root: Path) -> list[str]:
+    """Return the ids of runs that stand as RUNNING though their process is surely dead.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreAwayError: If a tracking server does not answer.
+    """
+    client = _connect(root)
+    experiments = [item.experiment_id for item in client.search_experiments()]
+    running = (
+        client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else []
+    )
+    return [run.info.run_id for run in running if _is_orphan(run.data.tags)]
+
+
+def close_runs(root: Path, run_ids: Sequence[str]) -> None:
+    """Mark runs as KILLED; a training that is resumed goes on in its run nevertheless."""
+    client = _connect(root)
+    for run_id in run_ids:
+        client.set_terminated(run_id, status="KILLED")
+
+
+def _is_orphan(tags: Mapping[str, str]) -> bool:
+    if _PID_TAG not in tags:
+        return False
+    return is_dead(ProcessId(tags[_HOST_TAG], int(tags[_PID_TAG]), float(tags[_STARTED_TAG])))
+
+
+def describe_faults(root: Path) -> list[str]:
+    """Return what is wrong with the local store, each with the command that mends it.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreAwayError: If a tracking server does not answer.
+    """
+    check_store(root)
+    uri = tracking_uri(root)
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not _tables(path):
+        return []
+    with closing(sqlite3.connect(path)) as connection:
+        (schema,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        places = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
+    if schema != _get_latest_schema_revision():  # type: ignore[no-untyped-call]
+        return [f"made by another version of MLflow: back it up, then `mlflow db upgrade {uri}`"]
+    own = path.parent / _ARTIFACTS
+    moved = [name for name, place in places if _is_of_another_clone(place, own)]
+    if moved:
+        return [
+            f"experiment {', '.join(moved)} keeps its files in another clone (this was moved or "
+            f"copied): move it back, or `ln -s {path.parent}` to where that one was"
+        ]
+    return []
+
+
+def _tables(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    return [name for (name,) in rows]
+
+
+def _is_of_another_clone(place: str, own: Path) -> bool:
+    folder = Path(unquote(urlsplit(place).path))
+    return place.startswith("file:") and folder.parts[-2:] == own.parts[-2:] and folder != own
+
+
 def _database(root: Path) -> Path:
     return root.resolve() / MLRUNS / "mlflow.db"
 
@@ -286,7 +381,7 @@ def _experiment_id(client: MlflowClient, name: str, root: Path) -> str:
     uri = tracking_uri(root)
     location = None  # a server decides for itself
     if uri.startswith("sqlite:///"):
-        location = (Path(uri.removeprefix("sqlite:///")).parent / "artifacts").as_uri()
+        location = (Path(uri.removeprefix("sqlite:///")).parent / _ARTIFACTS).as_uri()
     return str(client.create_experiment(name, artifact_location=location))
 
 
@@ -295,8 +390,17 @@ def _create_run(client: MlflowClient, params: Params, root: Path, tags: Mapping[
     return client.create_run(
         _experiment_id(client, params.publish.experiment, root),
         run_name=f"{backbones} {params.model.size_px}px {params.sample.num_patches}",
-        tags=dict(tags),
+        tags={**tags, **_process_tags()},
     )
+
+
+def _process_tags() -> dict[str, str]:
+    process = identify_process(os.getpid())
+    return {
+        _HOST_TAG: process.host,
+        _PID_TAG: str(process.pid),
+        _STARTED_TAG: str(process.started),
+    }
 
 
 def _find_run(client: MlflowClient, experiment_id: str, tag: str, value: str) -> list[Run]:

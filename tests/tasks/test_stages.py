@@ -35,8 +35,12 @@ def test_failure_when_the_repo_lock_is_held_then_it_is_worth_another_try():
 
 
 def test_failure_when_a_stage_runs_elsewhere_then_it_is_final():
-    lines = ("ERROR: '/x/data' is busy, it is being blocked by: (PID 12): dvc repro",)
-    with pytest.raises(StageFailedError, match="PID 12"):
+    lines = (
+        "ERROR: '/x/data' is busy, it is being blocked by:",
+        "  (PID 12): dvc repro",
+        "If there are no processes with such PIDs, you can manually remove '/x' and try again.",
+    )
+    with pytest.raises(StageFailedError, match=r"^train: runs elsewhere .*\(PID 12\): dvc repro"):
         _require_success("train", Finished(1, lines))
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from idc.files import load_json
-from idc.workspace import create_workspace, stage_environment
+from idc.workspace import copy_project, stage_environment
 
 ROOT = Path(__file__).parents[2]
 NUM_CASES, NUM_FOLDS, EXCLUDED = 16, 3, 2
@@ -43,7 +43,7 @@ class Project:
     """A copy of the project with its own cache, store and Prefect home."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = create_workspace(ROOT, folder, SMALL)
+        self.folder = copy_project(ROOT, folder, SMALL)
         environment = stage_environment(self.folder)
         for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
             environment.pop(name, None)

@@ -61,7 +61,7 @@ def run(params: Params) -> None:
             history=load_history(layout.BUNDLE),
             raw_digest=recorded_md5(stages, "ingest", str(layout.RAW)),
             manifest_digest=recorded_md5(stages, "sample", str(layout.MANIFEST)),
-            artifacts={path.name: path for path in _ARTIFACTS},
+            artifacts={path.name: path for path in _artifacts()},
             bundle=layout.BUNDLE,
             operating_point=layout.OPERATING_POINT,
         ),
@@ -84,6 +84,12 @@ def run(params: Params) -> None:
 def _explanation_metrics() -> dict[str, float]:
     path = layout.EXPLAIN_SCORES
     return score_metrics(load_json(path)) if path.exists() else {}
+
+
+def _artifacts() -> tuple[Path, ...]:
+    """Return the files for MLflow, with what was uncommitted in a workspace's code."""
+    uncommitted = (layout.UNCOMMITTED,) if layout.UNCOMMITTED.exists() else ()
+    return _ARTIFACTS + uncommitted
 
 
 def _leakage_metrics() -> dict[str, float]:

@@ -1,0 +1,229 @@
+"""What is missing for a run, and the command that mends it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from idc import prefect_api
+from idc.config import Params
+from idc.errors import InputError, StoreAwayError
+from idc.layout import DVC_LOCK, MLRUNS, PARAMS, RAW, STATE
+from idc.lineage import load_lock
+from idc.workspace import WORKSPACES, stage_environment
+
+SERVICES = STATE / "services"
+
+_NO_ROOM_GB = 5.0
+
+State = Literal["ok", "off", "missing"]
+"""`off`: not there, and no run in place needs it; `missing`: a run would fail."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one thing."""
+
+    what: str
+    state: State
+    said: str
+    mend: str = ""
+    """The command, or what else to do; empty where nothing is wrong."""
+
+
+def check_inputs(params: Params, root: Path) -> None:
+    """Check what a run needs: explanation methods that exist, an archive, a store, weights.
+
+    Raises:
+        InputError: Naming what is missing and what to do.
+        StoreAwayError: If a tracking server does not answer.
+    """
+    from idc.data.archive import find_sources
+    from idc.explain.methods import require_methods
+    from idc.tracking import check_store
+
+    require_methods((*params.explain.methods, params.explain.slide_method))
+    find_sources(root / RAW)
+    check_store(root)
+    _require_weights(params, root)
+
+
+def examine(params: Params, root: Path) -> list[Finding]:
+    """Look at everything that a run, in place or by a deployment, stands on."""
+    return [
+        _archive(root),
+        *_store(root),
+        _weights(params, root),
+        _gpu(),
+        _remote(root),
+        *_prefect(root),
+        *_disk(root),
+    ]
+
+
+def _archive(root: Path) -> Finding:
+    from idc.data.archive import find_sources
+
+    pointers = [path.name for path in (root / RAW).glob("*.dvc")]
+    try:
+        sources = find_sources(root / RAW)
+    except InputError as error:
+        mend = "dvc pull data/raw/*.dvc" if pointers else "mv YOUR.zip data/raw/, then dvc add it"
+        return Finding("raw archive", "missing", str(error).split(":")[0], mend)
+    gone = [name for name in pointers if not (root / RAW / name.removesuffix(".dvc")).exists()]
+    if gone:
+        return Finding("raw archive", "missing", f"no file to {', '.join(gone)}", "dvc pull")
+    tracked = f"{len(pointers)} tracked by DVC" if pointers else "none tracked by DVC"
+    return Finding("raw archive", "ok", f"{len(sources)} in {RAW}, {tracked}")
+
+
+def _store(root: Path) -> list[Finding]:
+    from idc.tracking import describe_faults, list_orphans, tracking_uri
+
+    try:
+        faults = describe_faults(root)
+        if faults:
+            said, _, mend = faults[0].partition(": ")
+            return [Finding("MLflow store", "missing", said, mend)]
+        orphans = list_orphans(root)
+    except (InputError, StoreAwayError) as error:
+        said, _, mend = str(error).rpartition(": ")
+        return [Finding("MLflow store", "missing", said or str(error), mend)]
+    found = [Finding("MLflow store", "ok", tracking_uri(root))]
+    if orphans:
+        said = f"{len(orphans)} stand as RUNNING, their process is dead: {', '.join(orphans)}"
+        found.append(Finding("MLflow runs", "off", said, "idc gc --yes"))
+    return found
+
+
+def _weights(params: Params, root: Path) -> Finding:
+    try:
+        _require_weights(params, root)
+    except InputError as error:
+        said, _, mend = str(error).partition(": ")
+        return Finding("weights", "missing", said, mend)
+    return Finding("weights", "ok", f"model.pretrained: {params.model.pretrained}")
+
+
+def _require_weights(params: Params, root: Path) -> None:
+    if _already_trained(params, root):
+        return
+    from idc.models.backbones import require_weights
+
+    require_weights(params.model.backbones, params.model.pretrained)
+
+
+def _already_trained(params: Params, root: Path) -> bool:
+    """Say whether the recorded model was built from these weights: then none are needed."""
+    if not (root / DVC_LOCK).exists():
+        return False
+    train = load_lock(root).get("train", {})
+    recorded = train.get("params", {}).get(str(PARAMS), {}).get("model")
+    return bool(recorded == params.model.model_dump(mode="json"))
+
+
+def _gpu() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("GPU", "off", "none: runs train on the CPU")
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return Finding("GPU", "ok", ", ".join(names))
+
+
+def _remote(root: Path) -> Finding:
+    listed = _dvc(root, "remote", "list").splitlines()
+    if not listed:
+        return Finding("DVC remote", "off", "none", "dvc remote add --default NAME URL")
+    return Finding("DVC remote", "ok", ", ".join(" ".join(line.split()) for line in listed))
+
+
+def _prefect(root: Path) -> list[Finding]:
+    """Missing services count as such only where `make up` began and `make down` did not end."""
+    absent: State = "missing" if any((root / SERVICES).glob("*.json")) else "off"
+    url = prefect_api.api_url()
+    try:
+        prefect_api.ask("/health")
+    except (OSError, LookupError):
+        return [Finding("Prefect server", absent, f"none at {url}", "make up")]
+    found = [Finding("Prefect server", "ok", url)]
+    deployments = prefect_api.load_deployments(root)
+    for pool in sorted({deployment.pool for deployment in deployments}):
+        found += _asked(f"work pool {pool}", absent, partial(_pool, pool, absent))
+    for deployment in deployments:
+        look = partial(_deployment, root, deployment.name, absent)
+        found += _asked(f"deployment {deployment.name}", absent, look)
+    return found
+
+
+def _asked(what: str, absent: State, look: Callable[[], list[Finding]]) -> list[Finding]:
+    try:
+        return look()
+    except LookupError:
+        return [Finding(what, absent, "unknown to the server", "make up")]
+    except OSError as error:
+        return [Finding(what, absent, f"the server refuses ({error})", "set PREFECT_API_KEY")]
+
+
+def _pool(name: str, absent: State) -> list[Finding]:
+    pool = prefect_api.ask(f"/work_pools/{name}")
+    what = f"work pool {name}"
+    if pool["is_paused"]:
+        found = [Finding(what, absent, "paused", f"prefect work-pool resume {name}")]
+    else:
+        found = [Finding(what, "ok", pool["type"])]
+    workers = prefect_api.ask(f"/work_pools/{name}/workers/filter", {})
+    live = [worker["name"] for worker in workers if worker["status"] == "ONLINE"]
+    if live:
+        return [*found, Finding("worker", "ok", ", ".join(live))]
+    return [*found, Finding("worker", absent, "none is alive", "make up")]
+
+
+def _deployment(root: Path, name: str, absent: State) -> list[Finding]:
+    deployment = prefect_api.ask(f"/deployments/name/{name}")
+    what = f"deployment {name}"
+    if Path(deployment["path"] or ".").resolve() != root.resolve():
+        return [Finding(what, absent, f"runs in {deployment['path']}", "make up")]
+    schedules = [
+        f"{item['schedule'].get('cron', 'scheduled')} ({'on' if item['active'] else 'paused'})"
+        for item in deployment["schedules"]
+    ]
+    return [Finding(what, "ok", ", ".join(schedules) or "no schedule")]
+
+
+def _disk(root: Path) -> list[Finding]:
+    cache = Path(_dvc(root, "cache", "dir").strip() or ".dvc/cache")
+    places = {"DVC cache": root / cache, "MLflow files": root / MLRUNS}
+    places |= {"workspaces": root / WORKSPACES, "checkpoints": root / STATE}
+    sizes = ", ".join(f"{name} {_size_gb(place):.2f} GB" for name, place in places.items())
+    free_gb = shutil.disk_usage(root).free / 1e9
+    said = f"{free_gb:.1f} GB free; {sizes}"
+    if free_gb < _NO_ROOM_GB:
+        return [Finding("disk", "missing", said, "idc gc, then the `dvc gc` that it names")]
+    return [Finding("disk", "ok", said)]
+
+
+def _size_gb(folder: Path) -> float:
+    """Return what the files below take on the disk, those with several names once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                status = (Path(place) / name).lstat()
+            except FileNotFoundError:  # a run removed it meanwhile
+                continue
+            sizes[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(sizes.values()) / 1e9
+
+
+def _dvc(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root, env=stage_environment(root), capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stdout

@@ -1,0 +1,76 @@
+"""What the Prefect server says, asked by HTTP: nothing in `src` imports prefect."""
+
+import base64
+import json
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_DEFAULT_PORT = "4200"
+_TIMEOUT_S = 30  # a server on a busy machine takes its time
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One deployment of `prefect.yaml`."""
+
+    name: str
+    """As Prefect calls it: flow and deployment, such as `pipeline/local`."""
+    pool: str
+
+
+def load_deployments(root: Path) -> list[Deployment]:
+    """Return the deployments of `prefect.yaml`, none without the file."""
+    path = root / "prefect.yaml"
+    if not path.is_file():
+        return []
+    return [
+        Deployment(f"{item['entrypoint'].split(':')[1]}/{item['name']}", item["work_pool"]["name"])
+        for item in yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
+    ]
+
+
+def api_url() -> str:
+    """Return `PREFECT_API_URL`, else that of a server on this machine."""
+    port = os.environ.get("PREFECT_SERVER_API_PORT") or _DEFAULT_PORT
+    return os.environ.get("PREFECT_API_URL") or f"http://127.0.0.1:{port}/api"
+
+
+def ask(path: str, body: Any = None, *, method: str | None = None) -> Any:  # noqa: ANN401
+    """Return the server's answer, as JSON.
+
+    Args:
+        path: Below the API's address, such as `/health`.
+        body: JSON to send; with it the request is a POST unless `method` says otherwise.
+        method: The request's method.
+
+    Raises:
+        LookupError: If the server knows no such thing.
+        OSError: If it does not answer, or refuses.
+    """
+    request = urllib.request.Request(
+        api_url().rstrip("/") + path,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json", **_credentials()},
+        method=method,
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+            return json.loads(answer.read() or "null")
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            raise LookupError(path) from None
+        raise
+
+
+def _credentials() -> dict[str, str]:
+    if key := os.environ.get("PREFECT_API_KEY"):
+        return {"Authorization": f"Bearer {key}"}
+    if pair := os.environ.get("PREFECT_API_AUTH_STRING"):
+        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    return {}

@@ -1,0 +1,277 @@
+"""Finished runs of workspaces: recorded under a tag, adopted into a branch, removed with age."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from idc.errors import InputError
+from idc.files import load_json, replacing_file
+from idc.git import git, has_commit
+from idc.layout import CASE_SIDES, DVC_LOCK, PARAMS, PUBLISHED, RAW
+from idc.lineage import load_lock, result_digest
+from idc.workspace import Workspace, list_workspaces, override_params, remove_workspace
+
+TAG_PREFIX = "idc-run/"
+_DIGITS = 12
+_CODE = "src"
+# where results are told is a matter of the branch, not of the run
+_BRANCH_SECTION = "publish"
+_ABSENT = object()
+
+
+def tag_of(digest: str) -> str:
+    """Return the tag of the run with this result digest."""
+    return f"{TAG_PREFIX}{digest[:_DIGITS]}"
+
+
+def record_run(workspace: Path) -> str | None:
+    """Commit a finished run's lock, parameters, sides and raw pointers, and tag the commit.
+
+    The tag survives the workspace. A result that has a tag already keeps it.
+
+    Returns:
+        The tag, such as `idc-run/1234567890ab`; None without git.
+
+    Raises:
+        InputError: If nothing has run there, or git fails.
+    """
+    digest = result_digest(load_lock(workspace))
+    if not has_commit(workspace):
+        return None
+    tag = tag_of(digest)
+    if _commit_of(workspace, tag) is not None:
+        return tag
+    pointers = [path.relative_to(workspace) for path in (workspace / RAW).glob("*.dvc")]
+    files = [PARAMS, DVC_LOCK, CASE_SIDES, *sorted(pointers)]
+    there = [str(path) for path in files if (workspace / path).exists()]
+    git(workspace, "add", "--force", "--", *there)
+    published = load_json(workspace / PUBLISHED)
+    git(
+        workspace, "commit", "--quiet", "--allow-empty",
+        "-m", f"Results of {workspace.name}",
+        "-m", f"result digest {digest}\nMLflow run {published['run_id']}\n"
+        f"model {published['model_name']} version {published['model_version']}",
+    )  # fmt: skip
+    git(workspace, "tag", tag, "HEAD")
+    return tag
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What came into the branch."""
+
+    commit: str
+    """The new commit; the old one where all was there already."""
+    changed_code: tuple[str, ...]
+    """Files of the code in which the branch differs from the run."""
+    changed_raw: bool
+    """Whether the branch's raw pointers are not the run's."""
+
+
+def adopt_run(root: Path, tag: str) -> Adopted:
+    """Bring a recorded run into the current branch, as one commit.
+
+    `dvc.lock` and `params.yaml` (but its section `publish`) become the run's; raw pointers that
+    the branch lacks come too. A side once given to a case stays: the sides of the branch and of
+    the run must agree, and the longer list is kept.
+
+    Raises:
+        InputError: If there is no git or no such tag, tracked files are changed, or the sides of
+            a case differ.
+    """
+    _require_git(root)
+    commit = _commit_of(root, tag)
+    if commit is None:
+        raise InputError(f"there is no tag {tag}: `git tag --list '{TAG_PREFIX}*'` lists the runs")
+    _require_clean(root)
+    files = _adopted_files(root, commit)
+    override_params(root / PARAMS, _changed_params(root, commit))
+    git(root, "add", "--", str(PARAMS))
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing_file(root / path) as partial:
+            partial.write_text(content, encoding="utf-8")
+        git(root, "add", "--force", "--", str(path))
+    changed_code = git(root, "diff", "--name-only", commit, "--", _CODE).splitlines()
+    ours = {path.name: path.read_text(encoding="utf-8") for path in (root / RAW).glob("*.dvc")}
+    changed_raw = ours != {path.name: text for path, text in _pointers_in(root, commit).items()}
+    if git(root, "diff", "--cached", "--name-only"):
+        git(root, "commit", "--quiet", "-m", f"Adopt {tag}")
+    return Adopted(git(root, "rev-parse", "HEAD"), tuple(changed_code), changed_raw)
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Which runs stay: younger than `days`, or among the `last` ones; and whatever an alias names.
+
+    A run that an alias of the registered model points at, and a workspace in use, always stay.
+    """
+
+    days: float = 30.0
+    last: int = 10
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What no rule keeps."""
+
+    workspaces: tuple[Workspace, ...]
+    tags: tuple[str, ...]
+
+
+def find_garbage(root: Path, rule: Retention, aliased: Collection[str]) -> Garbage:
+    """Return what the rule gives up.
+
+    Args:
+        root: The project.
+        rule: What stays.
+        aliased: Result digests of all model versions that an alias points at.
+    """
+    kept_tags = {tag_of(digest) for digest in aliased}
+    oldest = datetime.now(UTC) - timedelta(days=rule.days)
+    workspaces = tuple(
+        workspace
+        for number, workspace in enumerate(list_workspaces(root))
+        if number >= rule.last
+        and workspace.opened < oldest
+        and not workspace.in_use
+        and _tag_in(workspace) not in kept_tags
+    )
+    tags = tuple(
+        tag
+        for number, (tag, made) in enumerate(_tags(root))
+        if number >= rule.last and made < oldest and tag not in kept_tags
+    )
+    return Garbage(workspaces, tags)
+
+
+def remove_garbage(root: Path, garbage: Garbage, on_removed: Callable[[str], None]) -> None:
+    """Remove workspaces and tags; the DVC cache keeps its content until `dvc gc`."""
+    for workspace in garbage.workspaces:
+        remove_workspace(root, workspace.folder)
+        on_removed(str(workspace.folder.relative_to(root)))
+    for tag in garbage.tags:
+        git(root, "tag", "--delete", tag)
+        on_removed(tag)
+
+
+def cache_command(root: Path, garbage: Garbage) -> list[str]:
+    """Return the `dvc gc` that frees what neither a branch, a tag nor a workspace needs.
+
+    Other clones that share the cache are not known here: name them behind `--projects`.
+    """
+    gone = {workspace.folder for workspace in garbage.workspaces}
+    kept = [
+        str(workspace.folder.relative_to(root))
+        for workspace in list_workspaces(root)
+        if workspace.folder not in gone
+    ]
+    revisions = ["--all-branches", "--all-tags"] if has_commit(root) else []
+    projects = ["--projects", *kept] if kept else []
+    return ["dvc", "gc", "--workspace", *revisions, *projects]
+
+
+def _require_git(root: Path) -> None:
+    if not has_commit(root):
+        raise InputError(f"{root} is no git repository with a commit: runs are tags of one")
+
+
+def _require_clean(root: Path) -> None:
+    changed = git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
+    ours = [str(DVC_LOCK), str(PARAMS), str(CASE_SIDES)]
+    changed += git(root, "status", "--porcelain", "--", *ours).splitlines()
+    if changed:
+        raise InputError(f"{changed[0][3:]} is not committed: commit or undo it, then adopt")
+
+
+def _adopted_files(root: Path, commit: str) -> dict[Path, str]:
+    files = {DVC_LOCK: _file_in(root, commit, DVC_LOCK) or ""}
+    sides = _file_in(root, commit, CASE_SIDES)
+    if sides is not None:
+        files[CASE_SIDES] = _longer_sides(root / CASE_SIDES, sides)
+    pointers = _pointers_in(root, commit)
+    return files | {path: text for path, text in pointers.items() if not (root / path).exists()}
+
+
+def _pointers_in(root: Path, commit: str) -> dict[Path, str]:
+    """Return the raw pointers of a commit and their content."""
+    names = git(root, "ls-tree", "--name-only", commit, f"{RAW}/").splitlines()
+    pointers = [Path(name) for name in names if name.endswith(".dvc")]
+    return {path: _file_in(root, commit, path) or "" for path in pointers}
+
+
+def _changed_params(root: Path, commit: str) -> dict[str, Any]:
+    """Return by dotted key what the run's parameters change in the branch's."""
+    ours = yaml.safe_load((root / PARAMS).read_text(encoding="utf-8"))
+    theirs = yaml.safe_load(_file_in(root, commit, PARAMS) or "")
+    return {
+        f"{section}.{key}": value
+        for section, values in theirs.items()
+        if section != _BRANCH_SECTION
+        for key, value in values.items()
+        if value != ours.get(section, {}).get(key, _ABSENT)
+    }
+
+
+def _longer_sides(path: Path, theirs: str) -> str:
+    ours = path.read_text(encoding="utf-8") if path.exists() else theirs
+    if ours.splitlines()[0] != theirs.splitlines()[0]:
+        raise InputError(f"{path.name}: the run dealt its cases by another rule than the branch")
+    ours_of, theirs_of = (dict(_rows(text)) for text in (ours, theirs))
+    for case in sorted(ours_of.keys() & theirs_of.keys()):
+        if ours_of[case] != theirs_of[case]:
+            raise InputError(
+                f"{path.name}: case {case} is on {ours_of[case]} here, on {theirs_of[case]} in the "
+                "run: such a run cannot be adopted"
+            )
+    if ours_of.keys() <= theirs_of.keys():
+        return theirs
+    if theirs_of.keys() <= ours_of.keys():
+        return ours
+    raise InputError(
+        f"{path.name}: the branch and the run each gave sides to cases the other does not know: "
+        "run again on today's data"
+    )
+
+
+def _rows(text: str) -> list[tuple[str, str]]:
+    """Return case and side of each line below the rule and the names of the columns."""
+    lines = [line.partition(",") for line in text.splitlines()[2:]]
+    return [(case, side) for case, _, side in lines]
+
+
+def _tags(root: Path) -> list[tuple[str, datetime]]:
+    """Return the tags of runs and when their commits were made, the newest first."""
+    if not has_commit(root):
+        return []
+    listed = git(
+        root, "for-each-ref", "--sort=-creatordate",
+        "--format=%(refname:short) %(creatordate:unix)", f"refs/tags/{TAG_PREFIX}",
+    )  # fmt: skip
+    pairs = [line.rsplit(" ", 1) for line in listed.splitlines()]
+    return [(tag, datetime.fromtimestamp(int(made), UTC)) for tag, made in pairs]
+
+
+def _tag_in(workspace: Workspace) -> str | None:
+    """Return the tag that a workspace's results have, or would have."""
+    if not (workspace.folder / DVC_LOCK).exists():
+        return None
+    return tag_of(result_digest(load_lock(workspace.folder)))
+
+
+def _commit_of(root: Path, tag: str) -> str | None:
+    try:
+        return git(root, "rev-parse", "--verify", "--quiet", f"refs/tags/{tag}^{{commit}}")
+    except InputError:
+        return None
+
+
+def _file_in(root: Path, commit: str, path: Path) -> str | None:
+    try:
+        return git(root, "show", f"{commit}:{path}") + "\n"
+    except InputError:
+        return None

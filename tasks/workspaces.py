@@ -1,0 +1,48 @@
+"""Where a flow runs: in place, or in a workspace of its own; and what a finished run leaves."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, runtime, task
+from prefect.cache_policies import NO_CACHE
+
+from idc.layout import UNCOMMITTED
+from idc.runs import record_run
+from idc.workspace import WORKSPACES, describe_workspace, is_workspace, open_workspace
+
+
+def choose_root(overrides: Mapping[str, Any]) -> Path:
+    """Return the folder in which this flow run works.
+
+    A deployment's run, and any with overrides, gets a workspace named after it; retried, it goes
+    on there. With overrides it does not move the alias `challenger`, unless they say so.
+
+    Raises:
+        InputError: If an override names no parameter or breaks its rule.
+    """
+    root = Path.cwd()
+    if not overrides and runtime.deployment.id is None:
+        return root
+    own = {"publish.move_challenger": False, **overrides} if overrides else {}
+    # a name alone may come twice
+    name = f"{runtime.flow_run.name}-{runtime.flow_run.id[:8]}"
+    folder = open_workspace(root, WORKSPACES / name, own)
+    logger = get_run_logger()
+    logger.info(f"workspace {folder}, code {describe_workspace(folder).commit}")
+    if (folder / UNCOMMITTED).exists():
+        logger.warning(f"the code is not committed; the difference: {folder / UNCOMMITTED}")
+    return folder
+
+
+@task(cache_policy=NO_CACHE)
+def record_results(root: Path) -> str | None:
+    """Commit and tag what a workspace's run found; in place, and without git, do nothing.
+
+    Raises:
+        InputError: If git fails.
+    """
+    tag = record_run(root) if is_workspace(root) else None
+    if tag is not None:
+        get_run_logger().info(f"recorded as {tag}: `idc adopt {tag}` brings it into a branch")
+    return tag
