@@ -7,7 +7,7 @@ import argparse
 import importlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import idc
@@ -45,7 +45,14 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(stage, help=f"run the stage {stage} (dvc repro does, when it must)")
     commands.add_parser("check", help="say what is missing before anything runs")
     _add_synth(commands)
+    _add_registry(commands)
     return parser
+
+
+def _add_registry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    promote = commands.add_parser("promote", help="make the challenger champion if it is better")
+    promote.add_argument("--dry-run", action="store_true", help="decide, but move nothing")
+    commands.add_parser("rollback", help="return to the champion before")
 
 
 def _add_synth(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -76,8 +83,8 @@ def _run(options: argparse.Namespace) -> None:
         return
     _require_own_code()
     params = load_params(layout.PARAMS)
-    if options.command == "check":
-        _check(params)
+    if options.command in _COMMANDS:
+        _COMMANDS[options.command](params, options)
         return
     importlib.import_module(f"idc.stages.{options.command}").run(params)
 
@@ -115,7 +122,7 @@ def _require_own_code() -> None:
         )
 
 
-def _check(params: Params) -> None:
+def _check(params: Params, _: argparse.Namespace) -> None:
     from idc.data.archive import find_sources
 
     find_sources(layout.RAW)
@@ -138,3 +145,33 @@ def _already_trained(params: Params) -> bool:
     train = load_lock(Path.cwd()).get("train", {})
     recorded = train.get("params", {}).get(str(layout.PARAMS), {}).get("model")
     return bool(recorded == params.model.model_dump(mode="json"))
+
+
+def _promote(params: Params, options: argparse.Namespace) -> None:
+    from idc.promotion.promote import promote
+
+    outcome = promote(Path.cwd(), params, dry_run=options.dry_run)
+    for reason in outcome.content["reasons"]:
+        print(f"{'holds' if reason['holds'] else 'FAILS'}  {reason['rule']}: {reason['text']}")
+    for warning in outcome.content["warnings"]:
+        print(f"warning: {warning}")
+    version = outcome.content["challenger"]["version"]
+    if options.dry_run:
+        verdict = "would be promoted" if outcome.content["promote"] else "would not be promoted"
+    else:
+        verdict = "is the champion now" if outcome.promoted else "is not promoted"
+    print(f"{outcome.content['model']} version {version} {verdict} ({layout.DECISION})")
+
+
+def _rollback(params: Params, _: argparse.Namespace) -> None:
+    from idc.promotion.promote import rollback
+
+    before, now = rollback(Path.cwd(), params)
+    print(f"{params.publish.model_name} version {now} is the champion again, not {before}")
+
+
+_COMMANDS: dict[str, Callable[[Params, argparse.Namespace], None]] = {
+    "check": _check,
+    "promote": _promote,
+    "rollback": _rollback,
+}

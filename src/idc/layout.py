@@ -35,6 +35,7 @@ EXPLAIN = REPORTS / "explain"
 REPORT_PAGE = REPORTS / "index.html"
 MODEL_CARD = REPORTS / "model_card.md"
 PUBLISHED = REPORTS / "published.json"
+DECISION = REPORTS / "decision.json"  # of `idc promote`, no DVC output: it names versions
 
 STATE = Path(".idc")  # checkpoints and locks: never a DVC output, never in git
 MLRUNS = Path("mlruns")

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 _ARTIFACTS = (
     layout.PARAMS,
     layout.DVC_LOCK,
+    layout.SPLITS,  # tells a promotion which cases the model has seen
+    layout.PREDICTIONS,  # what a reproduction is held against
     layout.INGEST_REPORT,
     layout.LEAKAGE_REPORT,
     layout.METRICS,

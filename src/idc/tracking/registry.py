@@ -263,7 +263,7 @@ def _name_models(before: Version | None, version: Version) -> str:
 
 
 def _read_entry(run: Run) -> Entry:
-    tags = run.data.tags
+    tags: dict[str, Any] = run.data.tags
     return Entry(
         run_id=run.info.run_id,
         time_ms=int(run.info.start_time),
