@@ -16,6 +16,7 @@ from idc.config import Params, load_params
 from idc.errors import InputError, StoreAwayError
 from idc.stages import STAGES
 
+EXIT_DIFFERENT = 1
 EXIT_INPUT = 2
 EXIT_AWAY = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed later
 
@@ -23,11 +24,14 @@ log = logging.getLogger("idc")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one sub-command; return the exit code (0 done, 2 wrong input, 75 try again)."""
+    """Run one sub-command; return the exit code.
+
+    0 done, 1 a model could not be reproduced, 2 wrong input, 75 try again.
+    """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
-        _run(options)
+        return _run(options)
     except InputError as error:
         for line in str(error).splitlines():
             print(f"idc {options.command}: error: {line}", file=sys.stderr)
@@ -35,7 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StoreAwayError as error:
         print(f"idc {options.command}: try again: {error}", file=sys.stderr)
         return EXIT_AWAY
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,6 +56,11 @@ def _add_registry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     promote = commands.add_parser("promote", help="make the challenger champion if it is better")
     promote.add_argument("--dry-run", action="store_true", help="decide, but move nothing")
     commands.add_parser("rollback", help="return to the champion before")
+    for name, what in (
+        ("lineage", "say what a model version comes from"),
+        ("reproduce", "make a model version again and compare its predictions"),
+    ):
+        commands.add_parser(name, help=what).add_argument("version", help="number, such as 3")
 
 
 def _add_synth(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -77,16 +85,16 @@ def _add_synth(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     synth.add_argument("--masks", type=Path, help="folder for masks of the tumour nests")
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     if options.command == "synth":
         _synthesise(options)
-        return
+        return 0
     _require_own_code()
     params = load_params(layout.PARAMS)
     if options.command in _COMMANDS:
-        _COMMANDS[options.command](params, options)
-        return
+        return _COMMANDS[options.command](params, options)
     importlib.import_module(f"idc.stages.{options.command}").run(params)
+    return 0
 
 
 def _synthesise(options: argparse.Namespace) -> None:
@@ -122,7 +130,7 @@ def _require_own_code() -> None:
         )
 
 
-def _check(params: Params, _: argparse.Namespace) -> None:
+def _check(params: Params, _: argparse.Namespace) -> int:
     from idc.data.archive import find_sources
 
     find_sources(layout.RAW)
@@ -134,6 +142,7 @@ def _check(params: Params, _: argparse.Namespace) -> None:
 
         require_weights(params.model.backbones, params.model.pretrained)
     log.info("archive, store and weights are there")
+    return 0
 
 
 def _already_trained(params: Params) -> bool:
@@ -147,7 +156,7 @@ def _already_trained(params: Params) -> bool:
     return bool(recorded == params.model.model_dump(mode="json"))
 
 
-def _promote(params: Params, options: argparse.Namespace) -> None:
+def _promote(params: Params, options: argparse.Namespace) -> int:
     from idc.promotion.promote import promote
 
     outcome = promote(Path.cwd(), params, dry_run=options.dry_run)
@@ -161,17 +170,45 @@ def _promote(params: Params, options: argparse.Namespace) -> None:
     else:
         verdict = "is the champion now" if outcome.promoted else "is not promoted"
     print(f"{outcome.content['model']} version {version} {verdict} ({layout.DECISION})")
+    return 0
 
 
-def _rollback(params: Params, _: argparse.Namespace) -> None:
+def _rollback(params: Params, _: argparse.Namespace) -> int:
     from idc.promotion.promote import rollback
 
     before, now = rollback(Path.cwd(), params)
     print(f"{params.publish.model_name} version {now} is the champion again, not {before}")
+    return 0
 
 
-_COMMANDS: dict[str, Callable[[Params, argparse.Namespace], None]] = {
+def _trace(params: Params, options: argparse.Namespace) -> int:
+    from idc.reproduction.chain import trace
+
+    for link in trace(Path.cwd(), params, options.version):
+        print(link)
+    return 0
+
+
+def _reproduce(params: Params, options: argparse.Namespace) -> int:
+    from idc.reproduction.rebuild import reproduce
+
+    found = reproduce(Path.cwd(), params, options.version)
+    for name, (recorded, present) in found.different.items():
+        print(f"{name}: {recorded} when it was trained, {present} here")
+    bits = "every bit agrees" if found.bit_equal else "not bit for bit"
+    print(
+        f"{found.num_patches} patches: {bits}, largest logit difference "
+        f"{found.max_logit_difference:.3g}"
+    )
+    verdict = "is reproduced" if found.reproduced else "is NOT reproduced"
+    print(f"{params.publish.model_name} version {options.version} {verdict}")
+    return 0 if found.reproduced else EXIT_DIFFERENT
+
+
+_COMMANDS: dict[str, Callable[[Params, argparse.Namespace], int]] = {
     "check": _check,
     "promote": _promote,
     "rollback": _rollback,
+    "lineage": _trace,
+    "reproduce": _reproduce,
 }

@@ -30,16 +30,23 @@ def find_unfinished(entries: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.state == "decided"]
 
 
-def count_looks(entries: Sequence[Entry], gate_cases: frozenset[str]) -> int:
-    """Return how many comparisons have already looked at this gate.
+def count_looks(
+    entries: Sequence[Entry], gate_cases: frozenset[str], *, models: str, gate_digest: str
+) -> int:
+    """Return how many comparisons have looked at this gate, the one at hand included.
 
     A gate that grew is the same one as long as half of today's cases were in it. The same two
-    models compared once more count once: they answer the same.
+    models compared once more on the same patches count once: they answer the same.
+
+    Args:
+        entries: The promotion log.
+        gate_cases: Today's gate.
+        models: As `idc.tracking.registry.name_models` names those compared now.
+        gate_digest: Digest of the gate's patches.
     """
-    return len(
-        {
-            (entry.models, entry.gate_digest)
-            for entry in entries
-            if entry.gate_digest and 2 * len(entry.gate_cases & gate_cases) >= len(gate_cases)
-        }
-    )
+    looks = {
+        (entry.models, entry.gate_digest)
+        for entry in entries
+        if entry.gate_digest and 2 * len(entry.gate_cases & gate_cases) >= len(gate_cases)
+    }
+    return len(looks | {(models, gate_digest)})

@@ -21,7 +21,7 @@ from idc.files import save_json
 from idc.promotion.decision import Decision, decide
 from idc.promotion.gate import Gate, Scored, refuse_seen_cases, score_gate, take_gate
 from idc.promotion.log import count_looks, find_unfinished, former_champions
-from idc.tracking.registry import Registry, Version
+from idc.tracking.registry import Registry, Version, name_models
 
 log = logging.getLogger(__name__)
 
@@ -168,8 +168,12 @@ def _describe(
     decision: Decision,
 ) -> dict[str, Any]:
     """Return what `decision.json` holds."""
-    entries = registry.entries()
-    looks = count_looks(entries, gate.cases) + 1
+    looks = count_looks(
+        registry.entries(),
+        gate.cases,
+        models=name_models(champion, challenger),
+        gate_digest=digests[challenger.version],
+    )
     warnings = []
     if looks > params.promotion.max_looks:
         warnings.append(

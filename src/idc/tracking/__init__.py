@@ -48,9 +48,11 @@ ALIAS = "challenger"
 CHAMPION = "champion"
 RESULT_TAG = "result_digest"
 MODEL_TAG = "model_digest"
-_TRAINED_BY_TAG = "trained_by"
+TRAINED_BY_TAG = "trained_by"
 _TRAINING_TAG = "training_digest"
 COMMIT_TAG = "git_commit"
+ENVIRONMENT_TAG = "environment"
+RAW_DATASET = "raw archive"
 _TRAINING_SECTIONS = (
     "ingest", "sample", "split", "model", "augment", "pretrain", "train", "runtime",
 )  # fmt: skip
@@ -114,9 +116,10 @@ class LiveRun:
         self._logged.add(epoch)
         self._send(_metrics(values, step=epoch))
 
-    def name_model(self, digest: str) -> None:
-        """Say which weights this run made."""
+    def name_model(self, digest: str, environment: Mapping[str, str]) -> None:
+        """Say which weights this run made, and on which machine with which versions."""
         try:
+            self._client.set_tag(self._run_id, ENVIRONMENT_TAG, json.dumps(environment))
             self._client.set_tag(self._run_id, MODEL_TAG, digest)
         except MlflowException as error:
             log.warning("tracking store away (%s): `idc publish` will make up for it", error)
@@ -322,7 +325,7 @@ def _find_or_create_run(client: MlflowClient, result: Result, root: Path) -> Run
             return run
     if trainers:
         first = trainers[0]
-        tags[_TRAINED_BY_TAG] = first.data.tags.get(_TRAINED_BY_TAG, first.info.run_id)
+        tags[TRAINED_BY_TAG] = first.data.tags.get(TRAINED_BY_TAG, first.info.run_id)
     run = _create_run(client, result.params, root, tags)
     client.set_terminated(run.info.run_id)
     return run
@@ -372,7 +375,7 @@ def _log_datasets(client: MlflowClient, run: Run, result: Result) -> None:
     if run.inputs is not None and run.inputs.dataset_inputs:
         return
     datasets = {
-        "raw archive": ("data/raw", result.raw_digest, "raw"),
+        RAW_DATASET: ("data/raw", result.raw_digest, "raw"),
         "manifest": ("data/manifest.csv", result.manifest_digest, "training"),
     }
     inputs = []

@@ -7,6 +7,7 @@ user interface still count.
 """
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,11 @@ from idc.tracking import (
     ALIAS,
     CHAMPION,
     COMMIT_TAG,
+    ENVIRONMENT_TAG,
     MODEL_TAG,
+    RAW_DATASET,
     RESULT_TAG,
+    TRAINED_BY_TAG,
     connect,
     ensure_experiment,
 )
@@ -180,6 +184,31 @@ class Registry:
         except MlflowException:
             return None
 
+    def aliases_of(self, version: Version) -> list[str]:
+        """Return the aliases that point at a version."""
+        return sorted(alias for alias, at in self._aliases().items() if at == version.version)
+
+    def environment(self, version: Version) -> dict[str, str]:
+        """Return machine and versions that a version was trained with; empty if not recorded."""
+        run = self.run(version)
+        if run is None:
+            return {}
+        tags = run.data.tags
+        if ENVIRONMENT_TAG not in tags and TRAINED_BY_TAG in tags:
+            with contextlib.suppress(MlflowException):
+                tags = self._client.get_run(tags[TRAINED_BY_TAG]).data.tags
+        found: dict[str, str] = json.loads(tags.get(ENVIRONMENT_TAG, "{}"))
+        return found
+
+    def raw_digest(self, version: Version) -> str | None:
+        """Return DVC's md5 of the raw archive that a version was made from, if it is recorded."""
+        run = self.run(version)
+        inputs = [] if run is None or run.inputs is None else run.inputs.dataset_inputs
+        for item in inputs:
+            if item.dataset.name == RAW_DATASET:
+                return str(item.dataset.digest)
+        return None
+
     def log_decision(
         self,
         kind: Kind,
@@ -204,7 +233,7 @@ class Registry:
             _KIND: kind,
             _STATE: "decided",
             _TO: version.version,
-            _MODELS: _name_models(before, version),
+            _MODELS: name_models(before, version),
         }
         if before is not None:
             tags[_FROM] = before.version
@@ -257,8 +286,8 @@ class Registry:
         return list(self._client.search_model_versions(f"name = '{self._name}'"))
 
 
-def _name_models(before: Version | None, version: Version) -> str:
-    # a model is its weights and its operating point: the same weights may be compared anew
+def name_models(before: Version | None, version: Version) -> str:
+    """Name two models that are compared, by their results: weights and operating point."""
     return f"{'none' if before is None else before.result_digest}:{version.result_digest}"
 
 
