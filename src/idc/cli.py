@@ -56,6 +56,7 @@ def _add_registry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     promote = commands.add_parser("promote", help="make the challenger champion if it is better")
     promote.add_argument("--dry-run", action="store_true", help="decide, but move nothing")
     commands.add_parser("rollback", help="return to the champion before")
+    commands.add_parser("drift", help="compare the archive with what the champion learnt from")
     for name, what in (
         ("lineage", "say what a model version comes from"),
         ("reproduce", "make a model version again and compare its predictions"),
@@ -181,6 +182,20 @@ def _rollback(params: Params, _: argparse.Namespace) -> int:
     return 0
 
 
+def _drift(params: Params, _: argparse.Namespace) -> int:
+    from idc.intake import report_drift
+
+    report = report_drift(Path.cwd(), params)
+    if report is None:
+        return 0
+    drifted = ", ".join(report["drifted"]) or "nothing"
+    print(
+        f"{report['num_new_cases']} new and {report['num_changed_cases']} changed cases, "
+        f"{report['num_patches']} patches; beyond its limit: {drifted} ({layout.DRIFT})"
+    )
+    return 0
+
+
 def _trace(params: Params, options: argparse.Namespace) -> int:
     from idc.reproduction.chain import trace
 
@@ -209,6 +224,7 @@ _COMMANDS: dict[str, Callable[[Params, argparse.Namespace], int]] = {
     "check": _check,
     "promote": _promote,
     "rollback": _rollback,
+    "drift": _drift,
     "lineage": _trace,
     "reproduce": _reproduce,
 }

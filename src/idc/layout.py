@@ -35,7 +35,10 @@ EXPLAIN = REPORTS / "explain"
 REPORT_PAGE = REPORTS / "index.html"
 MODEL_CARD = REPORTS / "model_card.md"
 PUBLISHED = REPORTS / "published.json"
-DECISION = REPORTS / "decision.json"  # of `idc promote`, no DVC output: it names versions
+# of `idc promote` and `idc drift`, no DVC outputs: they name versions
+DECISION = REPORTS / "decision.json"
+DRIFT = REPORTS / "drift.json"
 
 STATE = Path(".idc")  # checkpoints and locks: never a DVC output, never in git
+PROFILE = STATE / "profile.json"  # of the training patches; MLflow keeps it
 MLRUNS = Path("mlruns")

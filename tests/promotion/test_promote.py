@@ -180,8 +180,10 @@ def test_promote_when_the_challenger_is_the_champion_then_there_is_nothing_to_de
     project.client.set_registered_model_alias(
         project.params.publish.model_name, "champion", version
     )
-    with pytest.raises(InputError, match="is the champion already"):
-        run(project)
+    outcome = run(project)
+    assert (outcome.promoted, outcome.champion) == (False, version)
+    assert "is the champion already" in outcome.content["reasons"][0]["text"]
+    assert project.registry().entries() == []
 
 
 def test_promote_when_nothing_is_registered_then_says_so(project):

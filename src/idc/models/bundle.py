@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError
@@ -95,6 +96,20 @@ def load_model(folder: Path) -> tuple[FusionCNN, ModelSpec]:
         raise InputError(f"{path} does not hold this network: {str(error)[:200]}") from None
     model.eval()
     return model.to(memory_format=torch.channels_last), spec
+
+
+def load_mean_embedding(folder: Path) -> np.ndarray:
+    """Read the mean embedding of the training patches, float32 (num_features,).
+
+    Raises:
+        InputError: If it is missing or damaged.
+    """
+    path = folder / _PROFILE
+    try:
+        mean_embedding: np.ndarray = load_file(path)["mean_embedding"].numpy()
+    except (SafetensorError, FileNotFoundError, KeyError) as error:
+        raise InputError(f"{path} holds no mean embedding ({str(error)[:200]})") from None
+    return mean_embedding
 
 
 def load_history(folder: Path) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from idc.data.patches import load_pixels
 from idc.data.tables import SPLITS, load_table
 from idc.errors import InputError
 from idc.files import save_json
-from idc.promotion.decision import Decision, decide
+from idc.promotion.decision import Decision, Reason, decide
 from idc.promotion.gate import Gate, Scored, refuse_seen_cases, score_gate, take_gate
 from idc.promotion.log import count_looks, find_unfinished, former_champions
 from idc.tracking.registry import Registry, Version, name_models
@@ -51,7 +51,7 @@ def promote(root: Path, params: Params, *, dry_run: bool) -> Outcome:
         The decision; also in `reports/decision.json` and in the promotion log.
 
     Raises:
-        InputError: If there is nothing to compare, the gate is unusable, a model has seen one of
+        InputError: If there is no challenger, the gate is unusable, a model has seen one of
             its cases or does not say what it has seen, or the champion changed meanwhile.
         StoreAwayError: If a tracking server does not answer.
     """
@@ -59,7 +59,7 @@ def promote(root: Path, params: Params, *, dry_run: bool) -> Outcome:
     mend(registry)
     champion, challenger = registry.champion(), registry.challenger()
     if champion is not None and champion.version == challenger.version:
-        raise InputError(f"{challenger} is the champion already: nothing to decide")
+        return _nothing_to_decide(root, challenger)
     gate = take_gate(load_table(root / layout.SPLITS, SPLITS), load_pixels(root / layout.PIXELS))
     for version in filter(None, (champion, challenger)):
         refuse_seen_cases(gate.cases, _load_splits(registry, version), str(version))
@@ -84,7 +84,7 @@ def promote(root: Path, params: Params, *, dry_run: bool) -> Outcome:
     moves = decision.promote and not dry_run
     _refuse_moved_champion(registry, champion)
     entry = registry.log_decision(
-        "promote" if moves else "keep",
+        "promote" if moves else "dry-run" if dry_run else "keep",
         before=champion,
         version=challenger,
         content=content,
@@ -133,6 +133,19 @@ def mend(registry: Registry) -> None:
             "the log's entry `%s %s` was interrupted: the alias %s moved",
             entry.kind, entry.version, "had" if done and moves else "had not",
         )  # fmt: skip
+
+
+def _nothing_to_decide(root: Path, champion: Version) -> Outcome:
+    reason = Reason("nothing to decide", False, f"{champion} is the champion already")
+    content = {
+        "model": champion.name,
+        "challenger": {"version": champion.version},
+        "promote": False,
+        "reasons": [asdict(reason)],
+        "warnings": [],
+    }
+    save_json(root / layout.DECISION, content)
+    return Outcome(False, champion.version, content)
 
 
 def _load_splits(registry: Registry, version: Version) -> pd.DataFrame:

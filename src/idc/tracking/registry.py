@@ -42,7 +42,7 @@ _FROM, _TO = "champion_before", "version"
 _GATE_DIGEST, _GATE_CASES, _MODELS = "gate_digest", "gate_cases", "models"
 _PAGE = 1000
 
-Kind = Literal["promote", "keep", "rollback"]
+Kind = Literal["promote", "keep", "dry-run", "rollback"]
 State = Literal["decided", "done", "interrupted"]
 
 
