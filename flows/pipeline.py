@@ -11,13 +11,16 @@ from tasks.stages import check_inputs, reconcile_store, run_stage, show_results
 
 
 @flow(name="pipeline", log_prints=True)
-def pipeline(overrides: dict[str, Any] | None = None, stage_timeout_s: float | None = None) -> None:
+def pipeline(overrides: dict[str, Any] | None = None, stage_timeout_s: float | None = None) -> Path:
     """Bring every stage up to date, one task each.
 
     Args:
         overrides: New parameter values by dotted key, such as `{"train.epochs": 3}`; such a run
             happens in a workspace of its own and shares the cache.
         stage_timeout_s: Seconds after which a stage and all its processes are ended.
+
+    Returns:
+        The folder in which it ran.
     """
     root = Path.cwd()
     if overrides:
@@ -27,6 +30,7 @@ def pipeline(overrides: dict[str, Any] | None = None, stage_timeout_s: float | N
         run_stage(stage, root, stage_timeout_s)
     reconcile_store(root)
     show_results(root)
+    return root
 
 
 if __name__ == "__main__":
