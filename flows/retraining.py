@@ -38,7 +38,9 @@ def retraining(overrides: dict[str, Any] | None = None) -> State[Any]:
     drift = report_drift(intake)
     if drift and drift["drifted"]:
         notify("drift", f"new data differ in {', '.join(drift['drifted'])}", format_drift(drift))
-    decision = compare_models(pipeline(overrides))
+    # a run with other parameters leaves the alias alone unless told otherwise
+    changes = {"publish.move_challenger": True, **overrides} if overrides else None
+    decision = compare_models(pipeline(changes))
     version = f"version {decision['challenger']['version']}"
     if not decision["promote"]:
         return Completed(message=f"{version} is kept as challenger, the champion stays")

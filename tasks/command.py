@@ -6,6 +6,7 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from idc.cli import EXIT_AWAY
+from idc.tracking import tracking_uri
 from idc.workspace import stage_environment
 from tasks.process import run_group
 from tasks.stages import StageFailedError, TryAgainError, last_error_line
@@ -21,7 +22,8 @@ def run_idc(command: str, root: Path) -> None:
     finished = run_group(
         [sys.executable, "-m", "idc", command],
         folder=root,
-        environment=stage_environment(root),
+        # the project's store, whatever folder of it is worked in
+        environment=stage_environment(root) | {"MLFLOW_TRACKING_URI": tracking_uri(Path.cwd())},
         timeout_s=None,
         on_line=get_run_logger().info,
     )

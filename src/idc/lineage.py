@@ -98,7 +98,7 @@ def folder_md5(folder: Path) -> str:
     return f"{hashlib.md5(listed.encode(), usedforsecurity=False).hexdigest()}.dir"
 
 
-def has_commit(root: Path, commit: str) -> bool:
+def knows_commit(root: Path, commit: str) -> bool:
     """Say whether the git of `root` holds a commit."""
     return _git(root, "cat-file", "-e", f"{commit}^{{commit}}") is not None
 

@@ -2,18 +2,25 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from idc.data.synthetic import create_archive
 from idc.files import load_json
-from idc.workspace import create_workspace, stage_environment
+from idc.workspace import override_params, stage_environment
 
 ROOT = Path(__file__).parents[2]
+PARTS = (
+    "src/idc", "flows", "tasks", "data/case_lists", "data/label_overrides.csv", ".dvc/config",
+    ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml",
+)  # fmt: skip
 SMALL = {
     "sample.num_patches": 120,
     "sample.allow_fewer": True,
@@ -38,19 +45,34 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 class Project:
-    """A copy of the project with its own cache, store and Prefect home."""
+    """A copy of the project under git, with its own cache, store and Prefect home."""
 
-    def __init__(self, folder: Path, notify_url: str) -> None:
-        self.folder = create_workspace(ROOT, folder, SMALL)
-        self._environment = stage_environment(self.folder) | {
-            "PREFECT_HOME": str(folder / ".prefect"),
+    def __init__(self, folder: Path, archives: dict[str, Path], notify_url: str) -> None:
+        self.folder, self._archives = folder, archives
+        for part in PARTS:
+            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
+            (folder / part).parent.mkdir(parents=True, exist_ok=True)
+            copy(ROOT / part, folder / part)
+        override_params(folder / "params.yaml", SMALL)
+        self._environment = stage_environment(folder) | {
+            "PREFECT_HOME": str(folder.parent / "prefect"),
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
             "IDC_NOTIFY_URL": notify_url,
         }
         for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
             self._environment.pop(name, None)
-        cache = ("config", "--local", "cache.dir", str(self.folder / ".cache"))
-        self.run("dvc", *cache)
+        for command in (
+            ("init", "--quiet"),
+            ("add", "."),
+            ("-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "project"),
+        ):
+            self.git(*command)
+
+    def git(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=self.folder, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
 
     def run(self, module: str, *arguments: str, expect: int = 0) -> str:
         done = subprocess.run(
@@ -61,9 +83,25 @@ class Project:
         assert done.returncode == expect, f"{arguments} exited {done.returncode}: {output[-3000:]}"
         return output
 
-    def synthesise(self, name: str, seed: int) -> None:
-        size = ("--cases", "16", "--patches-per-case", "24", "--seed", str(seed))
-        self.run("idc", "synth", f"data/raw/{name}.zip", *size)
+    def bring(self, name: str) -> None:
+        (self.folder / "data/raw").mkdir(exist_ok=True)
+        shutil.copy2(self._archives[name], self.folder / f"data/raw/{name}.zip")
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    """Two zips of different cases."""
+    folder = tmp_path_factory.mktemp("archives")
+    create_archive(folder / "whole.zip", num_cases=32, patches_per_case=24, seed=1)
+    made = {name: folder / f"{name}.zip" for name in ("first", "second")}
+    with zipfile.ZipFile(folder / "whole.zip") as whole:
+        cases = sorted({Path(name).name.split("_")[0] for name in whole.namelist()})
+        for number, path in enumerate(made.values()):
+            with zipfile.ZipFile(path, "w") as part:
+                for name in whole.namelist():
+                    if Path(name).name.split("_")[0] in cases[16 * number : 16 * (number + 1)]:
+                        part.writestr(name, whole.read(name))
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +125,11 @@ def told():
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, told):
+def project(tmp_path_factory, archives, told):
     """A project whose first model is the champion."""
     folder = tmp_path_factory.mktemp("retraining") / "project"
-    project = Project(folder, f"http://127.0.0.1:{told.server_port}/")
-    project.synthesise("first", 1)
+    project = Project(folder, archives, f"http://127.0.0.1:{told.server_port}/")
+    project.bring("first")
     project.first = project.run("flows.retraining")
     project.told_first = [message["event"] for message in told.got]
     return project
@@ -116,7 +154,7 @@ def test_lineage_when_asked_then_prints_the_whole_chain(project):
     md5 = chain["raw archive"].split()[1]
     assert f"md5: {md5}" in lock
     assert "data/raw holds it" in chain["raw archive"]
-    assert "made without git" in chain["git commit"]
+    assert chain["git commit"] == project.git("rev-parse", "HEAD")
     assert "champion" in chain["model version"]
     assert chain["decision"].startswith("promote 1")
 
@@ -129,7 +167,7 @@ def test_reproduce_when_all_is_there_then_every_bit_agrees(project):
 
 def test_retraining_when_an_archive_joins_then_tells_of_drift_compares_and_decides(project, told):
     told.got.clear()
-    project.synthesise("second", 2)
+    project.bring("second")
     output = project.run("flows.retraining")
     decision = load_json(project.folder / "reports/decision.json")
     assert decision["champion"]["version"] == "1"

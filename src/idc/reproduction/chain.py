@@ -8,7 +8,7 @@ from pathlib import Path
 from idc import layout
 from idc.config import Params
 from idc.errors import InputError
-from idc.lineage import folder_md5, has_commit, load_lock, recorded_md5, result_digest
+from idc.lineage import folder_md5, knows_commit, load_lock, recorded_md5, result_digest
 from idc.tracking.registry import Registry, Version
 
 
@@ -86,7 +86,7 @@ def _trace_commit(version: Version, root: Path) -> Link:
         return Link("git commit", None, "it was made without git")
     clean = commit.removesuffix("-dirty")
     remarks = ["tracked files were modified"] if clean != commit else []
-    if not has_commit(root, clean):
+    if not knows_commit(root, clean):
         remarks.append("not in the git of this clone")
     return Link("git commit", clean, ", ".join(remarks))
 

@@ -22,7 +22,7 @@ from idc import layout
 from idc.config import Params, load_params
 from idc.data.tables import PREDICTIONS, load_table
 from idc.errors import InputError
-from idc.lineage import file_md5, folder_md5, has_commit, load_lock, recorded_md5
+from idc.lineage import file_md5, folder_md5, knows_commit, load_lock, recorded_md5
 from idc.models.device import choose_device, describe_environment
 from idc.tracking.registry import Registry, Version
 from idc.workspace import WORKSPACES, create_workspace, stage_environment
@@ -128,7 +128,7 @@ def compare_predictions(
 def _take_code(root: Path, workspace: Path, commit: str) -> None:
     """Put the code of a commit into the workspace, where git has it; else leave today's."""
     clean = commit.removesuffix("-dirty")
-    if commit == "none" or not has_commit(root, clean):
+    if commit == "none" or not knows_commit(root, clean):
         log.info("the code's commit %s is not here: today's code must do", commit)
         return
     packed = subprocess.run(
