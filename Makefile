@@ -94,3 +94,7 @@ bench-bootstrap: setup  ## all metrics with intervals against a plain loop over 
 
 bench-coverage: setup  ## how often the 95 % intervals hold the truth, on simulated cases
 	$(BIN)/python -m benchmarks.coverage $(if $(DRAWS),--draws $(DRAWS)) $(if $(REPLICATES),--replicates $(REPLICATES))
+
+.PHONY: bench-promotion
+bench-promotion: setup  ## how often the promotion rule is right, on simulated gates
+	$(BIN)/python -m benchmarks.promotion $(if $(DRAWS),--draws $(DRAWS)) $(if $(REPLICATES),--replicates $(REPLICATES))

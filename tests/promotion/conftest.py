@@ -89,8 +89,11 @@ class Project:
         pixels = np.random.default_rng(3).integers(0, 256, (len(self.splits), 50, 50, 3), np.uint8)
         np.save(root / layout.PIXELS, pixels)
 
-    def add_version(self, result_digest, *, splits=None, alias="challenger"):
-        """Register a version; `splits` tells what it was trained on, `False` that it is silent."""
+    def add_version(self, result_digest, *, splits=None, alias="challenger", files=None):
+        """Register a version; `splits` tells what it was trained on, `False` that it is silent.
+
+        `files` are further files of its run, text or bytes by name.
+        """
         name = self.params.publish.model_name
         run = self.client.create_run(
             ensure_experiment(self.client, self.params.publish.experiment, self.root)
@@ -98,6 +101,11 @@ class Project:
         if splits is not False:
             path = self.root / "kept/splits.csv"
             save_table(path, self.splits if splits is None else splits, SPLITS)
+            self.client.log_artifact(run.info.run_id, str(path))
+        for file, content in (files or {}).items():
+            path = self.root / "kept" / file
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
             self.client.log_artifact(run.info.run_id, str(path))
         self.client.log_metric(run.info.run_id, "test/auroc", 0.9)
         if not self.client.search_registered_models(f"name = '{name}'"):
