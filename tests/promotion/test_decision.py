@@ -31,7 +31,7 @@ def test_rule_when_models_are_equal_then_hardly_ever_promotes(config):
 def test_rule_when_sensitivity_is_truly_worse_then_blocks_a_better_balanced_accuracy(config):
     held = simulate(Truth(-0.05, 0.14), NUM_CASES, NUM_DRAWS, config, seed=5)
     better, sensitivity, _ = held.T
-    assert better.mean() > 0.5, "the margin must be what blocks"
+    assert better.mean() > 0.25, "the margin must be what blocks"
     assert sensitivity.mean() <= 0.2
 
 

@@ -170,11 +170,9 @@ class Registry:
     def run_file(self, version: Version, name: str) -> Iterator[Path | None]:
         """Yield a file that the version's run holds, for a while; None where it holds none."""
         with TemporaryDirectory(prefix="idc-run-") as folder:
-            try:
+            path = None
+            with contextlib.suppress(MlflowException, OSError):
                 path = Path(self._client.download_artifacts(version.run_id, name, folder))
-            except (MlflowException, OSError):
-                yield None
-                return
             yield path
 
     def run(self, version: Version) -> Run | None:
