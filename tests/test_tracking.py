@@ -105,7 +105,7 @@ def story(tmp_path_factory, empty_store, result):
         with live_run(result.params, "abc", training="t1", resumed=False) as live:
             live.log_class_weights(np.array([1.0, 1.0]))
             live.log_epoch(1, {"train/loss": 0.7, "val/epoch_auroc": 0.6})
-            live.name_model(result.model_digest)
+            live.name_model(result.model_digest, {"torch": "2"})
         first = publish_result(result, root)
         after_first = snapshot(root, result)
         again = publish_result(result, root)

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 import idc
 from idc import layout
-from idc.config import load_params
+from idc.config import Params, load_params
 from idc.doctor import check_inputs, examine
 from idc.errors import InputError, StoreAwayError
 from idc.plan import plan_run
 from idc.runs import Retention, adopt_run, cache_command, find_garbage, remove_garbage
 from idc.stages import STAGES
+
+EXIT_DIFFERENT = 1
 
 if TYPE_CHECKING:
     from idc.data.synthetic import Shortcut
@@ -33,7 +35,7 @@ log = logging.getLogger("idc")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command; return the exit code.
 
-    0 done, 1 `doctor` found something missing, 2 wrong input, 75 try again.
+    0 done, 1 something is missing or could not be reproduced, 2 wrong input, 75 try again.
     """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
@@ -60,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     adopt.add_argument("tag", help="such as idc-run/1234567890ab")
     _add_gc(commands)
     _add_synth(commands)
+    _add_registry(commands)
     return parser
 
 
@@ -74,6 +77,18 @@ def _add_gc(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     gc.add_argument("--days", type=float, default=rule.days, help=f"default: {rule.days:.0f}")
     gc.add_argument("--last", type=int, default=rule.last, help=f"default: {rule.last}")
     gc.add_argument("--yes", action="store_true", help="remove them; without it they are listed")
+
+
+def _add_registry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    promote = commands.add_parser("promote", help="make the challenger champion if it is better")
+    promote.add_argument("--dry-run", action="store_true", help="decide, but move nothing")
+    commands.add_parser("rollback", help="return to the champion before")
+    commands.add_parser("drift", help="compare the archive with what the champion learnt from")
+    for name, what in (
+        ("lineage", "say what a model version comes from"),
+        ("reproduce", "make a model version again and compare its predictions"),
+    ):
+        commands.add_parser(name, help=what).add_argument("version", help="number, such as 3")
 
 
 def _add_synth(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -118,7 +133,10 @@ def _run(options: argparse.Namespace) -> int:
     _require_own_code()
     if options.command in _OPERATIONS:
         return _OPERATIONS[options.command](options)
-    importlib.import_module(f"idc.stages.{options.command}").run(load_params(layout.PARAMS))
+    params = load_params(layout.PARAMS)
+    if options.command in _REGISTRY:
+        return _REGISTRY[options.command](params, options)
+    importlib.import_module(f"idc.stages.{options.command}").run(params)
     return 0
 
 
@@ -253,3 +271,75 @@ def _require_own_code() -> None:
         raise InputError(
             f"the code of {code.parent} would run on {own}: set PYTHONPATH={own.parent}"
         )
+
+
+def _promote(params: Params, options: argparse.Namespace) -> int:
+    from idc.promotion.promote import promote
+
+    outcome = promote(Path.cwd(), params, dry_run=options.dry_run)
+    for reason in outcome.content["reasons"]:
+        print(f"{'holds' if reason['holds'] else 'FAILS'}  {reason['rule']}: {reason['text']}")
+    for warning in outcome.content["warnings"]:
+        print(f"warning: {warning}")
+    version = outcome.content["challenger"]["version"]
+    if options.dry_run:
+        verdict = "would be promoted" if outcome.content["promote"] else "would not be promoted"
+    else:
+        verdict = "is the champion now" if outcome.promoted else "is not promoted"
+    print(f"{outcome.content['model']} version {version} {verdict} ({layout.DECISION})")
+    return 0
+
+
+def _rollback(params: Params, _: argparse.Namespace) -> int:
+    from idc.promotion.promote import rollback
+
+    before, now = rollback(Path.cwd(), params)
+    print(f"{params.publish.model_name} version {now} is the champion again, not {before}")
+    return 0
+
+
+def _drift(params: Params, _: argparse.Namespace) -> int:
+    from idc.intake import report_drift
+
+    report = report_drift(Path.cwd(), params)
+    if report is None:
+        return 0
+    drifted = ", ".join(report["drifted"]) or "nothing"
+    print(
+        f"{report['num_new_cases']} new and {report['num_changed_cases']} changed cases, "
+        f"{report['num_patches']} patches; beyond its limit: {drifted} ({layout.DRIFT})"
+    )
+    return 0
+
+
+def _trace(params: Params, options: argparse.Namespace) -> int:
+    from idc.reproduction.chain import trace
+
+    for link in trace(Path.cwd(), params, options.version):
+        print(link)
+    return 0
+
+
+def _reproduce(params: Params, options: argparse.Namespace) -> int:
+    from idc.reproduction.rebuild import reproduce
+
+    found = reproduce(Path.cwd(), params, options.version)
+    for name, (recorded, present) in found.different.items():
+        print(f"{name}: {recorded} when it was trained, {present} here")
+    bits = "every bit agrees" if found.bit_equal else "not bit for bit"
+    print(
+        f"{found.num_patches} patches: {bits}, largest logit difference "
+        f"{found.max_logit_difference:.3g}"
+    )
+    verdict = "is reproduced" if found.reproduced else "is NOT reproduced"
+    print(f"{params.publish.model_name} version {options.version} {verdict}")
+    return 0 if found.reproduced else EXIT_DIFFERENT
+
+
+_REGISTRY: Mapping[str, Callable[[Params, argparse.Namespace], int]] = {
+    "promote": _promote,
+    "rollback": _rollback,
+    "drift": _drift,
+    "lineage": _trace,
+    "reproduce": _reproduce,
+}

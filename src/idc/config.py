@@ -356,6 +356,51 @@ class PublishConfig(Section):
     """Whether the alias `challenger` moves to this result's model version."""
 
 
+Error = Annotated[float, Field(gt=0.0, lt=0.5)]
+
+
+class PromotionConfig(Section):
+    """When a challenger becomes the champion, by the patches of the gate cases."""
+
+    superiority_error: Error
+    """One-sided error of the bound that must lie above 0: the difference in balanced accuracy."""
+    margin_error: Error
+    """One-sided error of each margin's bound. Larger than the other, because about 20 gate cases
+    cannot show at 0.025 that an equal model loses no more than a margin."""
+    max_sensitivity_loss: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """Margin on the difference in sensitivity; its lower bound must lie above minus this."""
+    max_brier_rise: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """Margin on the difference in Brier score; its upper bound must lie below this."""
+    first_balanced_accuracy: Share
+    """Without a champion: the lower bound of the balanced accuracy must lie above this."""
+    max_looks: Annotated[int, Field(ge=1)]
+    """Models that may be compared on one gate before a warning says that it wears out."""
+    num_replicates: Annotated[int, Field(ge=100)]
+    """Replicates of the case bootstrap."""
+    seed: Seed
+    """Seed of the bootstrap."""
+
+
+class DriftConfig(Section):
+    """From when on new data are said to differ from those the champion learnt from."""
+
+    max_shift: Annotated[float, Field(gt=0.0)]
+    """Largest shift of the mean of a stain or colour statistic, or of the embedding, in standard
+    deviations of the champion's training patches."""
+    max_share_difference: Share
+    """Largest difference in the share of IDC+."""
+    num_patches: Annotated[int, Field(ge=2)]
+    """New patches, and as many old ones, that the champion embeds."""
+
+
+class ReproduceConfig(Section):
+    """When a rebuilt model counts as the same."""
+
+    max_logit_difference: Annotated[float, Field(gt=0.0)]
+    """Largest difference of any patch's logit on another machine or with other versions; on the
+    same ones every bit must agree."""
+
+
 class RuntimeConfig(Section):
     """Where and how fast: may change the last bits of a result, never its meaning."""
 
@@ -394,7 +439,14 @@ class Params(Section):
     evaluate: EvaluateConfig
     explain: ExplainConfig
     publish: PublishConfig
+    promotion: PromotionConfig
+    drift: DriftConfig
+    reproduce: ReproduceConfig
     runtime: RuntimeConfig
+
+
+OF_NO_STAGE = ("promotion", "drift", "reproduce", "runtime")
+"""Sections that no stage's result depends on."""
 
 
 def load_params(path: Path) -> Params:

@@ -37,8 +37,12 @@ ERROR_GROUPS = EXPLAIN / "error_groups.json"
 REPORT_PAGE = REPORTS / "index.html"
 MODEL_CARD = REPORTS / "model_card.md"
 PUBLISHED = REPORTS / "published.json"
+# of `idc promote` and `idc drift`, no DVC outputs: they name versions
+DECISION = REPORTS / "decision.json"
+DRIFT = REPORTS / "drift.json"
 
 STATE = Path(".idc")  # checkpoints and locks: never a DVC output, never in git
 WORKSPACE_RECORD = STATE / "workspace.json"  # there in a workspace alone: where it came from
 UNCOMMITTED = STATE / "uncommitted.diff"  # of a workspace, against the last commit
+PROFILE = STATE / "profile.json"  # of the training patches; MLflow keeps it
 MLRUNS = Path("mlruns")

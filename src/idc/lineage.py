@@ -87,14 +87,35 @@ def refuse_unrecorded_results(root: Path, stages: dict[str, Any]) -> None:
             if out["md5"].endswith(".dir"):
                 intact = path.is_dir()
             else:
-                intact = path.is_file() and _md5(path) == out["md5"]
+                intact = path.is_file() and file_md5(path) == out["md5"]
             if not intact:
                 raise InputError(f"{out['path']} is not what {DVC_LOCK} records: run `dvc repro`")
 
 
-def _md5(path: Path) -> str:
+def file_md5(path: Path) -> str:
+    """Return the md5 of a file, as DVC records it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def folder_md5(folder: Path) -> str:
+    """Return the md5 of a folder, ending in `.dir`, as DVC records it.
+
+    It is that of a JSON list of the files' paths and md5s. What `.dvcignore` names is not looked
+    for, but for bytecode.
+    """
+    files = [
+        {"md5": file_md5(path), "relpath": path.relative_to(folder).as_posix()}
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    listed = json.dumps(sorted(files, key=lambda file: file["relpath"]), sort_keys=True)
+    return f"{hashlib.md5(listed.encode(), usedforsecurity=False).hexdigest()}.dir"
+
+
+def knows_commit(root: Path, commit: str) -> bool:
+    """Say whether the git of `root` holds a commit."""
+    return _git(root, "cat-file", "-e", f"{commit}^{{commit}}") is not None
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -35,7 +35,7 @@ from idc.evaluation.replicates import replicate_metrics
 
 log = logging.getLogger(__name__)
 
-_COVERAGE = 0.95
+_TAIL = 0.025  # beyond each end of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -210,11 +210,15 @@ def bootstrap_mean(
     return Estimate(centre, centre - reach, centre + reach)
 
 
-def t_quantile(summary: CaseSummary) -> float:
-    """Return by how many bootstrap standard errors a 95 % interval reaches from its centre.
+def t_quantile(summary: CaseSummary, tail: float = _TAIL) -> float:
+    """Return by how many bootstrap standard errors an interval reaches from its centre.
 
     The t distribution has effective cases - 1 degrees of freedom, at least 1; its quantile is
     multiplied by `standard_error_factor`.
+
+    Args:
+        summary: The cases.
+        tail: Probability beyond each end, in (0, 0.5); by default that of a 95 % interval.
 
     Raises:
         InputError: If there are fewer than three cases.
@@ -224,7 +228,7 @@ def t_quantile(summary: CaseSummary) -> float:
             f"no interval can be given for {summary.num_cases} case(s): "
             f"the bootstrap needs at least {MIN_CASES}"
         )
-    quantile = stdtrit(max(summary.effective_cases - 1, 1.0), (1 + _COVERAGE) / 2)
+    quantile = stdtrit(max(summary.effective_cases - 1, 1.0), 1 - tail)
     return float(quantile * summary.standard_error_factor)
 
 

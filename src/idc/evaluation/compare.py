@@ -10,23 +10,34 @@ with m_b the metric on replicate b, SD_b the standard deviation over the replica
 effective cases - 1, as in `idc.evaluation.bootstrap`. A difference near 0 needs no other scale.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
 from idc.errors import InputError
 from idc.evaluation.bootstrap import (
+    CaseSummary,
     Estimate,
     draw_counts,
     keep_two_class,
     summarise_cases,
     t_quantile,
 )
-from idc.evaluation.metrics import auroc, balanced_accuracy
+from idc.evaluation.metrics import auroc, balanced_accuracy, brier, sensitivity, specificity
 from idc.evaluation.replicates import replicate_metrics
 
 PLACE = ["case", "x", "y"]
 
 _HALF = 0.5  # between the decisions 0 and 1
+_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "auroc": auroc,
+    "balanced_accuracy": balanced_accuracy,
+    "sensitivity": sensitivity,
+    "specificity": specificity,
+    "brier": brier,
+}
 
 
 def compare_scorings(
@@ -52,15 +63,70 @@ def compare_scorings(
             than three cases or only one class, or a score is NaN or infinite.
     """
     first, second = _matched(first, second)
-    y_true, case = first["y_true"].to_numpy(), first["case"].to_numpy()
     pairs = {"auroc": (first["y_score"].to_numpy(), second["y_score"].to_numpy())}
-    points = {"auroc": tuple(auroc(y_true, scores) for scores in pairs["auroc"])}
     if "y_pred" in first and "y_pred" in second:
-        decisions = (first["y_pred"].to_numpy(), second["y_pred"].to_numpy())
-        pairs["balanced_accuracy"] = decisions
-        points["balanced_accuracy"] = tuple(balanced_accuracy(y_true, each) for each in decisions)
+        pairs["balanced_accuracy"] = (first["y_pred"].to_numpy(), second["y_pred"].to_numpy())
+    differences = paired_differences(
+        first["y_true"].to_numpy(),
+        first["case"].to_numpy(),
+        pairs,
+        num_replicates=num_replicates,
+        seed=seed,
+    )
+    return {name: difference.estimate() for name, difference in differences.items()}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of the second scoring minus that of the first, on the same patches."""
+
+    value: float
+    standard_error: float
+    """Standard deviation over the replicates of the case bootstrap."""
+    cases: CaseSummary
+
+    def estimate(self) -> Estimate:
+        """Return it with its 95 % interval."""
+        reach = t_quantile(self.cases) * self.standard_error
+        return Estimate(value=self.value, low=self.value - reach, high=self.value + reach)
+
+    def lower_bound(self, error: float) -> float:
+        """Return what the truth is above, but for a probability of `error` in (0, 0.5)."""
+        return self.value - t_quantile(self.cases, error) * self.standard_error
+
+    def upper_bound(self, error: float) -> float:
+        """Return what the truth is below, but for a probability of `error` in (0, 0.5)."""
+        return self.value + t_quantile(self.cases, error) * self.standard_error
+
+
+def paired_differences(
+    y_true: np.ndarray,
+    case: np.ndarray,
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    num_replicates: int,
+    seed: int,
+) -> dict[str, Difference]:
+    """Return second minus first of each metric; both meet the same replicates.
+
+    Args:
+        y_true: Labels, 0 or 1, (patches,).
+        case: Case id of each patch, any sortable type, (patches,).
+        pairs: By metric, of `auroc`, `balanced_accuracy`, `sensitivity`, `specificity` and `brier`,
+            what it is worked out from in the first and in the second scoring, (patches,) each:
+            scores, or decisions (0 or 1) where the metric looks at those.
+        num_replicates: How many times the cases are drawn.
+        seed: Seed of the draws.
+
+    Raises:
+        InputError: If there are fewer than three cases or only one class, or a score is NaN or
+            infinite.
+    """
+    points = {
+        name: [_METRICS[name](y_true, scores) for scores in scorings]
+        for name, scorings in pairs.items()
+    }
     summary = summarise_cases(y_true, case)
-    quantile = t_quantile(summary)
     case_index = np.unique(case, return_inverse=True)[1]
     counts = keep_two_class(
         draw_counts(summary.num_cases, num_replicates, seed), y_true, case_index
@@ -80,8 +146,8 @@ def compare_scorings(
             for scores in scorings
         )
         value = points[name][1] - points[name][0]
-        reach = quantile * float(np.std(after - before, ddof=1))
-        differences[name] = Estimate(value=value, low=value - reach, high=value + reach)
+        spread = float(np.std(after - before, ddof=1))
+        differences[name] = Difference(value, spread, summary)
     return differences
 
 

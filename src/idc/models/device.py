@@ -65,13 +65,14 @@ class _DepthwiseInFp32(nn.Conv2d):
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:
-    """Return what the last bits of a training depend on: machine, versions, thread count."""
+    """Return what the last bits of a training and its scores depend on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
         "device": name,
         "torch": str(torch.__version__),
         "timm": version("timm"),
         "numpy": version("numpy"),
+        "onnxruntime": version("onnxruntime"),
         "threads": str(torch.get_num_threads()),
     }
 

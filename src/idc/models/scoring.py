@@ -80,6 +80,25 @@ def mean_embedding(
     return (total / len(rows)).float().cpu()
 
 
+@torch.inference_mode()
+def embed_patches(
+    model: FusionCNN,
+    pixels: np.ndarray,
+    rows: np.ndarray,
+    *,
+    size_px: int,
+    batch_size: int,
+    device: torch.device,
+) -> np.ndarray:
+    """Return the concatenated embedding of each patch, float32 (rows, num_features)."""
+    model.eval()
+    embeddings = [
+        torch.cat(model.embed(images), dim=1).float()
+        for images in image_batches(pixels, rows, size_px, batch_size, device, "embedding")
+    ]
+    return torch.cat(embeddings).cpu().numpy()
+
+
 def image_batches(
     pixels: np.ndarray,
     rows: np.ndarray,

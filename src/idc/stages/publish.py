@@ -5,6 +5,8 @@ from pathlib import Path
 
 from idc import layout, tracking
 from idc.config import Params
+from idc.data.patches import load_pixels
+from idc.data.tables import INDEX, SPLITS, load_table
 from idc.explain.score_metrics import score_metrics
 from idc.files import load_json, save_json
 from idc.lineage import (
@@ -15,12 +17,16 @@ from idc.lineage import (
     result_digest,
 )
 from idc.models.bundle import digest_bundle, load_history, load_spec
+from idc.monitoring.profile import build_profile
 
 log = logging.getLogger(__name__)
 
 _ARTIFACTS = (
     layout.PARAMS,
     layout.DVC_LOCK,
+    layout.SPLITS,  # tells a promotion which cases the model has seen
+    layout.PREDICTIONS,  # what a reproduction is held against
+    layout.PROFILE,  # what drift is measured against
     layout.INGEST_REPORT,
     layout.LEAKAGE_REPORT,
     layout.METRICS,
@@ -44,6 +50,12 @@ def run(params: Params) -> None:
     root = Path.cwd()
     stages = load_lock(root)
     refuse_unrecorded_results(root, stages)
+    profile = build_profile(
+        load_table(layout.INDEX, INDEX),
+        load_table(layout.SPLITS, SPLITS),
+        load_pixels(layout.PIXELS),
+    )
+    save_json(layout.PROFILE, profile)
     weights = load_spec(layout.BUNDLE).class_weights
     published = tracking.publish_result(
         tracking.Result(

@@ -20,7 +20,7 @@ from idc.data.sides import HELD_OUT, take_side
 from idc.data.tables import INDEX, SPLITS, load_table
 from idc.lineage import git_commit
 from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
-from idc.models.device import choose_device
+from idc.models.device import choose_device, describe_environment
 from idc.models.fusion import FusionCNN, create_fusion
 from idc.models.scoring import mean_embedding
 from idc.models.textures import fill_stems
@@ -105,17 +105,17 @@ def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Check
             )
             spec = _describe(params, trained, weights, train.labels)
             save_bundle(layout.BUNDLE, trained.state, spec, trained.history_table(), profile)
-            name_model(digest_bundle(layout.BUNDLE))
+            name_model(digest_bundle(layout.BUNDLE), describe_environment(device))
     ranks.wait()
 
 
 @contextmanager
 def _tracked(
     params: Params, weights: np.ndarray, checkpoint: Checkpoint, ranks: Ranks
-) -> Iterator[tuple[_OnEpoch, Callable[[str], None]]]:
+) -> Iterator[tuple[_OnEpoch, Callable[[str, dict[str, str]], None]]]:
     """Yield what is told of each epoch and of the trained model; only the leader tells MLflow."""
     if not ranks.leads:
-        yield (lambda result, speed: None), (lambda digest: None)
+        yield (lambda result, speed: None), (lambda digest, environment: None)
         return
     resumed = checkpoint.exists()
     with tracking.live_run(

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 import pandas as pd
@@ -39,7 +40,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, DataType, Schema
 
 import idc
-from idc.config import Params, flatten
+from idc.config import OF_NO_STAGE, Params, flatten
 from idc.errors import InputError, StoreAwayError
 from idc.layout import MLRUNS
 from idc.processes import ProcessId, identify_process, is_dead
@@ -47,16 +48,24 @@ from idc.processes import ProcessId, identify_process, is_dead
 log = logging.getLogger(__name__)
 
 ALIAS = "challenger"
-_RESULT_TAG = "result_digest"
-_MODEL_TAG = "model_digest"
-_TRAINED_BY_TAG = "trained_by"
+CHAMPION = "champion"
+RESULT_TAG = "result_digest"
+MODEL_TAG = "model_digest"
+TRAINED_BY_TAG = "trained_by"
 _TRAINING_TAG = "training_digest"
-_COMMIT_TAG = "git_commit"
+COMMIT_TAG = "git_commit"
+ENVIRONMENT_TAG = "environment"
+RAW_DATASET = "raw archive"
 _ARTIFACTS = "artifacts"  # folder beside the local database
 _HOST_TAG, _PID_TAG, _STARTED_TAG = "host", "pid", "process_started"
 _TRAINING_SECTIONS = (
     "ingest", "sample", "split", "model", "augment", "pretrain", "train", "runtime",
 )  # fmt: skip
+# what is decided about a finished model is logged with the decision
+_RESULT_SECTIONS = (
+    *(name for name in Params.model_fields if name not in OF_NO_STAGE),
+    "runtime",
+)
 _SERVING_PACKAGES = (
     "mlflow", "torch", "torchvision", "timm", "numpy", "pandas", "opencv-python-headless",
     "onnx", "onnxruntime",
@@ -112,10 +121,11 @@ class LiveRun:
         self._logged.add(epoch)
         self._send(_metrics(values, step=epoch))
 
-    def name_model(self, digest: str) -> None:
-        """Say which weights this run made."""
+    def name_model(self, digest: str, environment: Mapping[str, str]) -> None:
+        """Say which weights this run made, and on which machine with which versions."""
         try:
-            self._client.set_tag(self._run_id, _MODEL_TAG, digest)
+            self._client.set_tag(self._run_id, ENVIRONMENT_TAG, json.dumps(environment))
+            self._client.set_tag(self._run_id, MODEL_TAG, digest)
         except MlflowException as error:
             log.warning("tracking store away (%s): `idc publish` will make up for it", error)
 
@@ -142,10 +152,10 @@ def live_run(params: Params, commit: str, *, training: str, resumed: bool) -> It
         InputError: If the local store cannot be written.
         StoreAwayError: If a tracking server does not answer.
     """
-    client = _connect(Path.cwd())
+    client = connect(Path.cwd())
     run = _find_unfinished(client, params, training) if resumed else None
     if run is None:
-        tags = {_COMMIT_TAG: commit, _TRAINING_TAG: training}
+        tags = {COMMIT_TAG: commit, _TRAINING_TAG: training}
         run = _create_run(client, params, Path.cwd(), tags)
     else:
         client.update_run(run.info.run_id, status="RUNNING")
@@ -177,9 +187,9 @@ def log_explanation_times(
         seconds_per_patch: By method.
     """
     try:
-        client = _connect(Path.cwd())
-        experiment_id = _experiment_id(client, params.publish.experiment, Path.cwd())
-        runs = _find_run(client, experiment_id, _MODEL_TAG, model_digest)
+        client = connect(Path.cwd())
+        experiment_id = ensure_experiment(client, params.publish.experiment, Path.cwd())
+        runs = _find_run(client, experiment_id, MODEL_TAG, model_digest)
         if not runs:
             log.info("no MLflow run trained this model: times of explanations are not kept")
             return
@@ -230,9 +240,9 @@ def publish_result(result: Result, root: Path) -> Published:
         InputError: If the local store cannot be written.
         StoreAwayError: If a tracking server does not answer.
     """
-    client = _connect(root)
+    client = connect(root)
     run = _find_or_create_run(client, result, root)
-    _log_params(client, run, result.params, tuple(Params.model_fields))
+    _log_params(client, run, result.params, _RESULT_SECTIONS)
     _log_missing_metrics(client, run, result)
     _log_datasets(client, run, result)
     _log_missing_artifacts(client, run, result)
@@ -249,12 +259,12 @@ def list_aliased_digests(root: Path) -> set[str]:
         InputError: If the local store cannot be written.
         StoreAwayError: If a tracking server does not answer.
     """
-    client = _connect(root)
+    client = connect(root)
     digests = set()
     for name, aliases in _aliases(client).items():
         for alias in aliases:
             tags = client.get_model_version_by_alias(name, alias).tags
-            digests.add(tags.get(_RESULT_TAG, ""))
+            digests.add(tags.get(RESULT_TAG, ""))
     return digests - {""}
 
 
@@ -271,7 +281,7 @@ def list_orphans(root: Path) -> list[str]:
         InputError: If the local store cannot be written.
         StoreAwayError: If a tracking server does not answer.
     """
-    client = _connect(root)
+    client = connect(root)
     experiments = [item.experiment_id for item in client.search_experiments()]
     running = (
         client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else []
@@ -281,7 +291,7 @@ def list_orphans(root: Path) -> list[str]:
 
 def close_runs(root: Path, run_ids: Sequence[str]) -> None:
     """Mark runs as KILLED; a training that is resumed goes on in its run nevertheless."""
-    client = _connect(root)
+    client = connect(root)
     for run_id in run_ids:
         client.set_terminated(run_id, status="KILLED")
 
@@ -359,7 +369,13 @@ def _require_database(path: Path) -> None:
         ) from None
 
 
-def _connect(root: Path) -> MlflowClient:
+def connect(root: Path) -> MlflowClient:
+    """Open the store; later calls of mlflow in this process mean it.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreAwayError: If a tracking server does not answer.
+    """
     check_store(root)
     # a run id inherited from elsewhere would swallow this result
     os.environ.pop("MLFLOW_RUN_ID", None)
@@ -374,7 +390,8 @@ def _connect(root: Path) -> MlflowClient:
     return MlflowClient(uri, uri)
 
 
-def _experiment_id(client: MlflowClient, name: str, root: Path) -> str:
+def ensure_experiment(client: MlflowClient, name: str, root: Path) -> str:
+    """Return the id of an experiment, which is made where there is none of that name."""
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)
@@ -388,7 +405,7 @@ def _experiment_id(client: MlflowClient, name: str, root: Path) -> str:
 def _create_run(client: MlflowClient, params: Params, root: Path, tags: Mapping[str, str]) -> Run:
     backbones = "+".join(params.model.backbones)
     return client.create_run(
-        _experiment_id(client, params.publish.experiment, root),
+        ensure_experiment(client, params.publish.experiment, root),
         run_name=f"{backbones} {params.model.size_px}px {params.sample.num_patches}",
         tags={**tags, **_process_tags()},
     )
@@ -413,31 +430,31 @@ def _find_run(client: MlflowClient, experiment_id: str, tag: str, value: str) ->
 
 def _find_unfinished(client: MlflowClient, params: Params, training: str) -> Run | None:
     """Return the last run of an interrupted training, or None where the store lacks it."""
-    experiment_id = _experiment_id(client, params.publish.experiment, Path.cwd())
+    experiment_id = ensure_experiment(client, params.publish.experiment, Path.cwd())
     runs = _find_run(client, experiment_id, _TRAINING_TAG, training)
     unfinished = [run for run in runs if run.info.status != "FINISHED"]
     return unfinished[-1] if unfinished else None
 
 
 def _find_or_create_run(client: MlflowClient, result: Result, root: Path) -> Run:
-    experiment_id = _experiment_id(client, result.params.publish.experiment, root)
-    known = _find_run(client, experiment_id, _RESULT_TAG, result.digest)
+    experiment_id = ensure_experiment(client, result.params.publish.experiment, root)
+    known = _find_run(client, experiment_id, RESULT_TAG, result.digest)
     if known:
         return known[0]
     tags = {
-        _RESULT_TAG: result.digest,
-        _MODEL_TAG: result.model_digest,
-        _COMMIT_TAG: result.commit,
+        RESULT_TAG: result.digest,
+        MODEL_TAG: result.model_digest,
+        COMMIT_TAG: result.commit,
     }
-    trainers = _find_run(client, experiment_id, _MODEL_TAG, result.model_digest)
+    trainers = _find_run(client, experiment_id, MODEL_TAG, result.model_digest)
     for run in trainers:
-        if _RESULT_TAG not in run.data.tags and not _contradicts(run, result.params):
+        if RESULT_TAG not in run.data.tags and not _contradicts(run, result.params):
             for key, value in tags.items():
                 client.set_tag(run.info.run_id, key, value)
             return run
     if trainers:
         first = trainers[0]
-        tags[_TRAINED_BY_TAG] = first.data.tags.get(_TRAINED_BY_TAG, first.info.run_id)
+        tags[TRAINED_BY_TAG] = first.data.tags.get(TRAINED_BY_TAG, first.info.run_id)
     run = _create_run(client, result.params, root, tags)
     client.set_terminated(run.info.run_id)
     return run
@@ -487,7 +504,7 @@ def _log_datasets(client: MlflowClient, run: Run, result: Result) -> None:
     if run.inputs is not None and run.inputs.dataset_inputs:
         return
     datasets = {
-        "raw archive": ("data/raw", result.raw_digest, "raw"),
+        RAW_DATASET: ("data/raw", result.raw_digest, "raw"),
         "manifest": ("data/manifest.csv", result.manifest_digest, "training"),
     }
     inputs = []
@@ -513,7 +530,7 @@ def _log_missing_artifacts(client: MlflowClient, run: Run, result: Result) -> No
 def _find_version(client: MlflowClient, result: Result) -> ModelVersion | None:
     name = result.params.publish.model_name
     for model in client.search_model_versions(f"name = '{name}'"):
-        if model.tags.get(_RESULT_TAG) == result.digest:
+        if model.tags.get(RESULT_TAG) == result.digest:
             return model
     return None
 
@@ -543,9 +560,9 @@ def _register(client: MlflowClient, run: Run, result: Result) -> ModelVersion:
         logged.model_uri,
         result.params.publish.model_name,
         tags={
-            _RESULT_TAG: result.digest,
-            _MODEL_TAG: result.model_digest,
-            _COMMIT_TAG: result.commit,
+            RESULT_TAG: result.digest,
+            MODEL_TAG: result.model_digest,
+            COMMIT_TAG: result.commit,
         },
     )
 

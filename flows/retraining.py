@@ -1,0 +1,52 @@
+"""Retraining on new data: `python -m flows.retraining` from the project's root, or on schedule."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from flows.pipeline import pipeline
+from idc.workspace import WORKSPACES, create_workspace
+from tasks.intake import format_drift, look_for_news, report_drift
+from tasks.notify import notify, notify_failure
+from tasks.registry import compare_models, format_decision
+from tasks.stages import run_stage
+
+
+@flow(
+    name="retraining",
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
+def retraining(overrides: dict[str, Any] | None = None) -> State[Any]:
+    """Learn from what is new, and promote the result if it is better; else end in seconds.
+
+    Args:
+        overrides: New parameter values by dotted key, such as `{"train.epochs": 3}`.
+
+    Returns:
+        A completed state whose message says what was done, or why nothing was.
+    """
+    root = Path.cwd()
+    news = look_for_news(root)
+    if not news.is_new:
+        return Completed(message=f"nothing new: {news.why}")
+    intake = create_workspace(root, WORKSPACES / "intake", {})
+    run_stage("ingest", intake)
+    drift = report_drift(intake)
+    if drift and drift["drifted"]:
+        notify("drift", f"new data differ in {', '.join(drift['drifted'])}", format_drift(drift))
+    # a run with other parameters leaves the alias alone unless told otherwise
+    changes = {"publish.move_challenger": True, **overrides} if overrides else None
+    decision = compare_models(pipeline(changes))
+    version = f"version {decision['challenger']['version']}"
+    if not decision["promote"]:
+        return Completed(message=f"{version} is kept as challenger, the champion stays")
+    notify("promotion", f"{version} is the champion now", format_decision(decision))
+    return Completed(message=f"{version} is the champion now")
+
+
+if __name__ == "__main__":
+    retraining()

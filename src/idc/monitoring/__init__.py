@@ -1,0 +1,1 @@
+"""Do new data look like those a model learnt from?"""

@@ -1,0 +1,304 @@
+"""Versions of the registered model, the alias `champion`, and the log of promotion decisions.
+
+The log is an experiment of its own in the store that holds the registry, a run per decision: it is
+where the alias is, so every machine sees it and a backup of one holds the other. A run is opened
+before the alias moves and closed after; entries are never changed otherwise. Those deleted in the
+user interface still count.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import mlflow
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.tracking import MlflowClient
+
+from idc.config import Params
+from idc.errors import InputError
+from idc.tracking import (
+    ALIAS,
+    CHAMPION,
+    COMMIT_TAG,
+    ENVIRONMENT_TAG,
+    MODEL_TAG,
+    RAW_DATASET,
+    RESULT_TAG,
+    TRAINED_BY_TAG,
+    connect,
+    ensure_experiment,
+)
+
+DECISION_FILE = "decision.json"
+
+_KIND, _STATE = "kind", "state"
+_FROM, _TO = "champion_before", "version"
+_GATE_DIGEST, _GATE_CASES, _MODELS = "gate_digest", "gate_cases", "models"
+_PAGE = 1000
+
+Kind = Literal["promote", "keep", "dry-run", "rollback"]
+State = Literal["decided", "done", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model version and what it says of itself."""
+
+    name: str
+    version: str
+    run_id: str
+    result_digest: str
+    model_digest: str
+    commit: str
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the promotion log."""
+
+    run_id: str
+    time_ms: int
+    """Since 1970, UTC."""
+    kind: Kind
+    state: State
+    """`decided` until the alias has moved, `interrupted` where it never did."""
+    champion_before: str | None
+    """Version that was champion; None where there was none."""
+    version: str
+    """Version that was compared, or that a rollback returned to."""
+    gate_digest: str | None
+    """Digest of the gate's patches; None of a rollback."""
+    gate_cases: frozenset[str]
+    models: str
+    """Digests of the weights compared."""
+
+
+class Registry:
+    """The registered model of `publish.model_name` and its promotion log."""
+
+    def __init__(self, root: Path, params: Params) -> None:
+        """Open the store of the project at `root`.
+
+        Raises:
+            InputError: If the local store cannot be written.
+            StoreAwayError: If a tracking server does not answer.
+        """
+        self._client: MlflowClient = connect(root)
+        self._root = root
+        self._name = params.publish.model_name
+        self._experiment = f"{params.publish.experiment}-promotions"
+
+    def find(self, alias: str) -> Version | None:
+        """Return the version that an alias points at, or None."""
+        aliases = self._aliases()
+        return self.load(aliases[alias]) if alias in aliases else None
+
+    def champion(self) -> Version | None:
+        """Return the version that is served, or None."""
+        return self.find(CHAMPION)
+
+    def challenger(self) -> Version:
+        """Return the version that wants to be served.
+
+        Raises:
+            InputError: If there is none.
+        """
+        challenger = self.find(ALIAS)
+        if challenger is None:
+            raise InputError(
+                f"the model {self._name} has no version with the alias {ALIAS}: run `make repro`"
+            )
+        return challenger
+
+    def load(self, version: str) -> Version:
+        """Return a version by its number.
+
+        Raises:
+            InputError: If the registry has none of that number.
+        """
+        try:
+            found = self._client.get_model_version(self._name, version)
+        except MlflowException:
+            known = [str(each.version) for each in self._versions()]
+            raise InputError(
+                f"the registry has no {self._name} version {version}; it has "
+                f"{', '.join(sorted(known, key=int)) or 'none'}"
+            ) from None
+        tags = found.tags
+        return Version(
+            self._name,
+            str(found.version),
+            str(found.run_id),
+            tags.get(RESULT_TAG, ""),
+            tags.get(MODEL_TAG, ""),
+            tags.get(COMMIT_TAG, "none"),
+        )
+
+    @contextlib.contextmanager
+    def files(self, version: Version) -> Iterator[tuple[Path, Path]]:
+        """Yield the folder of the model and the file of its operating point, for a while.
+
+        Raises:
+            InputError: If the store no longer holds them.
+        """
+        with TemporaryDirectory(prefix="idc-model-") as name:
+            try:
+                folder = Path(
+                    mlflow.artifacts.download_artifacts(
+                        f"models:/{version.name}/{version.version}", dst_path=name
+                    )
+                )
+                artifacts = Model.load(str(folder)).flavors["python_function"]["artifacts"]
+                paths = [folder / artifacts[part]["path"] for part in ("bundle", "operating_point")]
+            except (MlflowException, OSError, KeyError) as error:
+                raise InputError(
+                    f"the files of {version} are missing in the store ({error}): restore it from a "
+                    "backup, or run `idc publish` where its results lie"
+                ) from None
+            yield paths[0], paths[1]
+
+    @contextlib.contextmanager
+    def run_file(self, version: Version, name: str) -> Iterator[Path | None]:
+        """Yield a file that the version's run holds, for a while; None where it holds none."""
+        with TemporaryDirectory(prefix="idc-run-") as folder:
+            path = None
+            with contextlib.suppress(MlflowException, OSError):
+                path = Path(self._client.download_artifacts(version.run_id, name, folder))
+            yield path
+
+    def run(self, version: Version) -> Run | None:
+        """Return the run of a version, or None where the store lacks it."""
+        try:
+            return self._client.get_run(version.run_id)
+        except MlflowException:
+            return None
+
+    def aliases_of(self, version: Version) -> list[str]:
+        """Return the aliases that point at a version."""
+        return sorted(alias for alias, at in self._aliases().items() if at == version.version)
+
+    def environment(self, version: Version) -> dict[str, str]:
+        """Return machine and versions that a version was trained with; empty if not recorded."""
+        run = self.run(version)
+        if run is None:
+            return {}
+        tags = run.data.tags
+        if ENVIRONMENT_TAG not in tags and TRAINED_BY_TAG in tags:
+            with contextlib.suppress(MlflowException):
+                tags = self._client.get_run(tags[TRAINED_BY_TAG]).data.tags
+        found: dict[str, str] = json.loads(tags.get(ENVIRONMENT_TAG, "{}"))
+        return found
+
+    def raw_digest(self, version: Version) -> str | None:
+        """Return DVC's md5 of the raw archive that a version was made from, if it is recorded."""
+        run = self.run(version)
+        inputs = [] if run is None or run.inputs is None else run.inputs.dataset_inputs
+        for item in inputs:
+            if item.dataset.name == RAW_DATASET:
+                return str(item.dataset.digest)
+        return None
+
+    def log_decision(
+        self,
+        kind: Kind,
+        *,
+        before: Version | None,
+        version: Version,
+        content: Mapping[str, Any],
+        gate_digest: str | None = None,
+        gate_cases: frozenset[str] = frozenset(),
+    ) -> str:
+        """Append an entry, `decided` and not yet done; return its id.
+
+        Args:
+            kind: What was decided.
+            before: The champion as it is.
+            version: The version that was compared, or that a rollback returns to.
+            content: All reasons, as JSON.
+            gate_digest: Digest of the gate's patches.
+            gate_cases: Their cases.
+        """
+        tags = {
+            _KIND: kind,
+            _STATE: "decided",
+            _TO: version.version,
+            _MODELS: name_models(before, version),
+        }
+        if before is not None:
+            tags[_FROM] = before.version
+        if gate_digest is not None:
+            tags |= {_GATE_DIGEST: gate_digest, _GATE_CASES: ",".join(sorted(gate_cases))}
+        run = self._client.create_run(
+            ensure_experiment(self._client, self._experiment, self._root),
+            run_name=f"{kind} {version.version}",
+            tags=tags,
+        )
+        self._client.log_dict(run.info.run_id, dict(content), DECISION_FILE)
+        return str(run.info.run_id)
+
+    def move_champion(self, version: Version) -> None:
+        """Point the alias `champion` at a version: one write, so it never points at nothing."""
+        self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
+
+    def close_decision(self, run_id: str, state: State = "done") -> None:
+        """Say how an entry ended."""
+        self._client.set_tag(run_id, _STATE, state)
+        self._client.set_terminated(run_id, "FINISHED" if state == "done" else "KILLED")
+
+    def entries(self) -> list[Entry]:
+        """Return the promotion log, oldest first."""
+        experiment = self._client.get_experiment_by_name(self._experiment)
+        if experiment is None:
+            return []
+        runs, token = [], None
+        while True:
+            page = self._client.search_runs(
+                [experiment.experiment_id],
+                run_view_type=ViewType.ALL,
+                max_results=_PAGE,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            runs += [run for run in page if _KIND in run.data.tags]
+            token = page.token
+            if not token:
+                return [_read_entry(run) for run in runs]
+
+    def _aliases(self) -> dict[str, str]:
+        try:
+            model = self._client.get_registered_model(self._name)
+        except MlflowException:
+            return {}
+        return {alias: str(version) for alias, version in model.aliases.items()}
+
+    def _versions(self) -> list[Any]:
+        return list(self._client.search_model_versions(f"name = '{self._name}'"))
+
+
+def name_models(before: Version | None, version: Version) -> str:
+    """Name two models that are compared, by their results: weights and operating point."""
+    return f"{'none' if before is None else before.result_digest}:{version.result_digest}"
+
+
+def _read_entry(run: Run) -> Entry:
+    tags: dict[str, Any] = run.data.tags
+    return Entry(
+        run_id=run.info.run_id,
+        time_ms=int(run.info.start_time),
+        kind=tags[_KIND],
+        state=tags[_STATE],
+        champion_before=tags.get(_FROM),
+        version=tags[_TO],
+        gate_digest=tags.get(_GATE_DIGEST),
+        gate_cases=frozenset(filter(None, tags.get(_GATE_CASES, "").split(","))),
+        models=tags.get(_MODELS, ""),
+    )

@@ -1,0 +1,82 @@
+"""What came in: whether anything is new, and whether it looks like what the champion knows."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from idc.config import load_params
+from idc.errors import InputError, StoreAwayError
+from idc.files import load_json
+from idc.intake import News, find_news
+from idc.layout import DRIFT, PARAMS
+from tasks.command import run_idc
+from tasks.stages import StageFailedError, TryAgainError, check_inputs
+
+# what passes by itself is tried again, as often as for the stages
+_AGAIN: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "retries": check_inputs.retries,
+    "retry_delay_seconds": check_inputs.retry_delay_seconds,
+    "retry_condition_fn": check_inputs.retry_condition_fn,
+}
+
+
+@task(**_AGAIN)
+def look_for_news(root: Path) -> News:
+    """Say whether the archive holds anything that the challenger was not made from.
+
+    Raises:
+        StageFailedError: If there is no archive, or it contradicts itself.
+        TryAgainError: If the tracking server is away.
+    """
+    try:
+        return find_news(root, load_params(root / PARAMS))
+    except InputError as error:
+        raise StageFailedError(f"intake: {error}") from None
+    except StoreAwayError as error:
+        raise TryAgainError(str(error)) from None
+
+
+@task(**_AGAIN)
+def report_drift(root: Path) -> dict[str, Any] | None:
+    """Compare the ingested archive with the champion's training profile; show it in Prefect.
+
+    Returns:
+        What `reports/drift.json` holds; None where there is no champion, or it has no profile.
+
+    Raises:
+        StageFailedError: If it cannot be measured.
+        TryAgainError: If the tracking server is away.
+    """
+    (root / DRIFT).unlink(missing_ok=True)
+    run_idc("drift", root)
+    if not (root / DRIFT).exists():
+        return None
+    report: dict[str, Any] = load_json(root / DRIFT)
+    create_markdown_artifact(format_drift(report), key="drift", description="New data")
+    return report
+
+
+def format_drift(report: dict[str, Any]) -> str:
+    """Return a drift report as Markdown."""
+    lines = [
+        f"Against what version {report['champion']} learnt from: {report['num_new_cases']} new, "
+        f"{report['num_changed_cases']} changed, {report['num_missing_cases']} missing cases; "
+        f"{report['num_patches']} new patches.",
+        "",
+        "| figure | training | new | shift | beyond its limit |",
+        "|---|---|---|---|---|",
+    ]
+    for name, figure in report.get("figures", {}).items():
+        before, now = (
+            format(figure[key], ".4g") if key in figure else "" for key in ("training", "new")
+        )
+        shift = figure.get("shift", figure.get("difference"))
+        shown = figure.get("reason", "") if shift is None else format(shift, "+.3f")
+        lines.append(
+            f"| {name} | {before} | {now} | {shown} | {'**yes**' if figure['drifted'] else 'no'} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,87 @@
+"""Tell people: through a notification block of Prefect, or by a POST to an address.
+
+Where to is the environment's matter, so no address is ever in git. `IDC_NOTIFY_BLOCK` names a block
+as `TYPE/NAME`: one that can notify, such as `slack-webhook/team`, or `secret/NAME`, which holds an
+address. `IDC_NOTIFY_URL` is an address itself. An address is a secret, so neither it nor an error's
+text, which may hold it, is ever logged. That nobody could be told fails nothing.
+"""
+
+import json
+import os
+import urllib.request
+from collections.abc import Callable
+from typing import Any, Literal
+
+from prefect import get_run_logger, task
+from prefect.blocks.abstract import NotificationBlock
+from prefect.blocks.core import Block
+from prefect.blocks.system import Secret
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.flows import Flow
+from prefect.logging import get_logger
+
+BLOCK_VARIABLE = "IDC_NOTIFY_BLOCK"
+URL_VARIABLE = "IDC_NOTIFY_URL"
+
+_TIMEOUT_S = 10
+
+Event = Literal["failure", "promotion", "drift"]
+
+
+@task(cache_policy=NO_CACHE, task_run_name="notify-{event}")
+def notify(event: Event, subject: str, text: str) -> int:
+    """Tell every place that the environment names.
+
+    Returns:
+        How many were told.
+    """
+    return deliver(event, subject, text, get_run_logger().warning)
+
+
+def notify_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Tell that a run failed or crashed; a hook of a flow."""
+    subject = f"{flow.name} {flow_run.name}: {(state.name or state.type.value).lower()}"
+    deliver("failure", subject, state.message or "no message", get_logger("notify").warning)
+
+
+def deliver(event: Event, subject: str, text: str, warn: Callable[[str], None]) -> int:
+    """Send to the block and to the address that the environment names; return how many took it.
+
+    An address gets JSON: `event`, `subject`, and `text`, which chat services show.
+    """
+    sent = 0
+    for variable, send in ((BLOCK_VARIABLE, _send_to_block), (URL_VARIABLE, _post)):
+        place = os.environ.get(variable)
+        if not place:
+            continue
+        try:
+            send(place, event, subject, text)
+            sent += 1
+        except Exception as error:  # whatever a service raises; its text may hold the address
+            warn(f"nobody was told of the {event} through {variable}: {type(error).__name__}")
+    return sent
+
+
+def _send_to_block(place: str, event: Event, subject: str, text: str) -> None:
+    load: Any = Block.load
+    block = load(place, _sync=True)  # a hook may be called where a loop already runs
+    if isinstance(block, Secret):
+        _post(str(block.get()), event, subject, text)
+    elif isinstance(block, NotificationBlock):
+        tell: Any = block.notify
+        with block.raise_on_failure():
+            tell(text, subject=subject, _sync=True)
+    else:
+        raise TypeError("the block can neither notify nor hold an address")
+
+
+def _post(url: str, event: Event, subject: str, text: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("an address begins with http:// or https://")
+    content = {"event": event, "subject": subject, "text": f"{subject}\n{text}"}
+    request = urllib.request.Request(
+        url, json.dumps(content).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
+        pass

@@ -1,0 +1,61 @@
+"""What `idc lineage` says, and that it says what it does not know."""
+
+import pytest
+
+from idc.errors import InputError
+from idc.lineage import folder_md5
+from idc.reproduction.chain import trace
+
+LOCK = """schema: '2.0'
+stages:
+  ingest:
+    deps:
+    - {{path: data/raw, md5: {raw}}}
+  sample:
+    outs:
+    - {{path: data/manifest.csv, md5: manifest-md5}}
+"""
+
+
+def chain_of(project, version):
+    return {link.name: link for link in trace(project.root, project.params, version)}
+
+
+@pytest.fixture
+def raw(project):
+    folder = project.root / "data/raw"
+    folder.mkdir(parents=True)
+    (folder / "a.zip").write_bytes(b"archive")
+    return folder
+
+
+def test_trace_when_all_is_recorded_then_names_every_link(project, raw):
+    version = project.add_version("r1", files={"dvc.lock": LOCK.format(raw=folder_md5(raw))})
+    chain = chain_of(project, version)
+    assert chain["raw archive"].value == f"md5 {folder_md5(raw)}"
+    assert chain["raw archive"].remark == "data/raw holds it"
+    assert chain["manifest"].value == "md5 manifest-md5"
+    assert "the version says r1" in chain["dvc.lock"].remark
+    assert (chain["git commit"].value, chain["weights"].value) == ("abc", "m")
+    assert chain["git commit"].remark == "not in the git of this clone"
+    assert chain["model version"].remark == "challenger"
+    assert chain["decision"].value == "none yet"
+
+
+def test_trace_when_the_archive_is_another_then_says_so(project, raw):
+    version = project.add_version("r1", files={"dvc.lock": LOCK.format(raw="other.dir")})
+    assert chain_of(project, version)["raw archive"].remark == "data/raw holds another archive now"
+
+
+def test_trace_when_the_lock_was_not_recorded_then_says_what_is_not_known(project):
+    version = project.add_version("r1")
+    link = chain_of(project, version)["raw archive"]
+    assert link.value is None
+    assert "not known" in str(link)
+    assert "holds no dvc.lock" in link.remark
+
+
+def test_trace_when_there_is_no_such_version_then_names_those_there_are(project):
+    project.add_version("r1")
+    with pytest.raises(InputError, match="no idc-fusion version 7; it has 1"):
+        trace(project.root, project.params, "7")

@@ -1,0 +1,118 @@
+"""When a rebuilt model counts as the same, and what is refused before anything runs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from idc.data.tables import PREDICTIONS, save_table
+from idc.errors import InputError
+from idc.lineage import file_md5, folder_md5
+from idc.reproduction import rebuild
+from idc.reproduction.rebuild import compare_predictions, reproduce
+
+ELSEWHERE = {"torch": ("2.11", "2.15")}
+
+
+@pytest.fixture
+def predictions():
+    number = 6
+    return pd.DataFrame(
+        {
+            "row": np.arange(number),
+            "case": ["a", "b"] * 3,
+            "x": np.arange(number, dtype=np.int32),
+            "y": np.int32(1),
+            "split": "val",
+            "in_manifest": True,
+            "sliver": False,
+            "mean_optical_density": 0.2,
+            "white_share": 0.1,
+            "y_true": np.array([0, 1] * 3, np.int8),
+            "logit": np.linspace(-1, 1, number).astype(np.float32),
+            "y_score_colour": 0.5,
+        }
+    )
+
+
+def compare(first, second, different=None):
+    return compare_predictions(first, second, different=different or {}, tolerance=0.01)
+
+
+def shifted(predictions, by):
+    return predictions.assign(logit=(predictions["logit"] + by).astype(np.float32))
+
+
+def test_compare_when_every_bit_agrees_then_is_reproduced(predictions):
+    found = compare(predictions, predictions.sample(frac=1, random_state=1))
+    assert (found.bit_equal, found.max_logit_difference, found.reproduced) == (True, 0.0, True)
+
+
+def test_compare_when_a_bit_differs_on_the_same_machine_then_is_not_reproduced(predictions):
+    found = compare(predictions, shifted(predictions, 1e-6))
+    assert found.same_environment
+    assert not found.reproduced
+
+
+@pytest.mark.parametrize(("by", "reproduced"), [(0.005, True), (0.02, False)])
+def test_compare_when_the_environment_differs_then_the_tolerance_decides(
+    predictions, by, reproduced
+):
+    found = compare(predictions, shifted(predictions, by), ELSEWHERE)
+    assert found.max_logit_difference == pytest.approx(by, abs=1e-6)
+    assert found.reproduced is reproduced
+
+
+def test_compare_when_patches_differ_then_refuses(predictions):
+    with pytest.raises(InputError, match="other patches"):
+        compare(predictions, predictions.iloc[1:])
+
+
+@pytest.fixture
+def workspace(project, predictions, monkeypatch, tmp_path):
+    """What a version recorded, and the folder that stands for its workspace."""
+    folder = tmp_path / "workspace"
+    (folder / "data/raw").mkdir(parents=True)
+    (folder / "data/raw/a.zip").write_bytes(b"archive")
+    (folder / "src").mkdir()
+    (folder / "src/code.py").write_text("code = 1\n")
+    monkeypatch.setattr(rebuild, "create_workspace", lambda *_: folder)
+    save_table(tmp_path / "predictions.parquet", predictions, PREDICTIONS)
+    deps = [
+        {"path": "data/raw", "md5": folder_md5(folder / "data/raw")},
+        {"path": "src/code.py", "md5": file_md5(folder / "src/code.py")},
+    ]
+    project.recorded = {
+        "dvc.lock": yaml.safe_dump({"stages": {"ingest": {"deps": deps}}}),
+        "params.yaml": yaml.safe_dump(project.params.model_dump(mode="json")),
+        "predictions.parquet": (tmp_path / "predictions.parquet").read_bytes(),
+    }
+    return folder
+
+
+def refuse(project, message):
+    version = project.add_version("r1", files=project.recorded)
+    with pytest.raises(InputError, match=message):
+        reproduce(project.root, project.params, version)
+
+
+@pytest.mark.parametrize("name", ["dvc.lock", "params.yaml", "predictions.parquet"])
+def test_reproduce_when_a_record_is_missing_then_names_it(project, workspace, name):
+    del project.recorded[name]
+    refuse(project, f"holds no {name}")
+
+
+def test_reproduce_when_the_archive_is_missing_then_names_its_md5(project, workspace):
+    md5 = folder_md5(workspace / "data/raw")
+    (workspace / "data/raw/a.zip").write_bytes(b"another")
+    refuse(project, f"raw archive with md5 {md5} is missing")
+
+
+def test_reproduce_when_the_code_is_missing_then_names_file_and_commit(project, workspace):
+    (workspace / "src/code.py").write_text("code = 2\n")
+    refuse(project, "src/code.py is not what it was made with, and its commit abc")
+
+
+def test_reproduce_when_the_model_is_missing_then_names_it(project):
+    with pytest.raises(InputError, match="no idc-fusion version 3"):
+        reproduce(project.root, project.params, "3")
