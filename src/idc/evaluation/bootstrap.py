@@ -161,12 +161,13 @@ def bootstrap_metrics(
 
 
 def bootstrap_share(
-    hits: np.ndarray, case: np.ndarray, *, num_replicates: int, seed: int
+    shares: np.ndarray, case: np.ndarray, *, num_replicates: int, seed: int
 ) -> Estimate:
-    """Return the share of patches that are hits, with its 95 % interval.
+    """Return the mean over patches of a share, with its 95 % interval within 0-1.
 
     Args:
-        hits: bool (patches,).
+        shares: A share of each patch, float in 0-1; or bool, whose mean is a share of the patches;
+            (patches,).
         case: Case id of each patch, any sortable type, (patches,).
         num_replicates: How many times the cases are drawn.
         seed: Seed of the draws.
@@ -174,14 +175,10 @@ def bootstrap_share(
     Raises:
         InputError: If there are fewer than three cases.
     """
-    summary = summarise_cases(hits, case)
-    quantile = t_quantile(summary)
-    case_index = np.unique(case, return_inverse=True)[1]
-    counts = draw_counts(summary.num_cases, num_replicates, seed)
-    patches = counts @ _sum_by_case(np.ones(len(hits)), case_index, summary.num_cases)
-    found = counts @ _sum_by_case(hits.astype(float), case_index, summary.num_cases)
+    summary = summarise_cases(np.zeros(len(shares)), case)
+    means = _replicate_means(shares, case, num_replicates, seed)
     return lay_interval(
-        "share", float(hits.mean()), found / patches, quantile, margin=half_a_patch(summary)
+        "share", float(shares.mean()), means, t_quantile(summary), margin=half_a_patch(summary)
     )
 
 
@@ -199,15 +196,21 @@ def bootstrap_mean(
     Raises:
         InputError: If there are fewer than three cases.
     """
-    summary = summarise_cases(np.zeros(len(values)), case)
-    quantile = t_quantile(summary)
-    case_index = np.unique(case, return_inverse=True)[1]
-    counts = draw_counts(summary.num_cases, num_replicates, seed)
-    patches = counts @ _sum_by_case(np.ones(len(values)), case_index, summary.num_cases)
-    means = counts @ _sum_by_case(values, case_index, summary.num_cases) / patches
+    quantile = t_quantile(summarise_cases(np.zeros(len(values)), case))
+    means = _replicate_means(values, case, num_replicates, seed)
     centre = float(np.mean(values))
     reach = quantile * float(np.std(means, ddof=1))
     return Estimate(centre, centre - reach, centre + reach)
+
+
+def _replicate_means(
+    values: np.ndarray, case: np.ndarray, num_replicates: int, seed: int
+) -> np.ndarray:
+    """Return the mean over the patches of each replicate, float64 (replicates,)."""
+    names, case_index = np.unique(case, return_inverse=True)
+    counts = draw_counts(len(names), num_replicates, seed)
+    num_patches = counts @ _sum_by_case(np.ones(len(values)), case_index, len(names))
+    return np.asarray(counts @ _sum_by_case(values, case_index, len(names)) / num_patches)
 
 
 def t_quantile(summary: CaseSummary, tail: float = _TAIL) -> float:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from idc.config import ExplainScoresConfig
 from idc.data.batches import to_images
-from idc.evaluation.bootstrap import bootstrap_mean
+from idc.evaluation.bootstrap import Estimate, bootstrap_mean, bootstrap_share
 from idc.evaluation.metrics import MIN_CASES
 from idc.explain.baseline_maps import BASELINES
 from idc.explain.cams import Cam
@@ -43,6 +43,14 @@ Maps = Mapping[str, Mapping[str, np.ndarray]]
 """By method, then by source: float32 (patches, height, width)."""
 
 _CAM_STRIDE_PX = 16
+
+
+class _Interval(Protocol):
+    """`bootstrap_mean`, or `bootstrap_share` for what cannot leave 0-1."""
+
+    def __call__(
+        self, values: np.ndarray, case: np.ndarray, /, *, num_replicates: int, seed: int
+    ) -> Estimate: ...
 
 
 @dataclass(frozen=True)
@@ -177,7 +185,9 @@ class ExplanationScores:
         def describe(each: np.ndarray) -> dict[str, Any]:
             return {
                 "enrichment": self._figure(enrichment(each, ground.haematoxylin), case),
-                "background_share": self._figure(mass_share(each, ground.white), case),
+                "background_share": self._figure(
+                    mass_share(each, ground.white), case, interval=bootstrap_share
+                ),
                 "empty_rate": round(float(is_empty(each).mean()), 6),
             }
 
@@ -201,7 +211,9 @@ class ExplanationScores:
                 described[name]["agreement"] = self._figure(agreement(backbones), case)
         return {
             "best_enrichment": best,
-            "background_area": self._figure(ground.white.mean(axis=(1, 2)), case),
+            "background_area": self._figure(
+                ground.white.mean(axis=(1, 2)), case, interval=bootstrap_share
+            ),
             "methods": described,
             "baselines": {
                 name: describe(draw(pixels, self._seed)) for name, draw in BASELINES.items()
@@ -269,7 +281,8 @@ class ExplanationScores:
             return facts | {"reason": "no case has enough confident patches"}
 
         def point(maps: np.ndarray) -> dict[str, Any]:
-            return self._figure(pointing_share(maps, plan.right_cell), plan.case)
+            shares = pointing_share(maps, plan.right_cell)
+            return self._figure(shares, plan.case, interval=bootstrap_share)
 
         shares = {
             kind: {
@@ -290,7 +303,9 @@ class ExplanationScores:
         number = min(self._config.num_sanity_patches, num_patches)
         return np.linspace(0, num_patches - 1, number).round().astype(np.int64)
 
-    def _figure(self, values: np.ndarray, case: np.ndarray) -> dict[str, Any]:
+    def _figure(
+        self, values: np.ndarray, case: np.ndarray, interval: _Interval = bootstrap_mean
+    ) -> dict[str, Any]:
         defined = np.isfinite(values)
         num_patches = int(defined.sum())
         if num_patches == 0:
@@ -299,9 +314,7 @@ class ExplanationScores:
         if len(set(cases)) < MIN_CASES:
             mean = round(float(kept.mean()), 6)
             return {"value": mean, "low": None, "high": None, "num_patches": num_patches}
-        found = bootstrap_mean(
-            kept, cases, num_replicates=self._config.num_replicates, seed=self._seed
-        )
+        found = interval(kept, cases, num_replicates=self._config.num_replicates, seed=self._seed)
         ends = {key: round(getattr(found, key), 6) for key in ("value", "low", "high")}
         return ends | {"num_patches": num_patches}
 
