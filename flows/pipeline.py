@@ -7,26 +7,34 @@ from prefect import flow, runtime
 
 from idc.stages import STAGES
 from idc.workspace import WORKSPACES, create_workspace
+from tasks.gpu import GPU, GPU_STAGES
 from tasks.stages import check_inputs, reconcile_store, run_stage, show_results
 
 
 @flow(name="pipeline", log_prints=True)
-def pipeline(overrides: dict[str, Any] | None = None, stage_timeout_s: float | None = None) -> None:
+def pipeline(overrides: dict[str, Any] | None = None, stage_timeout_s: float | None = None) -> Path:
     """Bring every stage up to date, one task each.
+
+    A stage that uses a GPU takes a slot of the server's concurrency limit `gpu`, where it has one.
 
     Args:
         overrides: New parameter values by dotted key, such as `{"train.epochs": 3}`; such a run
             happens in a workspace of its own and shares the cache.
         stage_timeout_s: Seconds after which a stage and all its processes are ended.
+
+    Returns:
+        The folder of the results: the project, or the workspace.
     """
     root = Path.cwd()
     if overrides:
         root = create_workspace(root, WORKSPACES / runtime.flow_run.name, overrides)
     check_inputs(root)
     for stage in STAGES:
-        run_stage(stage, root, stage_timeout_s)
+        task = run_stage.with_options(tags=[GPU]) if stage in GPU_STAGES else run_stage
+        task(stage, root, stage_timeout_s)
     reconcile_store(root)
     show_results(root)
+    return root
 
 
 if __name__ == "__main__":

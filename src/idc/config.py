@@ -307,6 +307,8 @@ class PublishConfig(Section):
     """Name in the model registry."""
     move_challenger: bool
     """Whether the alias `challenger` moves to this result's model version."""
+    run_name: Annotated[str, Field(min_length=1)] | None
+    """Name of the run in MLflow; null puts it together from backbones, size and patches."""
 
 
 class RuntimeConfig(Section):

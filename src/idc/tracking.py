@@ -12,7 +12,7 @@ import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -22,6 +22,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow
 import pandas as pd
+import sqlalchemy
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -29,17 +30,26 @@ from mlflow.entities import (
     Metric,
     Param,
     Run,
+    RunTag,
 )
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models.signature import ModelSignature
+from mlflow.protos.databricks_pb2 import (
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+    ErrorCode,
+)
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, DataType, Schema
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 import idc
 from idc.config import Params, flatten
 from idc.errors import InputError, StoreAwayError
 from idc.layout import MLRUNS
+from idc.untold import Untold, list_untold, load_untold
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +59,13 @@ _MODEL_TAG = "model_digest"
 _TRAINED_BY_TAG = "trained_by"
 _TRAINING_TAG = "training_digest"
 _COMMIT_TAG = "git_commit"
+_SWEEP_TAG = "sweep"
 _TRAINING_SECTIONS = (
     "ingest", "sample", "split", "model", "augment", "pretrain", "train", "runtime",
 )  # fmt: skip
+_METRICS_PER_CALL = 1000  # more are refused
+_LOCK_PATIENCE_S = 30
+_LITTLE_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 _SERVING_PACKAGES = (
     "mlflow", "torch", "torchvision", "timm", "numpy", "pandas", "opencv-python-headless",
     "onnx", "onnxruntime",
@@ -64,38 +78,53 @@ def tracking_uri(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_database(root)}"
 
 
+def shown_uri(root: Path) -> str:
+    """Return the address of the store without a password, for people to read."""
+    uri = tracking_uri(root)
+    try:
+        return sqlalchemy.make_url(uri).render_as_string(hide_password=True)
+    except ArgumentError:
+        return uri
+
+
 def check_store(root: Path) -> None:
     """Check that the store can be written.
 
     Raises:
-        InputError: If the local store cannot be written.
-        StoreAwayError: If a tracking server does not answer.
+        InputError: If the local store cannot be written, or a database's driver is missing.
+        StoreAwayError: If a server does not answer, or another process holds the local store.
     """
     uri = tracking_uri(root)
     if uri.startswith(("http://", "https://")):
-        _require_server(uri)
+        _require_server(uri, shown_uri(root))
     elif uri.startswith("sqlite:///"):
-        _require_database(Path(uri.removeprefix("sqlite:///")))
+        _require_file(Path(uri.removeprefix("sqlite:///")))
+    elif uri.startswith("postgresql"):
+        _require_database(uri, shown_uri(root))
 
 
 class LiveRun:
     """A run that receives each epoch as it ends.
 
-    A store that goes away does not end the training: what it missed is sent with the next epoch,
-    or by `publish_result`.
+    A store that goes away does not hold the training up: what it missed is sent with the next
+    epoch, or by `publish_result`.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, root: Path) -> None:
         self._client = client
-        self._run_id = run_id
-        self._waiting: list[Metric] = []
-        self._logged = {metric.step for metric in client.get_metric_history(run_id, "train/loss")}
+        self._root = root
+        self._untold = load_untold(root, run_id)
+        self._untold.status = None  # it goes on
+        told = client.get_metric_history(run_id, "train/loss")
+        self._logged = {metric.step for metric in told} | {
+            step for key, _, step in self._untold.metrics if key == "train/loss"
+        }
+        self._weights_told = "class_weights/0" in client.get_run(run_id).data.metrics
 
     def log_class_weights(self, weights: Any) -> None:  # noqa: ANN401  (any pair of numbers)
-        """Record the loss weight of each class."""
-        if "class_weights/0" in self._client.get_run(self._run_id).data.metrics:
-            return  # an interrupted training told them before
-        self._send(_metrics({f"class_weights/{label}": weights[label] for label in (0, 1)}))
+        """Record the loss weight of each class; once, if the training is interrupted."""
+        if not self._weights_told:
+            self._send({f"class_weights/{label}": weights[label] for label in (0, 1)})
 
     def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
         """Record one epoch's metrics at step `epoch`, in one call.
@@ -105,22 +134,27 @@ class LiveRun:
         if epoch in self._logged:
             return
         self._logged.add(epoch)
-        self._send(_metrics(values, step=epoch))
+        self._send(values, step=epoch)
 
     def name_model(self, digest: str) -> None:
         """Say which weights this run made."""
-        try:
-            self._client.set_tag(self._run_id, _MODEL_TAG, digest)
-        except MlflowException as error:
-            log.warning("tracking store away (%s): `idc publish` will make up for it", error)
+        self._untold.tags[_MODEL_TAG] = digest
+        self._send({})
 
-    def _send(self, metrics: list[Metric]) -> None:
-        self._waiting += metrics
+    def end(self, status: str) -> None:
+        """Say how the training ended: FINISHED or FAILED."""
+        self._untold.status = status
+        self._send({})
+
+    def _send(self, values: Mapping[str, float], step: int = 0) -> None:
+        self._untold.metrics += [(key, float(value), step) for key, value in values.items()]
         try:
-            self._client.log_batch(self._run_id, metrics=self._waiting)
-            self._waiting = []
+            _tell(self._client, self._untold)
         except MlflowException as error:
-            log.warning("tracking store away (%s): sending again with the next epoch", error)
+            self._untold.keep(self._root)
+            log.warning("tracking store away (%s): what it missed is sent later", error)
+        else:
+            self._untold.forget(self._root)
 
 
 @contextmanager
@@ -137,24 +171,25 @@ def live_run(params: Params, commit: str, *, training: str, resumed: bool) -> It
         InputError: If the local store cannot be written.
         StoreAwayError: If a tracking server does not answer.
     """
-    client = _connect(Path.cwd())
-    run = _find_unfinished(client, params, training) if resumed else None
-    if run is None:
-        tags = {_COMMIT_TAG: commit, _TRAINING_TAG: training}
-        run = _create_run(client, params, Path.cwd(), tags)
-    else:
-        client.update_run(run.info.run_id, status="RUNNING")
-        log.info("the MLflow run %s goes on", run.info.run_id)
-    _log_params(client, run, params, _TRAINING_SECTIONS)
+    root = Path.cwd()
+    with _calling_away_what_is_away(root):
+        client = _connect(root)
+        run = _find_unfinished(client, params, training) if resumed else None
+        if run is None:
+            tags = {_COMMIT_TAG: commit, _TRAINING_TAG: training}
+            run = _create_run(client, params, root, tags)
+        else:
+            client.update_run(run.info.run_id, status="RUNNING")
+            log.info("the MLflow run %s goes on", run.info.run_id)
+        _log_params(client, run, params, _TRAINING_SECTIONS)
+        live = LiveRun(client, run.info.run_id, root)
     status = "FAILED"
-    try:
-        yield LiveRun(client, run.info.run_id)
-        status = "FINISHED"
-    finally:
+    with _little_patience():
         try:
-            client.set_terminated(run.info.run_id, status=status)
-        except MlflowException as error:
-            log.warning("tracking store away (%s): the run stays open", error)
+            yield live
+            status = "FINISHED"
+        finally:
+            live.end(status)
 
 
 @dataclass(frozen=True)
@@ -198,45 +233,169 @@ def publish_result(result: Result, root: Path) -> Published:
         InputError: If the local store cannot be written.
         StoreAwayError: If a tracking server does not answer.
     """
-    client = _connect(root)
-    run = _find_or_create_run(client, result, root)
-    _log_params(client, run, result.params, tuple(Params.model_fields))
-    _log_missing_metrics(client, run, result)
-    _log_datasets(client, run, result)
-    _log_missing_artifacts(client, run, result)
-    model = _find_version(client, result) or _register(client, run, result)
-    if result.params.publish.move_challenger:
-        _move_alias(client, model)
+    with _calling_away_what_is_away(root):
+        client = _connect(root)
+        _tell_what_waits(client, root)
+        run = _find_or_create_run(client, result, root)
+        _log_params(client, run, result.params, tuple(Params.model_fields))
+        _log_missing_metrics(client, run, result)
+        _log_datasets(client, run, result)
+        _log_missing_artifacts(client, run, result)
+        model = _find_version(client, result) or _register(client, run, result)
+        if result.params.publish.move_challenger:
+            _move_alias(client, model)
     return Published(run.info.run_id, model.name, str(model.version))
+
+
+@dataclass(frozen=True)
+class ParentRun:
+    """A run below which others stand, in an experiment of their own."""
+
+    name: str
+    run_id: str
+
+
+def open_parent(root: Path, experiment: str, name: str) -> ParentRun:
+    """Find or create the run of this name in the experiment, and say that it goes on.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreAwayError: If a tracking server does not answer.
+    """
+    with _calling_away_what_is_away(root):
+        client = _connect(root)
+        experiment_id = _experiment_id(client, experiment, root)
+        known = _find_run(client, experiment_id, MLFLOW_RUN_NAME, name)
+        if known:
+            run_id = known[0].info.run_id
+            client.update_run(run_id, status="RUNNING")
+        else:
+            run_id = client.create_run(experiment_id, run_name=name).info.run_id
+    return ParentRun(name, run_id)
+
+
+def place_below(root: Path, parent: ParentRun, run_id: str) -> None:
+    """Make a run a child of the parent, and tag it with the parent's name.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreAwayError: If a tracking server does not answer.
+    """
+    with _calling_away_what_is_away(root):
+        client = _connect(root)
+        client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, parent.run_id)
+        client.set_tag(run_id, _SWEEP_TAG, parent.name)
+
+
+def close_parent(root: Path, parent: ParentRun, *, failed: bool) -> None:
+    """Say that the parent has ended.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreAwayError: If a tracking server does not answer.
+    """
+    with _calling_away_what_is_away(root):
+        client = _connect(root)
+        client.set_terminated(parent.run_id, status="FAILED" if failed else "FINISHED")
 
 
 def _database(root: Path) -> Path:
     return root.resolve() / MLRUNS / "mlflow.db"
 
 
-def _require_server(uri: str) -> None:
+def _require_server(uri: str, shown: str) -> None:
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
             return
     except urllib.error.HTTPError as error:
         if error.code < 500:  # it answers; a proxy may guard /health
             return
-        raise StoreAwayError(f"tracking server {uri} answers {error.code}") from None
+        raise StoreAwayError(f"tracking server {shown} answers {error.code}") from None
     except OSError as error:
-        raise StoreAwayError(f"tracking server {uri} does not answer ({error})") from None
+        raise StoreAwayError(f"tracking server {shown} does not answer ({error})") from None
 
 
-def _require_database(path: Path) -> None:
+def _require_file(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with sqlite3.connect(path, timeout=30) as connection:
+        with closing(sqlite3.connect(path, timeout=_LOCK_PATIENCE_S)) as connection:
             connection.execute("BEGIN IMMEDIATE")
-        connection.close()
     except (OSError, sqlite3.Error) as error:
+        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise StoreAwayError(f"another process holds the MLflow store {path}") from None
         raise InputError(
             f"the MLflow store {path} cannot be written ({error}): mend its permissions, or set "
             "MLFLOW_TRACKING_URI to another store"
         ) from None
+
+
+def _require_database(uri: str, shown: str) -> None:
+    """A first look: MLflow itself would wait for a database for an hour."""
+    try:
+        engine = sqlalchemy.create_engine(
+            uri, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5}
+        )
+        with engine.connect():
+            return
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"tracking database {shown} needs the package {error.name}: pip install 'idc[servers]' "
+            "and write postgresql+psycopg2://"
+        ) from None
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        raise StoreAwayError(f"tracking database {shown} does not answer ({reason})") from None
+
+
+@contextmanager
+def _calling_away_what_is_away(root: Path) -> Iterator[None]:
+    """Turn errors of MLflow into StoreAwayError where the same call may succeed later."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE):
+            reason = str(error).splitlines()[0]
+            raise StoreAwayError(f"tracking store {shown_uri(root)} is busy ({reason})") from None
+        check_store(root)
+        raise
+
+
+@contextmanager
+def _little_patience() -> Iterator[None]:
+    """Within, a server that is away costs seconds, where MLflow would hold a training for minutes.
+
+    What the user's environment says instead, holds.
+    """
+    ours = {name: value for name, value in _LITTLE_PATIENCE.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def _tell(client: MlflowClient, untold: Untold) -> None:
+    """Send it; what the store has already is not told twice, for its key, step and value agree."""
+    tags = [RunTag(key, value) for key, value in untold.tags.items()]
+    metrics = [Metric(key, value, 0, step) for key, value, step in untold.metrics]
+    for start in range(0, len(metrics), _METRICS_PER_CALL):
+        client.log_batch(untold.run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
+    if tags:
+        client.log_batch(untold.run_id, tags=tags)
+    if untold.status is not None:
+        client.set_terminated(untold.run_id, status=untold.status)
+
+
+def _tell_what_waits(client: MlflowClient, root: Path) -> None:
+    for untold in list_untold(root):
+        try:
+            _tell(client, untold)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            log.warning("run %s is gone from the store, and what it missed with it", untold.run_id)
+        untold.forget(root)
 
 
 def _connect(root: Path) -> MlflowClient:
@@ -269,7 +428,8 @@ def _create_run(client: MlflowClient, params: Params, root: Path, tags: Mapping[
     backbones = "+".join(params.model.backbones)
     return client.create_run(
         _experiment_id(client, params.publish.experiment, root),
-        run_name=f"{backbones} {params.model.size_px}px {params.sample.num_patches}",
+        run_name=params.publish.run_name
+        or f"{backbones} {params.model.size_px}px {params.sample.num_patches}",
         tags=dict(tags),
     )
 
