@@ -44,6 +44,11 @@ def _parser() -> argparse.ArgumentParser:
     for stage in STAGES:
         commands.add_parser(stage, help=f"run the stage {stage} (dvc repro does, when it must)")
     commands.add_parser("check", help="say what is missing before anything runs")
+    backup = commands.add_parser(
+        "backup", help="copy the local MLflow store, even while runs write"
+    )
+    backup.add_argument("folder", type=Path, help="a folder that does not exist yet")
+    commands.add_parser("relocate", help="mend the MLflow store of a moved or restored clone")
     _add_synth(commands)
     return parser
 
@@ -75,6 +80,12 @@ def _run(options: argparse.Namespace) -> None:
         _synthesise(options)
         return
     _require_own_code()
+    if options.command == "backup":
+        _back_up(options.folder)
+        return
+    if options.command == "relocate":
+        _relocate()
+        return
     params = load_params(layout.PARAMS)
     if options.command == "check":
         _check(params)
@@ -101,6 +112,33 @@ def _synthesise(options: argparse.Namespace) -> None:
         num_processes=count_cores(),
     )
     log.info("%s written", options.archive)
+
+
+def _back_up(folder: Path) -> None:
+    from idc.store import back_up_store
+
+    back_up_store(_local_store(), folder)
+    log.info("%s holds the store", folder)
+
+
+def _relocate() -> None:
+    from idc.store import relocate_store
+
+    store = _local_store()
+    outdated = relocate_store(store)
+    log.info("%s: files are looked for here, not in %s", store, outdated or "another place")
+
+
+def _local_store() -> Path:
+    from idc.tracking import shown_uri, tracking_uri
+
+    uri = tracking_uri(Path.cwd())
+    if not uri.startswith("sqlite:///"):
+        raise InputError(
+            f"the store is {shown_uri(Path.cwd())}: back it up where its server runs, see "
+            "docs/operations.md"
+        )
+    return Path(uri.removeprefix("sqlite:///")).parent
 
 
 def _require_own_code() -> None:

@@ -349,13 +349,23 @@ def _require_database(uri: str, shown: str) -> None:
 
 @contextmanager
 def _calling_away_what_is_away(root: Path) -> Iterator[None]:
-    """Turn errors of MLflow into StoreAwayError where the same call may succeed later."""
+    """Turn errors of MLflow into StoreAwayError where the same call may succeed later.
+
+    Raises:
+        InputError: If the store was made by an older MLflow.
+        StoreAwayError: If it is away or busy.
+    """
     try:
         yield
     except MlflowException as error:
         if error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE):
             reason = str(error).splitlines()[0]
             raise StoreAwayError(f"tracking store {shown_uri(root)} is busy ({reason})") from None
+        if "mlflow db upgrade" in str(error):
+            raise InputError(
+                f"the MLflow store {shown_uri(root)} was made by an older MLflow: back it up, then "
+                f"`mlflow db upgrade {shown_uri(root)}`"
+            ) from None
         check_store(root)
         raise
 
