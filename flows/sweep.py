@@ -63,14 +63,14 @@ def _run_all(
     points: Sequence[Point], max_parallel: int, parent: ParentRun
 ) -> dict[str, Path | Exception]:
     """Return the folder of each point's results, or why it failed, by its label."""
-    with ThreadPoolTaskRunner(max_workers=max_parallel) as runner:  # type: ignore[no-untyped-call]
-        futures = {point.label: runner.submit(run_point, {"point": point, "parent": parent})
-                   for point in points}  # fmt: skip
+    runner: ThreadPoolTaskRunner[Path] = ThreadPoolTaskRunner(max_workers=max_parallel)
+    with runner:
+        futures = {
+            point.label: runner.submit(run_point, {"point": point, "parent": parent})
+            for point in points
+        }
         wait(list(futures.values()))
-    return {
-        label: future.result(raise_on_failure=False)  # type: ignore[misc]
-        for label, future in futures.items()
-    }
+    return {label: future.result(raise_on_failure=False) for label, future in futures.items()}
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{point.label}")

@@ -40,6 +40,7 @@ from mlflow.protos.databricks_pb2 import (
     TEMPORARILY_UNAVAILABLE,
     ErrorCode,
 )
+from mlflow.store.db.utils import _get_latest_schema_revision
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, DataType, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
@@ -91,7 +92,8 @@ def check_store(root: Path) -> None:
     """Check that the store can be written.
 
     Raises:
-        InputError: If the local store cannot be written, or a database's driver is missing.
+        InputError: If the local store cannot be written or was made by another version of MLflow,
+            or a database's driver is missing.
         StoreAwayError: If a server does not answer, or another process holds the local store.
     """
     uri = tracking_uri(root)
@@ -320,6 +322,7 @@ def _require_file(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=_LOCK_PATIENCE_S)) as connection:
             connection.execute("BEGIN IMMEDIATE")
+            _require_schema(path, connection)
     except (OSError, sqlite3.Error) as error:
         if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StoreAwayError(f"another process holds the MLflow store {path}") from None
@@ -327,6 +330,19 @@ def _require_file(path: Path) -> None:
             f"the MLflow store {path} cannot be written ({error}): mend its permissions, or set "
             "MLFLOW_TRACKING_URI to another store"
         ) from None
+
+
+def _require_schema(path: Path, connection: sqlite3.Connection) -> None:
+    """MLflow itself would upgrade a store that lacks a table, unasked and without a backup."""
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    if ("alembic_version",) not in tables:
+        return  # still empty
+    schemas = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    if schemas != [(_get_latest_schema_revision(),)]:  # type: ignore[no-untyped-call]
+        raise InputError(
+            f"the MLflow store {path} was made by another version of MLflow: `idc backup FOLDER`, "
+            f"then `mlflow db upgrade sqlite:///{path}`"
+        )
 
 
 def _require_database(uri: str, shown: str) -> None:
@@ -349,23 +365,13 @@ def _require_database(uri: str, shown: str) -> None:
 
 @contextmanager
 def _calling_away_what_is_away(root: Path) -> Iterator[None]:
-    """Turn errors of MLflow into StoreAwayError where the same call may succeed later.
-
-    Raises:
-        InputError: If the store was made by an older MLflow.
-        StoreAwayError: If it is away or busy.
-    """
+    """Turn errors of MLflow into StoreAwayError where the same call may succeed later."""
     try:
         yield
     except MlflowException as error:
         if error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE):
             reason = str(error).splitlines()[0]
             raise StoreAwayError(f"tracking store {shown_uri(root)} is busy ({reason})") from None
-        if "mlflow db upgrade" in str(error):
-            raise InputError(
-                f"the MLflow store {shown_uri(root)} was made by an older MLflow: back it up, then "
-                f"`mlflow db upgrade {shown_uri(root)}`"
-            ) from None
         check_store(root)
         raise
 
