@@ -21,7 +21,7 @@ from idc.errors import InputError
 from idc.files import load_json
 from idc.layout import METRICS, PUBLISHED
 from idc.tracking import ParentRun, close_parent, open_parent, place_below, tracking_uri
-from tasks.gpu import limit_gpu_stages
+from tasks.gpu import GPU_LIMIT, limit_gpu_stages
 from tasks.sweep import Point, load_sweep, result_rows
 
 _SHOWN = ("val/auroc", "val/balanced_accuracy", "test/auroc", "test/auroc_low", "test/auroc_high")
@@ -43,8 +43,11 @@ def sweep(file: str = "sweep.yaml") -> dict[str, str]:
     # one store for all, opened before several would make its tables at the same time
     os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(root)
     parent = open_parent(root, plan.experiment, f"sweep {plan.name}")
-    if plan.gpu_slots is not None:
-        limit_gpu_stages(plan.gpu_slots)
+    if plan.gpu_slots is not None and (taken := limit_gpu_stages(plan.gpu_slots)):
+        print(
+            f"{taken} slot(s) of the limit {GPU_LIMIT} are taken, so stages wait; if nothing else "
+            f"uses the GPU: `prefect gcl update {GPU_LIMIT} --active-slots 0`"
+        )
     states = _run_all(plan.points, plan.max_parallel, parent)
     failed = {label: str(error) for label, error in states.items() if isinstance(error, Exception)}
     close_parent(root, parent, failed=bool(failed))

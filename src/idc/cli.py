@@ -126,7 +126,10 @@ def _relocate() -> None:
 
     store = _local_store()
     outdated = relocate_store(store)
-    log.info("%s: files are looked for here, not in %s", store, outdated or "another place")
+    if outdated:
+        log.info("files are looked for in %s, no longer in %s", store, ", ".join(outdated))
+    else:
+        log.info("nothing to mend: files are looked for in %s", store)
 
 
 def _local_store() -> Path:

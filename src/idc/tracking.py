@@ -337,6 +337,8 @@ def _require_schema(path: Path, connection: sqlite3.Connection) -> None:
     tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     if ("alembic_version",) not in tables:
         return  # still empty
+    if connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is None:
+        return  # nothing to lose, or another process is making the tables just now
     schemas = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     if schemas != [(_get_latest_schema_revision(),)]:  # type: ignore[no-untyped-call]
         raise InputError(

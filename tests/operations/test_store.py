@@ -15,6 +15,7 @@ from mlflow.store.tracking.dbmodels.initial_models import Base as FirstTables
 from mlflow.tracking import MlflowClient
 
 from idc import tracking
+from idc.cli import main
 from idc.errors import InputError, StoreAwayError
 from idc.store import back_up_store, relocate_store
 from idc.tracking import check_store, live_run, publish_result
@@ -100,6 +101,24 @@ def test_backup_when_a_run_is_being_written_then_it_restores_to_what_was_committ
     assert "card.md" in {item.path for item in client.list_artifacts(run.run_id)}
 
 
+def test_commands_when_run_in_a_moved_clone_then_back_its_store_up_and_mend_it(
+    published, copy_of_it, monkeypatch, capsys
+):
+    monkeypatch.chdir(copy_of_it)
+    (copy_of_it / "dvc.yaml").touch()
+    assert main(["backup", "backup"]) == 0
+    assert main(["relocate"]) == 0
+    assert str(published[0]) in capsys.readouterr().err
+    assert main(["relocate"]) == 0
+    assert str(published[0]) not in capsys.readouterr().err
+    assert (copy_of_it / "backup/mlflow.db").is_file()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:1")
+    assert main(["backup", "again"]) == 2
+    said = capsys.readouterr().err
+    assert "where its server runs" in said
+    assert "secret" not in said
+
+
 def test_backup_when_something_lies_there_then_leaves_it(published, tmp_path):
     with pytest.raises(InputError, match="does not exist yet"):
         back_up_store(published[0] / "mlruns", tmp_path)
@@ -124,6 +143,9 @@ def test_upgrade_when_the_store_is_of_an_older_mlflow_then_it_waits_for_the_comm
         config = _get_alembic_config(f"sqlite:///{path}")
         config.attributes["connection"] = connection
         command.upgrade(config, SOME_EARLIER_SCHEMA)
+        connection.execute(
+            sqlalchemy.text("INSERT INTO runs (run_uuid, experiment_id) VALUES ('first', 0)")
+        )
     engine.dispose()
 
     def train():

@@ -21,7 +21,7 @@ def load(project_root, tmp_path):
 
     def load(**changes):
         path = tmp_path / "sweep.yaml"
-        path.write_text(yaml.safe_dump({**PLAN, **changes}), encoding="utf-8")
+        path.write_text(yaml.safe_dump({**PLAN, **changes}, sort_keys=False), encoding="utf-8")
         return load_sweep(path, tmp_path)
 
     return load
