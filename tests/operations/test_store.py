@@ -23,6 +23,8 @@ from idc.untold import UNTOLD, Untold, list_untold
 
 SOME_EARLIER_SCHEMA = "6f8d9c3b2a1e"
 
+pytestmark = pytest.mark.timeout(900)  # making a store's tables takes minutes on a busy machine
+
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory, result):
