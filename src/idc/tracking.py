@@ -64,6 +64,7 @@ _SWEEP_TAG = "sweep"
 _TRAINING_SECTIONS = (
     "ingest", "sample", "split", "model", "augment", "pretrain", "train", "runtime",
 )  # fmt: skip
+_NAME_KEY = "publish.run_name"  # the run has that name: as a parameter it would differ always
 _METRICS_PER_CALL = 1000  # more are refused
 _LOCK_PATIENCE_S = 30
 _LITTLE_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -506,7 +507,7 @@ def _log_params(client: MlflowClient, run: Run, params: Params, sections: tuple[
     missing = [
         Param(key, value)
         for key, value in flatten(params).items()
-        if key.split(".")[0] in sections and key not in run.data.params
+        if key.split(".")[0] in sections and key not in (*run.data.params, _NAME_KEY)
     ]
     if missing:
         client.log_batch(run.info.run_id, params=missing)

@@ -84,6 +84,10 @@ def test_sweep_when_some_points_fail_then_the_others_line_up_below_one_parent_an
     first, second = runs.values()
     assert set(first.data.metrics) == set(second.data.metrics) >= {"val/auroc", "test/auroc_low"}
     assert set(first.data.params) == set(second.data.params)
+    differing = [
+        key for key, value in first.data.params.items() if second.data.params[key] != value
+    ]
+    assert differing == ["train.learning_rate"]
     for run_ in runs.values():
         assert run_.info.status == "FINISHED"
         assert run_.data.tags["mlflow.parentRunId"] == parent.info.run_id
