@@ -23,6 +23,7 @@ CANNOT_CHANGE_A_RESULT = {
     "idc.processes": "says where work is done, and keeps its order",
     "idc.data.tables": "reads, writes and checks tables, and changes no value in them",
     "idc.tracking": "talks to MLflow; publish reconciles whatever it says",
+    "idc.untold": "keeps what idc.tracking could not say yet",
     "idc.lineage": "reads git and dvc.lock for MLflow",
 }
 
