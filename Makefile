@@ -20,7 +20,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check shown pipeline repro plan up down doctor ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage bench-explain experiments
+.PHONY: help setup demo test check shown pipeline repro plan up down doctor ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage bench-explain experiments sweep
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,7 +50,7 @@ check: setup  ## format, lint, types, import contracts, spelling
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell src flows tasks tests benchmarks docs README.md ARCHITECTURE.md params.yaml experiments.yaml dvc.yaml
+	$(BIN)/codespell src flows tasks tests benchmarks docs README.md ARCHITECTURE.md params.yaml experiments.yaml sweep.yaml dvc.yaml deploy Dockerfile
 
 shown: setup  ## show on a synthetic archive that the whole thing holds together
 	$(BIN)/python -m tests.shown
@@ -76,6 +76,9 @@ doctor: setup  ## say what is missing, with the command that mends it
 
 experiments: setup  ## the screen of experiments.yaml by cross-validation: which changes earn their place
 	$(BIN)/python -m flows.experiments screen
+
+sweep: setup  ## run the grid of sweep.yaml, one MLflow run per point
+	$(BIN)/python -m flows.sweep
 
 ui: setup  ## look at the runs in MLflow, on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}"

@@ -6,6 +6,7 @@ from typing import Any
 from prefect import flow
 
 from idc.stages import STAGES
+from tasks.gpu import GPU, GPU_STAGES
 from tasks.stages import check_inputs, reconcile_store, run_stage, show_results
 from tasks.workspaces import choose_root, record_results
 
@@ -13,6 +14,8 @@ from tasks.workspaces import choose_root, record_results
 @flow(name="pipeline", log_prints=True)
 def pipeline(overrides: dict[str, Any] | None = None, stage_timeout_s: float | None = None) -> Path:
     """Bring every stage up to date, one task each.
+
+    A stage that uses a GPU takes a slot of the server's concurrency limit `gpu`, where it has one.
 
     Args:
         overrides: New parameter values by dotted key, such as `{"train.epochs": 3}`; such a run,
@@ -23,13 +26,19 @@ def pipeline(overrides: dict[str, Any] | None = None, stage_timeout_s: float | N
         The folder of the results: the project, or the workspace.
     """
     root = choose_root(overrides or {})
+    bring_up_to_date(root, stage_timeout_s)
+    return root
+
+
+def bring_up_to_date(root: Path, stage_timeout_s: float | None = None) -> None:
+    """Run, within a flow, what the project or workspace lacks; show and record its results."""
     check_inputs(root)
     for stage in STAGES:
-        run_stage(stage, root, stage_timeout_s)
+        task = run_stage.with_options(tags=[GPU]) if stage in GPU_STAGES else run_stage
+        task(stage, root, stage_timeout_s)
     reconcile_store(root)
     show_results(root)
     record_results(root)
-    return root
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from idc.cli import EXIT_AWAY
-from idc.tracking import tracking_uri
+from idc.tracking.connection import tracking_uri
 from idc.workspace import stage_environment
 from tasks.process import run_group
 from tasks.stages import StageFailedError, TryAgainError, last_error_line

@@ -132,6 +132,15 @@ def check_overrides(
     for key in overrides:
         if any(key == own or key.startswith(f"{own}.") for own in (*_SET_BY_FOLDS, *also_set)):
             raise InputError(f"override {key}: the experiment sets it itself; leave it out")
+    try_overrides(root, overrides)
+
+
+def try_overrides(root: Path, overrides: Mapping[str, Any]) -> None:
+    """Check that parameters can be overridden so, without doing it.
+
+    Raises:
+        InputError: If a key is no parameter, or a value breaks its rule.
+    """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / PARAMS
         copy.write_bytes((root / PARAMS).read_bytes())

@@ -26,7 +26,7 @@ from idc.doctor import SERVICES
 from idc.errors import InputError
 from idc.files import load_json, save_json
 from idc.processes import ProcessId, identify_process, is_dead
-from idc.tracking import tracking_uri
+from idc.tracking.connection import tracking_uri
 from idc.workspace import stage_environment
 
 log = logging.getLogger("services")

@@ -88,3 +88,47 @@ def make_index() -> Callable[..., pd.DataFrame]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def result(tmp_path_factory: pytest.TempPathFactory, change_params: Callable[..., Params]) -> Any:
+    """What a finished pipeline of two epochs would publish."""
+    import torch
+
+    from idc.evaluation.operating_point import OperatingPoint
+    from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
+    from idc.models.fusion import create_fusion
+    from idc.tracking.publishing import Result
+
+    history = pd.DataFrame(
+        {
+            "epoch": [1, 2],
+            "train_loss": [0.7, 0.5],
+            "val_auroc": [0.6, 0.8],
+            "learning_rate": [1e-3, 1e-4],
+        }
+    )
+    folder = tmp_path_factory.mktemp("result")
+    params = change_params()
+    model = create_fusion(params.model)
+    spec = ModelSpec(["test_resnet"], "none", 32, 2, 0.2, True, [1.0, 1.0], [4, 4], 2, 0.8)
+    save_bundle(folder / "fusion", model.state_dict(), spec, history, torch.zeros(96))
+    model_digest = digest_bundle(folder / "fusion")
+    OperatingPoint(
+        slope=1.0, intercept=0.0, threshold=0.5, threshold_low=0.4, threshold_high=0.6,
+        threshold_rule="youden", prior_shift=0.0, model_digest=model_digest, d4_average=False,
+    ).save(folder / "point.json")  # fmt: skip
+    (folder / "card.md").write_text("card", encoding="utf-8")
+    return Result(
+        digest="r1",
+        model_digest=model_digest,
+        commit="abc",
+        params=params,
+        metrics={"test/auroc": 0.75},
+        history=history,
+        raw_digest="raw1",
+        manifest_digest="manifest1",
+        artifacts={"card.md": folder / "card.md"},
+        bundle=folder / "fusion",
+        operating_point=folder / "point.json",
+    )

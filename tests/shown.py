@@ -87,7 +87,8 @@ class Workspace:
     def num_runs(self) -> int:
         return int(
             self.python(
-                "import mlflow; from pathlib import Path; from idc.tracking import tracking_uri;"
+                "import mlflow; from pathlib import Path;"
+                "from idc.tracking.connection import tracking_uri;"
                 "mlflow.set_tracking_uri(tracking_uri(Path.cwd()));"
                 "print(len(mlflow.search_runs(search_all_experiments=True)))"
             ).split()[-1]
@@ -177,7 +178,7 @@ def show_run_content(space: Workspace) -> None:
     found = json.loads(
         space.python(
             "import json, mlflow; from pathlib import Path;"
-            "from idc.tracking import tracking_uri; from idc.files import load_json;"
+            "from idc.tracking.connection import tracking_uri; from idc.files import load_json;"
             "mlflow.set_tracking_uri(tracking_uri(Path.cwd()));"
             "run_id = load_json(Path('reports/published.json'))['run_id'];"
             "c = mlflow.MlflowClient(); r = c.get_run(run_id);"
@@ -208,7 +209,7 @@ def show_served_model(space: Workspace) -> None:
         (space.folder / "patch.png").write_bytes(archive.read(name))
     output = space.python(
         "import mlflow, pandas as pd; from pathlib import Path;"
-        "from idc.tracking import tracking_uri;"
+        "from idc.tracking.connection import tracking_uri;"
         "mlflow.set_tracking_uri(tracking_uri(Path.cwd()));"
         "m = mlflow.pyfunc.load_model('models:/idc-fusion@challenger');"
         "png = Path('patch.png').read_bytes();"

@@ -9,7 +9,10 @@ import pytest
 from idc import doctor, prefect_api
 from idc.doctor import SERVICES, examine
 from idc.files import save_json
-from idc.tracking import close_runs, describe_faults, list_aliased_digests, list_orphans
+from idc.store import relocate_store
+from idc.tracking.connection import describe_faults
+from idc.tracking.orphans import close_runs, list_orphans
+from idc.tracking.registry import list_aliased_digests
 
 ROOT = Path(__file__).parents[1]
 
@@ -136,14 +139,35 @@ def test_aliased_digests_when_an_alias_points_at_a_version_then_its_digest_alone
     assert list_aliased_digests(project) == {"b" * 64}
 
 
-def test_store_when_the_clone_was_moved_then_the_experiment_is_named(project, tmp_path):
+def test_store_when_the_clone_was_moved_then_relocate_mends_it(project, change_params, tmp_path):
     moved = project.rename(tmp_path / "moved")
     (fault,) = describe_faults(moved)
-    assert fault.startswith("experiment idc keeps its files in another clone")
+    assert (project / "mlruns/artifacts").as_uri() in fault
+    assert found(moved, change_params)["MLflow store"].mend == "idc relocate"
+    relocate_store(moved / "mlruns")
+    assert describe_faults(moved) == []
 
 
-def test_store_when_another_version_made_it_then_the_upgrade_is_named(project):
+@pytest.mark.parametrize("with_runs", [True, False])
+def test_store_when_another_version_made_it_then_backup_and_upgrade_are_named(
+    project, change_params, with_runs
+):
     with closing(sqlite3.connect(project / "mlruns/mlflow.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'old'")
+        if not with_runs:
+            connection.execute("DELETE FROM tags")
+            connection.execute("DELETE FROM runs")
     (fault,) = describe_faults(project)
-    assert "mlflow db upgrade sqlite:///" in fault
+    assert "made by another version of MLflow" in fault
+    mend = found(project, change_params)["MLflow store"].mend
+    assert mend.startswith("`idc backup FOLDER`, then `mlflow db upgrade sqlite:///")
+
+
+def test_store_when_its_server_is_away_then_no_password_is_shown(
+    project, change_params, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:1")
+    store = found(project, change_params)["MLflow store"]
+    assert store.state == "missing"
+    assert "http://me:***@127.0.0.1:1 does not answer" in store.said
+    assert "secret" not in store.said + store.mend

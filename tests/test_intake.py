@@ -10,7 +10,7 @@ from mlflow.entities import Dataset, DatasetInput
 from idc.errors import InputError
 from idc.intake import find_news
 from idc.lineage import folder_md5
-from idc.tracking import RAW_DATASET
+from idc.tracking.recording import RAW_DATASET
 from tests.promotion.conftest import empty_store, project, trained  # noqa: F401  (fixtures)
 
 

@@ -4,26 +4,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 from mlflow.tracking import MlflowClient
 
-from idc import tracking
 from idc.errors import InputError, StoreAwayError
-from idc.evaluation.operating_point import OperatingPoint
-from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
-from idc.models.fusion import create_fusion
-from idc.tracking import Result, check_store, live_run, publish_result, tracking_uri
-
-HISTORY = pd.DataFrame(
-    {
-        "epoch": [1, 2],
-        "train_loss": [0.7, 0.5],
-        "val_auroc": [0.6, 0.8],
-        "learning_rate": [1e-3, 1e-4],
-    }
-)
+from idc.tracking.connection import check_store, tracking_uri
+from idc.tracking.live import live_run, log_explanation_times
+from idc.tracking.publishing import ALIAS, publish_result
 
 
 @pytest.fixture(scope="module")
@@ -39,34 +26,6 @@ def open_root(folder, empty_store):
     store.parent.mkdir(parents=True)
     store.write_bytes(empty_store)
     return folder
-
-
-@pytest.fixture(scope="module")
-def result(tmp_path_factory, change_params):
-    folder = tmp_path_factory.mktemp("result")
-    params = change_params()
-    model = create_fusion(params.model)
-    spec = ModelSpec(["test_resnet"], "none", 32, 2, 0.2, True, [1.0, 1.0], [4, 4], 2, 0.8)
-    save_bundle(folder / "fusion", model.state_dict(), spec, HISTORY, torch.zeros(96))
-    model_digest = digest_bundle(folder / "fusion")
-    OperatingPoint(
-        slope=1.0, intercept=0.0, threshold=0.5, threshold_low=0.4, threshold_high=0.6,
-        threshold_rule="youden", prior_shift=0.0, model_digest=model_digest, d4_average=False,
-    ).save(folder / "point.json")  # fmt: skip
-    (folder / "card.md").write_text("card", encoding="utf-8")
-    return Result(
-        digest="r1",
-        model_digest=model_digest,
-        commit="abc",
-        params=params,
-        metrics={"test/auroc": 0.75},
-        history=HISTORY,
-        raw_digest="raw1",
-        manifest_digest="manifest1",
-        artifacts={"card.md": folder / "card.md"},
-        bundle=folder / "fusion",
-        operating_point=folder / "point.json",
-    )
 
 
 def snapshot(root, result):
@@ -91,7 +50,7 @@ def snapshot(root, result):
         versions={str(version.version): version.tags["result_digest"] for version in versions},
         steps=steps,
         files=files,
-        challenger=str(model.aliases[tracking.ALIAS]),
+        challenger=str(model.aliases[ALIAS]),
     )
 
 
@@ -251,9 +210,9 @@ def test_log_explanation_times_then_the_run_that_trained_the_model_has_them(
     monkeypatch.chdir(open_root(tmp_path, empty_store))
     params = change_params()
     with live_run(params, "abc", training="t1", resumed=False) as live:
-        live.name_model("m1")
-    tracking.log_explanation_times(params, "m1", {"saliency": 0.25})
-    tracking.log_explanation_times(params, "m2", {"saliency": 0.5})
+        live.name_model("m1", {"torch": "2"})
+    log_explanation_times(params, "m1", {"saliency": 0.25})
+    log_explanation_times(params, "m2", {"saliency": 0.5})
     client = MlflowClient(tracking_uri(tmp_path))
     experiment = client.get_experiment_by_name("idc")
     (run,) = client.search_runs([experiment.experiment_id])
@@ -265,7 +224,7 @@ def test_log_explanation_times_when_the_store_is_away_then_warns_and_goes_on(
     change_params, monkeypatch, caplog
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    tracking.log_explanation_times(change_params(), "m1", {"saliency": 0.25})
+    log_explanation_times(change_params(), "m1", {"saliency": 0.25})
     assert "times of explanations are not kept: tracking server" in caplog.text
 
 

@@ -61,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     adopt = commands.add_parser("adopt", help="bring a recorded run into the current branch")
     adopt.add_argument("tag", help="such as idc-run/1234567890ab")
     _add_gc(commands)
+    backup = commands.add_parser(
+        "backup", help="copy the local MLflow store, even while runs write"
+    )
+    backup.add_argument("folder", type=Path, help="a folder that does not exist yet")
+    commands.add_parser("relocate", help="mend the MLflow store of a moved or restored clone")
     _add_synth(commands)
     _add_registry(commands)
     return parser
@@ -184,7 +189,8 @@ def _adopt(options: argparse.Namespace) -> int:
 
 
 def _gc(options: argparse.Namespace) -> int:
-    from idc.tracking import close_runs, list_aliased_digests, list_orphans
+    from idc.tracking.orphans import close_runs, list_orphans
+    from idc.tracking.registry import list_aliased_digests
 
     root = Path.cwd()
     rule = Retention(options.days, options.last)
@@ -206,12 +212,46 @@ def _gc(options: argparse.Namespace) -> int:
     return 0
 
 
+def _back_up(options: argparse.Namespace) -> int:
+    from idc.store import back_up_store
+
+    back_up_store(_local_store(), options.folder)
+    log.info("%s holds the store", options.folder)
+    return 0
+
+
+def _relocate(options: argparse.Namespace) -> int:
+    from idc.store import relocate_store
+
+    store = _local_store()
+    outdated = relocate_store(store)
+    if outdated:
+        log.info("files are looked for in %s, no longer in %s", store, ", ".join(outdated))
+    else:
+        log.info("nothing to mend: files are looked for in %s", store)
+    return 0
+
+
+def _local_store() -> Path:
+    from idc.tracking.connection import local_database, shown_uri
+
+    path = local_database(Path.cwd())
+    if path is None:
+        raise InputError(
+            f"the store is {shown_uri(Path.cwd())}: back it up where its server runs, see "
+            "docs/operations.md"
+        )
+    return path.parent
+
+
 _OPERATIONS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "check": _check,
     "plan": _plan,
     "doctor": _doctor,
     "adopt": _adopt,
     "gc": _gc,
+    "backup": _back_up,
+    "relocate": _relocate,
 }
 
 

@@ -354,6 +354,8 @@ class PublishConfig(Section):
     """Name in the model registry."""
     move_challenger: bool
     """Whether the alias `challenger` moves to this result's model version."""
+    run_name: Annotated[str, Field(min_length=1)] | None
+    """Name of the run in MLflow; null puts it together from backbones, size and patches."""
 
 
 Error = Annotated[float, Field(gt=0.0, lt=0.5)]

@@ -45,7 +45,7 @@ def check_inputs(params: Params, root: Path) -> None:
     """
     from idc.data.archive import find_sources
     from idc.explain.methods import require_methods
-    from idc.tracking import check_store
+    from idc.tracking.connection import check_store
 
     require_methods((*params.explain.methods, params.explain.slide_method))
     find_sources(root / RAW)
@@ -83,18 +83,22 @@ def _archive(root: Path) -> Finding:
 
 
 def _store(root: Path) -> list[Finding]:
-    from idc.tracking import describe_faults, list_orphans, tracking_uri
+    from idc.tracking.connection import describe_faults, shown_uri
+    from idc.tracking.orphans import list_orphans
 
     try:
         faults = describe_faults(root)
         if faults:
-            said, _, mend = faults[0].partition(": ")
+            said, _, mend = faults[0].rpartition(": ")
             return [Finding("MLflow store", "missing", said, mend)]
         orphans = list_orphans(root)
-    except (InputError, StoreAwayError) as error:
+    except InputError as error:
         said, _, mend = str(error).rpartition(": ")
-        return [Finding("MLflow store", "missing", said or str(error), mend)]
-    found = [Finding("MLflow store", "ok", tracking_uri(root))]
+        return [Finding("MLflow store", "missing", said, mend)]
+    except StoreAwayError as error:
+        mend = "start its server, or end what holds it"
+        return [Finding("MLflow store", "missing", str(error), mend)]
+    found = [Finding("MLflow store", "ok", shown_uri(root))]
     if orphans:
         said = f"{len(orphans)} stand as RUNNING, their process is dead: {', '.join(orphans)}"
         found.append(Finding("MLflow runs", "off", said, "idc gc --yes"))

@@ -12,7 +12,7 @@ from idc.data.patches import load_pixels
 from idc.data.tables import INDEX, load_table
 from idc.files import load_json, save_json
 from idc.lineage import folder_md5
-from idc.tracking import ALIAS
+from idc.tracking.publishing import ALIAS
 from idc.tracking.registry import Registry, Version
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from idc.evaluation.operating_point import OperatingPoint
 from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
 from idc.models.fusion import FusionCNN
 from idc.promotion.gate import Scored
-from idc.tracking import connect, ensure_experiment
+from idc.tracking.connection import connect, ensure_experiment
 from idc.tracking.registry import Registry
 
 SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, False, [1.0, 1.0], [6, 6], 1, 0.5)

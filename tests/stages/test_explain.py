@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from idc import layout, tracking
+from idc import layout
 from idc.data.tables import PREDICTIONS, save_table
 from idc.errors import InputError
 from idc.evaluation.operating_point import OperatingPoint
@@ -32,7 +32,7 @@ def times(monkeypatch):
     """What the tracking store is told."""
     told = {}
     monkeypatch.setattr(
-        tracking, "log_explanation_times", lambda params, digest, seconds: told.update(seconds)
+        explain, "log_explanation_times", lambda params, digest, seconds: told.update(seconds)
     )
     return told
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from idc import layout, tracking
+from idc import layout
 from idc.config import Params
 from idc.data.patches import load_pixels
 from idc.data.tables import PREDICTIONS, load_table
@@ -34,6 +34,7 @@ from idc.files import replacing_folder, save_json
 from idc.models.bundle import digest_bundle, load_mean_embedding, load_model
 from idc.models.device import choose_device
 from idc.models.fusion import FusionCNN
+from idc.tracking.live import log_explanation_times
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class _Watch:
                 METHODS[method].title, seconds, self._seconds[method], self._patches[method],
             )  # fmt: skip
         log.info("explained in %.0f s", sum(self._seconds.values()))
-        tracking.log_explanation_times(params, model_digest, speed)
+        log_explanation_times(params, model_digest, speed)
 
 
 def _load_subject(params: Params) -> Subject:

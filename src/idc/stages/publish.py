@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from idc import layout, tracking
+from idc import layout
 from idc.config import Params
 from idc.data.patches import load_pixels
 from idc.data.tables import INDEX, SPLITS, load_table
@@ -18,6 +18,7 @@ from idc.lineage import (
 )
 from idc.models.bundle import digest_bundle, load_history, load_spec
 from idc.monitoring.profile import build_profile
+from idc.tracking.publishing import Result, publish_result
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,8 @@ def run(params: Params) -> None:
     )
     save_json(layout.PROFILE, profile)
     weights = load_spec(layout.BUNDLE).class_weights
-    published = tracking.publish_result(
-        tracking.Result(
+    published = publish_result(
+        Result(
             digest=result_digest(stages),
             model_digest=digest_bundle(layout.BUNDLE),
             commit=git_commit(root),

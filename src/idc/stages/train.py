@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 import idc
-from idc import layout, tracking
+from idc import layout
 from idc.config import Params
 from idc.data.patches import load_pixels
 from idc.data.sides import HELD_OUT, take_side
@@ -24,6 +24,7 @@ from idc.models.device import choose_device, describe_environment
 from idc.models.fusion import FusionCNN, create_fusion
 from idc.models.scoring import mean_embedding
 from idc.models.textures import fill_stems
+from idc.tracking.live import live_run
 from idc.training.checkpoint import Checkpoint, digest_inputs
 from idc.training.class_weights import weigh_classes
 from idc.training.contrastive import pretrain_backbones
@@ -118,7 +119,7 @@ def _tracked(
         yield (lambda result, speed: None), (lambda digest, environment: None)
         return
     resumed = checkpoint.exists()
-    with tracking.live_run(
+    with live_run(
         params, git_commit(Path.cwd()), training=checkpoint.name, resumed=resumed
     ) as live:
         live.log_class_weights(weights)

@@ -22,19 +22,18 @@ from mlflow.tracking import MlflowClient
 
 from idc.config import Params
 from idc.errors import InputError
-from idc.tracking import (
-    ALIAS,
-    CHAMPION,
+from idc.tracking.connection import connect, ensure_experiment
+from idc.tracking.publishing import ALIAS
+from idc.tracking.recording import (
     COMMIT_TAG,
     ENVIRONMENT_TAG,
     MODEL_TAG,
     RAW_DATASET,
     RESULT_TAG,
     TRAINED_BY_TAG,
-    connect,
-    ensure_experiment,
 )
 
+CHAMPION = "champion"
 DECISION_FILE = "decision.json"
 
 _KIND, _STATE = "kind", "state"
@@ -282,6 +281,23 @@ class Registry:
 
     def _versions(self) -> list[Any]:
         return list(self._client.search_model_versions(f"name = '{self._name}'"))
+
+
+def list_aliased_digests(root: Path) -> set[str]:
+    """Return the result digest of every model version that an alias points at.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreAwayError: If the store is away.
+    """
+    client = connect(root)
+    digests = set()
+    for model in client.search_registered_models(max_results=_PAGE):
+        # a search leaves the aliases out
+        for alias in client.get_registered_model(model.name).aliases:
+            tags = client.get_model_version_by_alias(model.name, alias).tags
+            digests.add(tags.get(RESULT_TAG, ""))
+    return digests - {""}
 
 
 def name_models(before: Version | None, version: Version) -> str:

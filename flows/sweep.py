@@ -1,0 +1,116 @@
+"""A grid over parameters: `python -m flows.sweep sweep.yaml` from the project's root.
+
+Every point is a run of the pipeline in a workspace of its own; so many run at a time as the file
+says. In MLflow they lie in one experiment, below one parent run. No alias moves. Running again
+resumes, each point in its workspace.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import wait
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.pipeline import bring_up_to_date
+from idc.errors import InputError
+from idc.files import load_json
+from idc.layout import METRICS, PUBLISHED
+from idc.tracking.parents import ParentRun, close_parent, open_parent, place_below
+from idc.workspace import create_workspace
+from tasks.gpu import GPU_LIMIT, limit_gpu_stages
+from tasks.sweep import FOLDERS, Point, load_sweep, result_rows
+
+_SHOWN = ("val/auroc", "val/balanced_accuracy", "test/auroc", "test/auroc_low", "test/auroc_high")
+_EXIT_INPUT = 2
+
+
+@flow(name="sweep", log_prints=True)
+def sweep(file: str = "sweep.yaml") -> dict[str, str]:
+    """Run the pipeline at every point of a grid; a point that fails does not stop the others.
+
+    Args:
+        file: A plan such as `sweep.yaml`.
+
+    Returns:
+        Why points failed, by what they set.
+    """
+    root = Path.cwd()
+    plan = load_sweep(root / file, root)
+    # opens the store before several would make its tables at the same time
+    parent = open_parent(root, plan.experiment, f"sweep {plan.name}")
+    if plan.gpu_slots is not None and (taken := limit_gpu_stages(plan.gpu_slots)):
+        print(
+            f"{taken} slot(s) of the limit {GPU_LIMIT} are taken, so stages wait; if nothing else "
+            f"uses the GPU: `prefect gcl update {GPU_LIMIT} --active-slots 0`"
+        )
+    states = _run_all(plan.points, plan.max_parallel, parent)
+    failed = {label: str(error) for label, error in states.items() if isinstance(error, Exception)}
+    close_parent(root, parent, failed=bool(failed))
+    metrics = {
+        label: load_json(folder / METRICS)
+        for label, folder in states.items()
+        if isinstance(folder, Path)
+    }
+    create_table_artifact(
+        result_rows(metrics, _SHOWN), key="sweep", description="Chosen by val, reported on test"
+    )
+    return failed
+
+
+def _run_all(
+    points: Sequence[Point], max_parallel: int, parent: ParentRun
+) -> dict[str, Path | Exception]:
+    """Return the folder of each point's results, or why it failed, by its label."""
+    runner: ThreadPoolTaskRunner[Path] = ThreadPoolTaskRunner(max_workers=max_parallel)
+    with runner:
+        futures = {
+            point.label: runner.submit(run_point, {"point": point, "parent": parent})
+            for point in points
+        }
+        wait(list(futures.values()))
+    return {label: future.result(raise_on_failure=False) for label, future in futures.items()}
+
+
+@task(cache_policy=NO_CACHE, task_run_name="{point.label}")
+def run_point(point: Point, parent: ParentRun) -> Path:
+    """Run the pipeline at one point and place its MLflow run below the sweep's.
+
+    Returns:
+        The folder of the results.
+    """
+    root = Path.cwd()
+    folder = create_workspace(root, FOLDERS / point.name, point.overrides)
+    pipeline_at_point.with_options(flow_run_name=point.name)(folder)
+    place_below(root, parent, load_json(folder / PUBLISHED)["run_id"])
+    return folder
+
+
+@flow(name="pipeline-at-point", log_prints=True)
+def pipeline_at_point(folder: Path) -> None:
+    """Bring every stage of a point's workspace up to date."""
+    bring_up_to_date(folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one sweep; return the exit code (0 done, 1 a point failed, 2 wrong input)."""
+    parser = argparse.ArgumentParser(prog="python -m flows.sweep", description=__doc__)
+    parser.add_argument("file", nargs="?", default="sweep.yaml", help="the plan")
+    file = parser.parse_args(arguments).file
+    try:
+        load_sweep(Path(file), Path.cwd())  # said in one line, before a flow begins to log
+        failed = sweep(file)
+    except InputError as error:
+        print(f"sweep: error: {error}", file=sys.stderr)
+        return _EXIT_INPUT
+    for label, reason in failed.items():
+        print(f"sweep: {label} failed: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""The store: its address, whether it can be written, what is wrong with it, and a client of it."""
+
+import logging
+import os
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import mlflow
+import sqlalchemy
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
+from mlflow.store.db.utils import _get_latest_schema_revision
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import ArgumentError, OperationalError
+
+from idc.errors import InputError, StoreAwayError
+from idc.layout import MLRUNS
+from idc.store import ARTIFACTS, DATABASE, find_outdated
+
+_SQLITE = "sqlite:///"
+_LOCK_PATIENCE_S = 30
+
+
+def tracking_uri(root: Path) -> str:
+    """Return `MLFLOW_TRACKING_URI`, else the SQLite store below `root` (absolute)."""
+    database = root.resolve() / MLRUNS / DATABASE
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{database}"
+
+
+def shown_uri(root: Path) -> str:
+    """Return the address of the store without a password, for people to read."""
+    uri = tracking_uri(root)
+    try:
+        return sqlalchemy.make_url(uri).render_as_string(hide_password=True)
+    except ArgumentError:
+        return uri
+
+
+def local_database(root: Path) -> Path | None:
+    """Return the file of a store that is one, None of a store that a server keeps."""
+    uri = tracking_uri(root)
+    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+
+
+def check_store(root: Path) -> None:
+    """Check that the store can be written.
+
+    Raises:
+        InputError: If the local store cannot be written or was made by another version of MLflow,
+            or a database's driver is missing.
+        StoreAwayError: If a server does not answer, or another process holds the local store.
+    """
+    uri, path = tracking_uri(root), local_database(root)
+    if path is not None:
+        _require_file(path)
+    elif uri.startswith(("http://", "https://")):
+        _require_server(uri, shown_uri(root))
+    elif uri.startswith("postgresql"):
+        _require_database(uri, shown_uri(root))
+
+
+def describe_faults(root: Path) -> list[str]:
+    """Return what is wrong with the local store, each with the command that mends it.
+
+    Raises:
+        InputError: If the local store cannot be written, or a database's driver is missing.
+        StoreAwayError: If a server does not answer, or another process holds the local store.
+    """
+    path = local_database(root)
+    if path is None:
+        check_store(root)
+        return []
+    with _writing(path) as connection:
+        if not _has_tables(connection):
+            return []
+        if _is_of_another_version(connection):
+            return [_advise_upgrade(path)]
+    outdated = find_outdated(path.parent)
+    if outdated:
+        return [
+            f"files are looked for in {', '.join(outdated)}, for this clone was moved or copied: "
+            "idc relocate"
+        ]
+    return []
+
+
+def connect(root: Path) -> MlflowClient:
+    """Open the store; later calls of mlflow in this process mean it.
+
+    Raises:
+        InputError: If the local store cannot be written or was made by another version of MLflow,
+            or a database's driver is missing.
+        StoreAwayError: If a server does not answer, or another process holds the local store.
+    """
+    check_store(root)
+    # a run id inherited from elsewhere would swallow this result
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    uri = tracking_uri(root)
+    inherited = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    if inherited is None:
+        # mlflow exports the address; the next root in this process has a store of its own
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    return MlflowClient(uri, uri)
+
+
+def ensure_experiment(client: MlflowClient, name: str, root: Path) -> str:
+    """Return the id of an experiment, which is made where there is none of that name."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    path = local_database(root)
+    # a server decides for itself
+    location = None if path is None else (path.parent / ARTIFACTS).as_uri()
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+@contextmanager
+def calling_away_what_is_away(root: Path) -> Iterator[None]:
+    """Turn errors of MLflow into StoreAwayError where the same call may succeed later."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE):
+            reason = str(error).splitlines()[0]
+            raise StoreAwayError(f"tracking store {shown_uri(root)} is busy ({reason})") from None
+        check_store(root)
+        raise
+
+
+def _require_server(uri: str, shown: str) -> None:
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
+            return
+    except urllib.error.HTTPError as error:
+        if error.code < 500:  # it answers; a proxy may guard /health
+            return
+        raise StoreAwayError(f"tracking server {shown} answers {error.code}") from None
+    except OSError as error:
+        raise StoreAwayError(f"tracking server {shown} does not answer ({error})") from None
+
+
+def _require_database(uri: str, shown: str) -> None:
+    """A first look: MLflow itself would wait for a database for an hour."""
+    try:
+        engine = sqlalchemy.create_engine(
+            uri, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5}
+        )
+        with engine.connect():
+            return
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"tracking database {shown} needs the package {error.name}: pip install 'idc[servers]' "
+            "and write postgresql+psycopg2://"
+        ) from None
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        raise StoreAwayError(f"tracking database {shown} does not answer ({reason})") from None
+
+
+def _require_file(path: Path) -> None:
+    """MLflow itself would upgrade a store that lacks a table, unasked and without a backup."""
+    with _writing(path) as connection:
+        if not _has_tables(connection):
+            return
+        if connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is None:
+            return  # nothing to lose, or another process is making the tables just now
+        if _is_of_another_version(connection):
+            raise InputError(_advise_upgrade(path))
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the local store as whoever writes to it does; nothing is written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=_LOCK_PATIENCE_S)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+    except (OSError, sqlite3.Error) as error:
+        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise StoreAwayError(f"another process holds the MLflow store {path}") from None
+        raise InputError(
+            f"the MLflow store {path} cannot be written ({error}): mend its permissions, or set "
+            "MLFLOW_TRACKING_URI to another store"
+        ) from None
+
+
+def _has_tables(connection: sqlite3.Connection) -> bool:
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    return ("alembic_version",) in tables
+
+
+def _is_of_another_version(connection: sqlite3.Connection) -> bool:
+    schemas = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    latest = _get_latest_schema_revision()  # type: ignore[no-untyped-call]
+    return bool(schemas != [(latest,)])
+
+
+def _advise_upgrade(path: Path) -> str:
+    return (
+        f"the MLflow store {path} was made by another version of MLflow: `idc backup FOLDER`, "
+        f"then `mlflow db upgrade {_SQLITE}{path}`"
+    )

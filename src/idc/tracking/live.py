@@ -1,0 +1,204 @@
+"""A training's run, told of each epoch as it ends, and later of what it missed meanwhile."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.tracking import MlflowClient
+
+from idc.config import Params
+from idc.errors import InputError, StoreAwayError
+from idc.tracking.connection import calling_away_what_is_away, connect, ensure_experiment
+from idc.tracking.recording import (
+    COMMIT_TAG,
+    ENVIRONMENT_TAG,
+    MODEL_TAG,
+    create_run,
+    find_runs,
+    log_params,
+    process_tags,
+    to_metrics,
+)
+from idc.untold import Untold, list_untold, load_untold
+
+log = logging.getLogger(__name__)
+
+_TRAINING_TAG = "training_digest"
+_SECTIONS = (
+    "ingest", "sample", "split", "model", "augment", "pretrain", "train", "runtime",
+)  # fmt: skip
+_METRICS_PER_CALL = 1000  # more are refused
+_LITTLE_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+
+
+class LiveRun:
+    """A run that receives each epoch as it ends.
+
+    A store that goes away does not hold the training up: what it missed is sent with the next
+    epoch, or by `publish_result`.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, root: Path) -> None:
+        self._client = client
+        self._root = root
+        self._untold = load_untold(root, run_id)
+        self._untold.status = None  # it goes on
+        told = client.get_metric_history(run_id, "train/loss")
+        self._logged = {metric.step for metric in told} | {
+            step for key, _, step in self._untold.metrics if key == "train/loss"
+        }
+        self._weights_told = "class_weights/0" in client.get_run(run_id).data.metrics
+
+    def log_class_weights(self, weights: Any) -> None:  # noqa: ANN401  (any pair of numbers)
+        """Record the loss weight of each class; once, if the training is interrupted."""
+        if not self._weights_told:
+            self._send({f"class_weights/{label}": weights[label] for label in (0, 1)})
+
+    def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Record one epoch's metrics at step `epoch`, in one call.
+
+        An epoch that an interrupted training told before is not told twice.
+        """
+        if epoch in self._logged:
+            return
+        self._logged.add(epoch)
+        self._send(values, step=epoch)
+
+    def name_model(self, digest: str, environment: Mapping[str, str]) -> None:
+        """Say which weights this run made, and on which machine with which versions."""
+        self._untold.tags |= {
+            ENVIRONMENT_TAG: json.dumps(environment),
+            MODEL_TAG: digest,
+        }
+        self._send({})
+
+    def end(self, status: str) -> None:
+        """Say how the training ended: FINISHED or FAILED."""
+        self._untold.status = status
+        self._send({})
+
+    def _send(self, values: Mapping[str, float], step: int = 0) -> None:
+        self._untold.metrics += [(key, float(value), step) for key, value in values.items()]
+        try:
+            tell(self._client, self._untold)
+        except MlflowException as error:
+            self._untold.keep(self._root)
+            log.warning("tracking store away (%s): what it missed is sent later", error)
+        else:
+            self._untold.forget(self._root)
+
+
+@contextmanager
+def live_run(params: Params, commit: str, *, training: str, resumed: bool) -> Iterator[LiveRun]:
+    """Open a run for a training; it ends as FINISHED, or FAILED when an error passes.
+
+    Args:
+        params: Recorded, as far as they concern the training.
+        commit: Of the code.
+        training: Digest of all that shapes the training.
+        resumed: Whether it goes on from a checkpoint: then its unfinished run goes on as well.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreAwayError: If the store is away when the training begins.
+    """
+    root = Path.cwd()
+    with calling_away_what_is_away(root):
+        client = connect(root)
+        run = _find_unfinished(client, params, training, root) if resumed else None
+        if run is None:
+            tags = {COMMIT_TAG: commit, _TRAINING_TAG: training}
+            run = create_run(client, params, root, tags)
+        else:
+            client.update_run(run.info.run_id, status="RUNNING")
+            for key, value in process_tags().items():
+                client.set_tag(run.info.run_id, key, value)
+            log.info("the MLflow run %s goes on", run.info.run_id)
+        log_params(client, run, params, _SECTIONS)
+        live = LiveRun(client, run.info.run_id, root)
+    status = "FAILED"
+    with _little_patience():
+        try:
+            yield live
+            status = "FINISHED"
+        finally:
+            live.end(status)
+
+
+def log_explanation_times(
+    params: Params, model_digest: str, seconds_per_patch: Mapping[str, float]
+) -> None:
+    """Add what each explanation method took to the run that trained the model.
+
+    Times belong into no output of a stage, so a store that lacks the run or is away goes without.
+
+    Args:
+        params: Names the experiment.
+        model_digest: Names the trained weights.
+        seconds_per_patch: By method.
+    """
+    try:
+        client = connect(Path.cwd())
+        experiment_id = ensure_experiment(client, params.publish.experiment, Path.cwd())
+        runs = find_runs(client, experiment_id, MODEL_TAG, model_digest)
+        if not runs:
+            log.info("no MLflow run trained this model: times of explanations are not kept")
+            return
+        values = {f"explain/s_per_patch/{name}": s for name, s in seconds_per_patch.items()}
+        client.log_batch(runs[0].info.run_id, metrics=to_metrics(values))
+    except (MlflowException, InputError, StoreAwayError) as error:
+        log.warning("times of explanations are not kept: %s", error)
+
+
+def tell(client: MlflowClient, untold: Untold) -> None:
+    """Send it; what the store has already is not told twice, for its key, step and value agree."""
+    tags = [RunTag(key, value) for key, value in untold.tags.items()]
+    metrics = [Metric(key, value, 0, step) for key, value, step in untold.metrics]
+    for start in range(0, len(metrics), _METRICS_PER_CALL):
+        client.log_batch(untold.run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
+    if tags:
+        client.log_batch(untold.run_id, tags=tags)
+    if untold.status is not None:
+        client.set_terminated(untold.run_id, status=untold.status)
+
+
+def tell_what_waits(client: MlflowClient, root: Path) -> None:
+    """Send what trainings in `root` could not tell while the store was away."""
+    for untold in list_untold(root):
+        try:
+            tell(client, untold)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            log.warning("run %s is gone from the store, and what it missed with it", untold.run_id)
+        untold.forget(root)
+
+
+def _find_unfinished(client: MlflowClient, params: Params, training: str, root: Path) -> Run | None:
+    """Return the last run of an interrupted training, or None where the store lacks it."""
+    experiment_id = ensure_experiment(client, params.publish.experiment, root)
+    runs = find_runs(client, experiment_id, _TRAINING_TAG, training)
+    unfinished = [run for run in runs if run.info.status != "FINISHED"]
+    return unfinished[-1] if unfinished else None
+
+
+@contextmanager
+def _little_patience() -> Iterator[None]:
+    """Within, a server that is away costs seconds, where MLflow would hold a training for minutes.
+
+    What the user's environment says instead, holds.
+    """
+    ours = {name: value for name, value in _LITTLE_PATIENCE.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)

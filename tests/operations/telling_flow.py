@@ -1,0 +1,20 @@
+"""A flow that tells MLflow of a training of four epochs, without training."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from idc.config import load_params
+from idc.tracking.live import live_run
+
+EPOCHS = 4
+
+
+@flow
+def tell(params_file: str, number: int) -> None:
+    with live_run(
+        load_params(Path(params_file)), "none", training=f"training {number}", resumed=False
+    ) as live:
+        live.log_class_weights([1.0, 1.0])
+        for epoch in range(1, EPOCHS + 1):
+            live.log_epoch(epoch, {"train/loss": number + 1 / epoch, "val/epoch_auroc": 0.5})

@@ -1,0 +1,87 @@
+"""Prefect and MLflow on PostgreSQL, started as docs/operations.md says."""
+
+import re
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tests.operations.servers import running, wait_until
+from tests.operations.telling_flow import EPOCHS
+
+NUM_RUNS, RUNS_PER_WORKER = 10, 5
+FAULT = re.compile(r"locked|deadlock|Traceback|OperationalError|DBAPIError", re.IGNORECASE)
+HERE = Path(__file__).parent
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+
+def ask(servers, path, body):
+    answer = httpx.post(f"{servers.prefect_url}{path}", json=body, timeout=60, trust_env=False)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def deploy(servers, project_root):
+    """What `prefect deploy` records, without its questions."""
+    ask(servers, "/work_pools/", {"name": "tests", "type": "process"})
+    flow = ask(servers, "/flows/", {"name": "tell"})
+    deployment = {
+        "name": "tests",
+        "flow_id": flow["id"],
+        "work_pool_name": "tests",
+        "entrypoint": f"{HERE / 'telling_flow.py'}:tell",
+        "pull_steps": [
+            {"prefect.deployments.steps.set_working_directory": {"directory": str(servers.folder)}}
+        ],
+        "parameters": {"params_file": str(project_root / "params.yaml")},
+        "parameter_openapi_schema": {},
+    }
+    return ask(servers, "/deployments/", deployment)["id"]
+
+
+def test_two_workers_when_ten_runs_are_due_at_once_then_none_is_lost_and_nothing_is_locked(
+    servers, project_root
+):
+    deployment = deploy(servers, project_root)
+    for number in range(NUM_RUNS):
+        ask(servers, f"/deployments/{deployment}/create_flow_run",
+            {"parameters": {"number": number}})  # fmt: skip
+    settings = servers.settings | {
+        "PYTHONPATH": f"{project_root / 'src'}:{project_root}",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+    }
+
+    def states():
+        runs = ask(servers, "/flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}})
+        return [run["state_type"] for run in runs]
+
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                running("prefect", ("worker", "start", "--pool", "tests", "--name", name,
+                                    "--limit", str(RUNS_PER_WORKER)), servers.folder, settings)
+            )
+            for name in ("first", "second")
+        ]  # fmt: skip
+        wait_until(lambda: {"SCHEDULED", "PENDING", "RUNNING"}.isdisjoint(states()), 1200)
+    said = [service.said() for service in (servers.prefect, servers.mlflow, *workers)]
+    assert states() == ["COMPLETED"] * NUM_RUNS, said[2:]
+    for text in said:
+        assert not FAULT.search(text), text[-3000:]
+    for text in said[2:]:
+        assert "Completed" in text or "exited cleanly" in text  # each worker had its share
+
+    client = MlflowClient(servers.mlflow_url)
+    experiment = client.get_experiment_by_name("idc").experiment_id
+    told = {}
+    for run in client.search_runs([experiment]):
+        assert run.info.status == "FINISHED"
+        losses = client.get_metric_history(run.info.run_id, "train/loss")
+        told[run.data.tags["training_digest"]] = {item.step: item.value for item in losses}
+    assert told == {
+        f"training {number}": {epoch: number + 1 / epoch for epoch in range(1, EPOCHS + 1)}
+        for number in range(NUM_RUNS)
+    }
