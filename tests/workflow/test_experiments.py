@@ -149,18 +149,19 @@ def test_optimism_when_run_then_both_ways_test_the_same_patches_from_equal_train
 def test_learning_curve_when_run_then_points_share_the_tested_patches_and_come_back_from_the_cache(
     project,
 ):
-    asked = ("learning-curve", "curve", "--patches", "12", "20", "--cases", "3", "--folds", "3",
-             "--only", "1", *OUT)  # fmt: skip
+    asked = ("learning-curve", "curve", "--patches", "12", "--cases", "3", "--folds", "3", "--only", "1",
+             *OUT)  # fmt: skip
     output = project.experiments(*asked)
     assert "# Learning curve `curve`" in output
     content = load_json(project.results("curve/learning_curve.json"))
     assert content["tested"]["folds"] == [1]
     largest, *others, few = content["points"]
-    assert (largest["num_patches"], largest["max_cases"]) == (20, None)
+    assert (largest["num_patches"], largest["max_cases"]) == (12, None)
     assert few["num_training_cases"] == [3]
-    assert {point["num_patches"] for point in others} == {12, few["num_patches"]} - {20}
+    assert {point["num_patches"] for point in others} == {few["num_patches"]} - {12}
     (pair,) = content["more_cases"]
     assert pair["num_patches"] == few["num_patches"]
+    assert project.results("curve/learning_curve.png").is_file()
     for point in content["points"]:
         folder = project.folder / ".workspaces/experiments/curve" / point["name"] / "fold-1"
         splits = pd.read_csv(folder / "data/splits.csv")
