@@ -2,7 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idc.explain.mosaics import CHANCE, join_mosaics, plan_mosaics, pointing_share
+from idc.explain.mosaics import (
+    CHANCE,
+    find_thrown_off,
+    join_mosaics,
+    plan_mosaics,
+    pointing_share,
+)
 
 
 def draw_test(cases):
@@ -76,3 +82,9 @@ def test_share_when_all_evidence_is_in_the_right_cell_then_1_and_when_empty_chan
     maps[1] = 1.0
     maps[3, :50, :50] = 1.0
     assert pointing_share(maps, np.array([2, 1, 0, 3])) == pytest.approx([1.0, 0.25, CHANCE, 0.0])
+
+
+def test_find_thrown_off_when_a_backbone_answers_out_of_proportion_then_it_is_named():
+    cells = np.array([[1.0, -2.0], [-1.0, 2.0], [1.0, 2.0], [1.0, 2.0]])
+    assert find_thrown_off(["calm", "wild"], np.array([[3.0, -30_000.0]]), cells) == ["wild"]
+    assert find_thrown_off(["calm", "wild"], np.array([[3.0, 3.0]]), cells) == []

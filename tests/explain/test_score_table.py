@@ -94,6 +94,8 @@ def test_scores_when_measured_then_every_method_stands_beside_the_baselines(scor
     assert scores["mosaics"]["baselines"]["random"]["value"] == pytest.approx(0.25, abs=0.02)
     assert set(scores["mosaics"]["untrained"]["grad_cam"]) == sources
     assert set(scores["mosaics"]["ranking"]) == set(METHODS)
+    calm = sources - {"fused", *scores["mosaics"]["thrown_off"]}
+    assert scores["mosaics"]["ranked_by"] in (["fused"], sorted(calm, reverse=True))
     assert set(scores["sanity"]["similarity"]["saliency"]["fused"]) == {"head", "deep", "all"}
     assert set(scores["traits"]["baselines"]) == {"random", "centre", "darkness"}
 

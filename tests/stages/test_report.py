@@ -209,10 +209,13 @@ def test_report_when_methods_were_scored_then_failures_warn_and_the_ranking_is_t
     ranked = {
         "trained": point, "untrained": point, "baselines": {"random": share},
         "ranking": ["grad_cam", "saliency"],
+        "thrown_off": ["test_resnet"],
+        "ranked_by": ["fused"],
     }  # fmt: skip
     save_json(layout.EXPLAIN_SCORES, draw_scores(**ranked))
     page = render(3.0)
     assert "Saliency fails the sanity check</strong> for fused" in page
+    assert "Mosaics throw test_resnet off</strong>" in page
     table = page[page.index("<th>Mosaic</th>") :]
     assert table.index("Grad-CAM") < table.index("Saliency") < table.index("random (no network)")
     assert "<td>0.30 <span" in table

@@ -149,8 +149,8 @@ def test_optimism_when_run_then_both_ways_test_the_same_patches_from_equal_train
 def test_learning_curve_when_run_then_points_share_the_tested_patches_and_come_back_from_the_cache(
     project,
 ):
-    asked = ("learning-curve", "curve", "--patches", "12", "--cases", "3", "--folds", "3", "--only", "1",
-             *OUT)  # fmt: skip
+    folds = ("--folds", str(NUM_FOLDS), "--only", "1")
+    asked = ("learning-curve", "curve", "--patches", "12", "--cases", "3", *folds, *OUT)
     output = project.experiments(*asked)
     assert "# Learning curve `curve`" in output
     content = load_json(project.results("curve/learning_curve.json"))

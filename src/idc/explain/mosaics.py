@@ -6,8 +6,13 @@ evidence for IDC+) in the right cell says whether it points: 1/4 is chance. It n
 tumour, and coarse maps can do it (the focus of Arias-Duart et al. 2022, arXiv:2109.15035). All
 patches are of one case, so that stain does not give the answer. An untrained network tells what a
 method's share owes to the pictures alone.
+
+A mosaic is twice as large as what the network has learnt from. A backbone whose last feature map is
+a single cell there has only ever seen it surrounded by padding, and may answer a larger one out of
+all proportion; its maps then drown the others in the fused one. `find_thrown_off` names such.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +23,10 @@ from idc.data.sampling import rank_patches
 from idc.explain.map_traits import mass_share
 
 CHANCE = 0.25
+
+LARGEST_PROPORTION = 10.0
+"""How many times as much as to its cells a backbone may answer to a mosaic, a mean over four."""
+
 _NUM_OTHERS = 3
 
 
@@ -101,3 +110,20 @@ def pointing_share(maps: np.ndarray, right_cell: np.ndarray) -> np.ndarray:
     quadrants = quadrants + np.arange(maps.shape[2]) // PATCH_SIZE_PX
     share = mass_share(maps, quadrants == right_cell[:, np.newaxis, np.newaxis])
     return np.where(np.isnan(share), CHANCE, share)
+
+
+def find_thrown_off(
+    names: Sequence[str], on_mosaics: np.ndarray, on_cells: np.ndarray
+) -> list[str]:
+    """Return the backbones that answer mosaics out of proportion to their cells.
+
+    Args:
+        names: The backbones.
+        on_mosaics: Their contributions to the logit, float (mosaics, backbones).
+        on_cells: Those of the single patches, float (4 * mosaics, backbones).
+    """
+    strength = np.abs(on_mosaics).mean(axis=0)
+    usual = np.abs(on_cells).mean(axis=0)
+    return [
+        name for name, off in zip(names, strength > LARGEST_PROPORTION * usual, strict=True) if off
+    ]

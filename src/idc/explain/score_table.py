@@ -32,7 +32,13 @@ from idc.explain.map_traits import (
     relative_change,
 )
 from idc.explain.methods import METHODS
-from idc.explain.mosaics import MosaicPlan, join_mosaics, plan_mosaics, pointing_share
+from idc.explain.mosaics import (
+    MosaicPlan,
+    find_thrown_off,
+    join_mosaics,
+    plan_mosaics,
+    pointing_share,
+)
 from idc.explain.panel import FUSED
 from idc.explain.sanity import LARGEST_SIMILARITY, STEPS, changes, randomised, similarity
 from idc.models.fusion import FusionCNN
@@ -125,7 +131,7 @@ class ExplanationScores:
                 confidence=self._config.mosaic_confidence,
                 seed=self._seed,
             )
-            mosaics = self._measure_mosaics(plan, join_mosaics(store, plan.rows), untrained)
+            mosaics = self._measure_mosaics(plan, store, untrained)
         return {
             "num_patches": len(panel),
             "num_cases": int(panel["case"].nunique()),
@@ -268,8 +274,9 @@ class ExplanationScores:
         return self._subject.explain_with(damaged, mean)
 
     def _measure_mosaics(
-        self, plan: MosaicPlan, pictures: np.ndarray, untrained: Explainer
+        self, plan: MosaicPlan, store: np.ndarray, untrained: Explainer
     ) -> dict[str, Any]:
+        pictures = join_mosaics(store, plan.rows)
         facts = {
             "num_mosaics": len(pictures),
             "num_cases": len(set(plan.case)),
@@ -295,8 +302,39 @@ class ExplanationScores:
             for kind, explainer in (("trained", self._explainer), ("untrained", untrained))
         }
         baselines = {name: point(draw(pictures, self._seed)) for name, draw in BASELINES.items()}
-        ranking = sorted(self._methods, key=lambda name: -shares["trained"][name][FUSED]["value"])
-        return facts | shares | {"baselines": baselines, "ranking": ranking}
+        thrown_off = self._find_thrown_off(pictures, store[plan.rows.ravel()])
+        ranked_by = [each for each in self._explainer.sources[:-1] if each not in thrown_off]
+        if not thrown_off or not ranked_by:
+            ranked_by = [FUSED]
+        trained = shares["trained"]
+        ranking = sorted(
+            self._methods,
+            key=lambda name: -sum(trained[name][source]["value"] for source in ranked_by),
+        )
+        return (
+            facts
+            | shares
+            | {
+                "baselines": baselines,
+                "thrown_off": thrown_off,
+                "ranked_by": ranked_by,
+                "ranking": ranking,
+            }
+        )
+
+    def _find_thrown_off(self, pictures: np.ndarray, cells: np.ndarray) -> list[str]:
+        thrown_off = find_thrown_off(
+            self._explainer.sources[:-1],
+            self._explainer.contributions(pictures),
+            self._explainer.contributions(cells),
+        )
+        if thrown_off:
+            log.warning(
+                "mosaics throw %s off: its maps and the fused ones mean nothing there, and methods "
+                "are ranked by the other backbones; train at a larger model.size_px",
+                ", ".join(thrown_off),
+            )
+        return thrown_off
 
     def _choose_few(self, num_patches: int) -> np.ndarray:
         """Return places all over the panel, whose order is by label and stain."""
