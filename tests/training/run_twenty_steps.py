@@ -37,7 +37,9 @@ def main() -> None:
         "backbones": ["test_resnet", "test_efficientnet"], "pretrained": "none",
         "size_px": 32, "dropout": 0.0,
     }  # fmt: skip
-    content["train"] |= {"batch_size": BATCH_SIZE, "epochs": 1, "learning_rate": 0.003}
+    content["train"] |= {
+        "batch_size": BATCH_SIZE, "epochs": 1, "learning_rate": 0.003, "precision": "fp32",
+    }  # fmt: skip
     params = Params.model_validate(content)
     rng = np.random.default_rng(0)
     num_patches = BATCH_SIZE * NUM_STEPS
