@@ -3,13 +3,16 @@
 Where to is the environment's matter, so no address is ever in git. `IDC_NOTIFY_BLOCK` names a block
 as `TYPE/NAME`: one that can notify, such as `slack-webhook/team`, or `secret/NAME`, which holds an
 address. `IDC_NOTIFY_URL` is an address itself. An address is a secret, so neither it nor an error's
-text, which may hold it, is ever logged. That nobody could be told fails nothing.
+text, which may hold it, is ever logged, by this module or by the client that sends. That nobody
+could be told fails nothing.
 """
 
 import json
+import logging
 import os
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from prefect import get_run_logger, task
@@ -25,6 +28,9 @@ BLOCK_VARIABLE = "IDC_NOTIFY_BLOCK"
 URL_VARIABLE = "IDC_NOTIFY_URL"
 
 _TIMEOUT_S = 10
+
+_CLIENTS = ("httpx", "httpcore", "urllib3", "requests", "apprise")
+"""Loggers of those that notification blocks send by; below warning they tell the address."""
 
 Event = Literal["failure", "promotion", "drift"]
 
@@ -56,11 +62,28 @@ def deliver(event: Event, subject: str, text: str, warn: Callable[[str], None]) 
         if not place:
             continue
         try:
-            send(place, event, subject, text)
+            with _clients_are_silent():
+                send(place, event, subject, text)
             sent += 1
         except Exception as error:  # whatever a service raises; its text may hold the address
             warn(f"nobody was told of the {event} through {variable}: {type(error).__name__}")
     return sent
+
+
+@contextmanager
+def _clients_are_silent() -> Iterator[None]:
+    """Whatever level logging was set to, no address of a request is logged inside."""
+    known = {*_CLIENTS, *logging.root.manager.loggerDict}
+    names = [name for name in known if name.partition(".")[0] in _CLIENTS]
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _send_to_block(place: str, event: Event, subject: str, text: str) -> None:

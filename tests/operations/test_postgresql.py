@@ -78,9 +78,11 @@ def test_two_workers_when_ten_runs_are_due_at_once_then_none_is_lost_and_nothing
     experiment = client.get_experiment_by_name("idc").experiment_id
     told = {}
     for run in client.search_runs([experiment]):
-        assert run.info.status == "FINISHED"
-        losses = client.get_metric_history(run.info.run_id, "train/loss")
-        told[run.data.tags["training_digest"]] = {item.step: item.value for item in losses}
+        training = run.data.tags.get("training_digest", "")
+        if training.startswith("training "):  # other tests tell the same server of runs too
+            assert run.info.status == "FINISHED"
+            losses = client.get_metric_history(run.info.run_id, "train/loss")
+            told[training] = {item.step: item.value for item in losses}
     assert told == {
         f"training {number}": {epoch: number + 1 / epoch for epoch in range(1, EPOCHS + 1)}
         for number in range(NUM_RUNS)

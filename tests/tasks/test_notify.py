@@ -112,8 +112,10 @@ def test_deliver_when_the_receiver_refuses_then_warns_without_the_address(
     places = {URL_VARIABLE: receiver.url, BLOCK_VARIABLE: "custom-webhook/idc-refusing"}
     monkeypatch.setenv(variable, places[variable])
     warnings = []
-    with caplog.at_level(logging.DEBUG, logger="prefect"):
+    client = logging.getLogger("httpx")  # tells every address at this level
+    with caplog.at_level(logging.DEBUG, "prefect"), caplog.at_level(logging.DEBUG, client.name):
         assert deliver("drift", "stain", "shifted", warnings.append) == 0
+        assert client.level == logging.DEBUG  # as it was
     assert len(warnings) == 1
     assert variable in warnings[0]
     assert SECRET not in warnings[0] + caplog.text

@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,14 @@ def test_train_fusion_when_the_seed_differs_then_weights_differ(train):
     assert differ(first, second)
 
 
+@pytest.fixture
+def _no_exit_handlers(monkeypatch):
+    """Prefect, where other tests started it in this process, leaves a handler that raises in a
+    forked child, whose exit code then is 1."""
+    monkeypatch.setattr(threading, "_threading_atexits", [])
+
+
+@pytest.mark.usefixtures("_no_exit_handlers")
 @pytest.mark.parametrize("augment_on", ["workers", "device"])
 @pytest.mark.parametrize("workers", [1, 4])
 def test_train_fusion_when_workers_build_batches_then_weights_equal_those_of_none(
