@@ -113,6 +113,9 @@ bench-coverage: setup  ## how often the 95 % intervals hold the truth, on simula
 bench-explain: setup  ## which explanation to believe: all methods where the answer is known
 	$(BIN)/python -m benchmarks.explain $(if $(METHODS),--methods $(METHODS)) $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(THREADS),--threads $(THREADS))
 
-.PHONY: bench-promotion
+.PHONY: bench-overhead bench-promotion
+bench-overhead: setup  ## what Prefect, DVC and MLflow cost over calling the nine stages
+	$(BIN)/python -m benchmarks.overhead $(if $(ROUNDS),--rounds $(ROUNDS))
+
 bench-promotion: setup  ## how often the promotion rule is right, on simulated gates
 	$(BIN)/python -m benchmarks.promotion $(if $(DRAWS),--draws $(DRAWS)) $(if $(REPLICATES),--replicates $(REPLICATES))

@@ -121,6 +121,30 @@ def test_doctor_when_pool_worker_and_deployment_are_wrong_then_each_has_its_comm
     assert items["deployment retraining/local"].said == "unknown to the server"
 
 
+def test_doctor_when_a_schedule_is_on_then_names_the_next_run_or_that_there_is_none(
+    project, change_params, monkeypatch
+):
+    answers = {
+        "/health": True,
+        "/work_pools/idc": {"is_paused": False, "type": "process"},
+        "/work_pools/idc/workers/filter": [{"name": "w", "status": "ONLINE"}],
+        "/deployments/name/pipeline/local": {"path": str(project), "schedules": []},
+        "/deployments/name/retraining/local": {
+            "id": "d1",
+            "path": str(project),
+            "schedules": [{"schedule": {"cron": "0 2 * * 1"}, "active": True}],
+        },
+        "/flow_runs/filter": [{"expected_start_time": "2026-11-30T02:00:00Z"}],
+    }
+    monkeypatch.setattr(prefect_api, "ask", lambda path, *_, **__: answers[path])
+    item = found(project, change_params)["deployment retraining/local"]
+    assert (item.state, item.said) == ("ok", "0 2 * * 1 (on), next 2026-11-30 02:00 UTC")
+    answers["/flow_runs/filter"] = []
+    item = found(project, change_params)["deployment retraining/local"]
+    assert (item.state, item.mend) == ("missing", "see .idc/services/prefect-server.log")
+    assert "has scheduled no run" in item.said
+
+
 def test_orphans_when_host_and_process_say_so_then_they_alone_are_closed(project):
     (orphan,) = list_orphans(project)
     close_runs(project, [orphan])

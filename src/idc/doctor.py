@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -197,7 +198,25 @@ def _deployment(root: Path, name: str, absent: State) -> list[Finding]:
         f"{item['schedule'].get('cron', 'scheduled')} ({'on' if item['active'] else 'paused'})"
         for item in deployment["schedules"]
     ]
-    return [Finding(what, "ok", ", ".join(schedules) or "no schedule")]
+    said = ", ".join(schedules) or "no schedule"
+    if not any(item["active"] for item in deployment["schedules"]):
+        return [Finding(what, "ok", said)]
+    if (start := _next_start(deployment["id"])) is None:
+        said += "; the server, which looks once a minute, has scheduled no run"
+        return [Finding(what, "missing", said, f"see {SERVICES / 'prefect-server.log'}")]
+    return [Finding(what, "ok", f"{said}, next {start:%Y-%m-%d %H:%M} UTC")]
+
+
+def _next_start(deployment: str) -> datetime | None:
+    """Return when the next run of a deployment is due, None if none is."""
+    chosen = {
+        "deployments": {"id": {"any_": [deployment]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        "sort": "EXPECTED_START_TIME_ASC",
+        "limit": 1,
+    }
+    runs = prefect_api.ask("/flow_runs/filter", chosen)
+    return datetime.fromisoformat(runs[0]["expected_start_time"]).astimezone(UTC) if runs else None
 
 
 def _disk(root: Path) -> list[Finding]:

@@ -182,6 +182,24 @@ def test_services_when_started_twice_then_the_first_stay_and_doctor_misses_nothi
         assert line in said
 
 
+def test_schedule_when_it_is_switched_on_then_the_server_schedules_runs(machine):
+    (schedule,) = machine.ask("/deployments/name/retraining/local")["schedules"]
+    machine.run("prefect", "deployment", "schedule", "resume", "retraining/local", schedule["id"])
+    try:
+        said = wait_until(
+            lambda: re.search(
+                r"retraining/local: 0 2 \* \* 1 \(on\), next \S+ 02:00 UTC",
+                machine.run("idc", "doctor", expect=None),
+            ),
+            "a scheduled run",
+        )
+        assert said
+    finally:
+        machine.run(
+            "prefect", "deployment", "schedule", "pause", "retraining/local", schedule["id"]
+        )
+
+
 def test_services_when_the_port_is_taken_by_another_then_it_says_which_variable_moves_it(tmp_path):
     other = copy_project(ROOT, tmp_path / "other", SMALL)
     shutil.copy2(ROOT / "prefect.yaml", other)
