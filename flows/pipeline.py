@@ -8,7 +8,7 @@ from prefect import flow
 from idc.stages import STAGES
 from tasks.gpu import GPU, GPU_STAGES
 from tasks.stages import check_inputs, reconcile_store, run_stage, show_results
-from tasks.workspaces import choose_root, record_results
+from tasks.workspaces import choose_root, keep_sides, record_results
 
 
 @flow(name="pipeline", log_prints=True)
@@ -36,6 +36,8 @@ def bring_up_to_date(root: Path, stage_timeout_s: float | None = None) -> None:
     for stage in STAGES:
         task = run_stage.with_options(tags=[GPU]) if stage in GPU_STAGES else run_stage
         task(stage, root, stage_timeout_s)
+        if stage == "split":  # before anything has learnt from them
+            keep_sides(root)
     reconcile_store(root)
     show_results(root)
     record_results(root)

@@ -7,8 +7,9 @@ from typing import Any
 from prefect import get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 
-from idc.layout import UNCOMMITTED
-from idc.runs import record_run
+from idc.config import load_params
+from idc.layout import CASE_SIDES, PARAMS, UNCOMMITTED
+from idc.runs import keep_case_sides, record_run
 from idc.workspace import WORKSPACES, describe_workspace, is_workspace, open_workspace
 
 
@@ -33,6 +34,21 @@ def choose_root(overrides: Mapping[str, Any]) -> Path:
     if (folder / UNCOMMITTED).exists():
         logger.warning(f"the code is not committed; the difference: {folder / UNCOMMITTED}")
     return folder
+
+
+@task(cache_policy=NO_CACHE)
+def keep_sides(root: Path) -> None:
+    """Add the sides of new cases to the project's file, if this run's model may be promoted.
+
+    Raises:
+        InputError: If another run gave a case another side meanwhile.
+    """
+    if not is_workspace(root) or not load_params(root / PARAMS).publish.move_challenger:
+        return
+    if num_cases := keep_case_sides(root):
+        get_run_logger().info(
+            f"{num_cases} new cases are in {CASE_SIDES} of the project: commit it"
+        )
 
 
 @task(cache_policy=NO_CACHE)

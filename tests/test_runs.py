@@ -15,6 +15,7 @@ from idc.runs import (
     adopt_run,
     cache_command,
     find_garbage,
+    keep_case_sides,
     record_run,
     remove_garbage,
 )
@@ -148,6 +149,35 @@ def test_adopt_when_a_case_stands_on_another_side_then_it_refuses(project):
     with pytest.raises(InputError, match="case 7 is on train here, on test in the run"):
         adopt_run(project, tag)
     assert git(project, "status", "--porcelain") == ""
+
+
+def test_adopt_when_the_sides_alone_are_not_committed_then_they_are_with_the_run(project):
+    tag = finish_run(project, "one", sides=SIDES + "7,test\n")
+    keep_case_sides(project / WORKSPACES / "one")
+    assert git(project, "status", "--porcelain") != ""
+    adopt_run(project, tag)
+    assert git(project, "status", "--porcelain") == ""
+    assert git(project, "show", "HEAD:data/case_sides.csv").endswith("7,test")
+
+
+def test_keep_case_sides_when_a_workspace_dealt_new_cases_then_the_project_knows_them(project):
+    sides = project / "data/case_sides.csv"
+    finish_run(project, "one", sides=SIDES + "7,test\n8,val\n")
+    assert keep_case_sides(project / WORKSPACES / "one") == 2
+    assert sides.read_text() == SIDES + "7,test\n8,val\n"
+    finish_run(project, "two", sides=SIDES + "8,val\n9,gate\n")
+    assert keep_case_sides(project / WORKSPACES / "two") == 1
+    assert keep_case_sides(project / WORKSPACES / "two") == 0
+    assert sides.read_text() == SIDES + "7,test\n8,val\n9,gate\n"
+
+
+def test_keep_case_sides_when_another_run_dealt_otherwise_then_refuses_and_keeps_the_first(project):
+    for name, side in (("one", "test"), ("two", "train")):
+        finish_run(project, name, sides=f"{SIDES}7,{side}\n")
+    keep_case_sides(project / WORKSPACES / "one")
+    with pytest.raises(InputError, match="case 7 is on test here, on train in the run"):
+        keep_case_sides(project / WORKSPACES / "two")
+    assert (project / "data/case_sides.csv").read_text() == SIDES + "7,test\n"
 
 
 def test_adopt_when_the_branch_knows_more_cases_then_none_is_lost(project):

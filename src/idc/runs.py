@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
+from idc.data.case_sides import join_case_sides
 from idc.errors import InputError
 from idc.files import load_json, replacing_file
 from idc.git import git, has_commit
-from idc.layout import CASE_SIDES, DVC_LOCK, PARAMS, PUBLISHED, RAW
+from idc.layout import CASE_SIDES, DVC_LOCK, PARAMS, PUBLISHED, RAW, STATE
 from idc.lineage import load_lock, result_digest
-from idc.workspace import Workspace, list_workspaces, override_params, remove_workspace
+from idc.workspace import (
+    Workspace,
+    describe_workspace,
+    list_workspaces,
+    override_params,
+    remove_workspace,
+)
 
 TAG_PREFIX = "idc-run/"
 _DIGITS = 12
@@ -58,6 +66,34 @@ def record_run(workspace: Path) -> str | None:
     )  # fmt: skip
     git(workspace, "tag", tag, "HEAD")
     return tag
+
+
+def keep_case_sides(workspace: Path) -> int:
+    """Add the sides that a workspace's split gave to new cases to the project's own file.
+
+    They hold for good: the next run must deal no case anew that a model of this one has learnt
+    from. Runs at the same time wait for each other.
+
+    Returns:
+        How many cases were added.
+
+    Raises:
+        InputError: If the project's file says otherwise by now.
+    """
+    root = describe_workspace(workspace).root
+    path, theirs = root / CASE_SIDES, (workspace / CASE_SIDES).read_text(encoding="utf-8")
+    (root / STATE).mkdir(exist_ok=True)
+    with FileLock(root / STATE / "case_sides.lock"):
+        ours = path.read_text(encoding="utf-8") if path.exists() else ""
+        try:
+            joined = join_case_sides(ours, theirs)
+        except InputError as error:
+            raise InputError(f"{path}: {error}; run again on today's data") from None
+        if joined == ours:
+            return 0
+        with replacing_file(path) as partial:
+            partial.write_text(joined, encoding="utf-8")
+    return len(joined.splitlines()) - max(2, len(ours.splitlines()))
 
 
 @dataclass(frozen=True)
@@ -181,11 +217,12 @@ def _require_git(root: Path) -> None:
 
 
 def _require_clean(root: Path) -> None:
+    """Refuse changes that adopting would mix up; sides join the run's, so they may be new."""
     changed = git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
-    ours = [str(DVC_LOCK), str(PARAMS), str(CASE_SIDES)]
-    changed += git(root, "status", "--porcelain", "--", *ours).splitlines()
-    if changed:
-        raise InputError(f"{changed[0][3:]} is not committed: commit or undo it, then adopt")
+    changed += git(root, "status", "--porcelain", "--", str(DVC_LOCK), str(PARAMS)).splitlines()
+    for name in (line[3:] for line in changed):
+        if name != str(CASE_SIDES):
+            raise InputError(f"{name} is not committed: commit or undo it, then adopt")
 
 
 def _adopted_files(root: Path, commit: str) -> dict[Path, str]:
@@ -219,29 +256,16 @@ def _changed_params(root: Path, commit: str) -> dict[str, Any]:
 
 def _longer_sides(path: Path, theirs: str) -> str:
     ours = path.read_text(encoding="utf-8") if path.exists() else theirs
-    if ours.splitlines()[0] != theirs.splitlines()[0]:
-        raise InputError(f"{path.name}: the run dealt its cases by another rule than the branch")
-    ours_of, theirs_of = (dict(_rows(text)) for text in (ours, theirs))
-    for case in sorted(ours_of.keys() & theirs_of.keys()):
-        if ours_of[case] != theirs_of[case]:
-            raise InputError(
-                f"{path.name}: case {case} is on {ours_of[case]} here, on {theirs_of[case]} in the "
-                "run: such a run cannot be adopted"
-            )
-    if ours_of.keys() <= theirs_of.keys():
-        return theirs
-    if theirs_of.keys() <= ours_of.keys():
-        return ours
-    raise InputError(
-        f"{path.name}: the branch and the run each gave sides to cases the other does not know: "
-        "run again on today's data"
-    )
-
-
-def _rows(text: str) -> list[tuple[str, str]]:
-    """Return case and side of each line below the rule and the names of the columns."""
-    lines = [line.partition(",") for line in text.splitlines()[2:]]
-    return [(case, side) for case, _, side in lines]
+    try:
+        joined = join_case_sides(ours, theirs)
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}: such a run cannot be adopted") from None
+    if joined not in (ours, theirs):
+        raise InputError(
+            f"{path.name}: the branch and the run each gave sides to cases the other does not "
+            "know: run again on today's data"
+        )
+    return joined
 
 
 def _tags(root: Path) -> list[tuple[str, datetime]]:

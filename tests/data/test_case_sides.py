@@ -1,7 +1,12 @@
 import pytest
 
 from idc.config import SideFractions
-from idc.data.case_sides import ensure_case_sides, load_case_sides, save_case_sides
+from idc.data.case_sides import (
+    ensure_case_sides,
+    join_case_sides,
+    load_case_sides,
+    save_case_sides,
+)
 from idc.errors import InputError
 
 FRACTIONS = SideFractions(val=0.15, gate=0.1, test=0.2)
@@ -76,3 +81,34 @@ def test_load_case_sides_when_a_line_is_wrong_then_says_so(path, line, message):
     path.write_text(path.read_text() + line)
     with pytest.raises(InputError, match=message):
         load_case_sides(path, FRACTIONS, 17)
+
+
+RULE = "# seed 17\ncase,side\n"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "joined"),
+    [
+        ("", RULE + "a,val\n", RULE + "a,val\n"),
+        ("case,side\n", RULE + "a,val\n", RULE + "a,val\n"),
+        (RULE + "a,val\n", "case,side\n", RULE + "a,val\n"),
+        (RULE + "b,val\n", RULE + "b,val\na,test\n", RULE + "b,val\na,test\n"),
+        (RULE + "b,val\na,test\n", RULE + "b,val\n", RULE + "b,val\na,test\n"),
+        (RULE + "b,val\nc,gate\n", RULE + "b,val\nd,train\na,test\n",
+         RULE + "b,val\nc,gate\na,test\nd,train\n"),
+    ],
+)  # fmt: skip
+def test_join_case_sides_when_they_agree_then_holds_the_cases_of_both(ours, theirs, joined):
+    assert join_case_sides(ours, theirs) == joined
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        (RULE + "a,test\n", "case a is on val here, on test in the run"),
+        ("# seed 18\ncase,side\nb,val\n", "another rule"),
+    ],
+)
+def test_join_case_sides_when_they_contradict_then_refuses(theirs, message):
+    with pytest.raises(InputError, match=message):
+        join_case_sides(RULE + "a,val\n", theirs)

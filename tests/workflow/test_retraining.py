@@ -14,7 +14,7 @@ import pytest
 
 from idc.data.synthetic import create_archive
 from idc.files import load_json
-from idc.workspace import override_params, stage_environment
+from idc.workspace import WORKSPACES, override_params, stage_environment
 
 ROOT = Path(__file__).parents[2]
 PARTS = (
@@ -49,6 +49,7 @@ class Project:
 
     def __init__(self, folder: Path, archives: dict[str, Path], notify_url: str) -> None:
         self.folder, self._archives = folder, archives
+        self.sides: dict[str, dict[str, str]] = {}
         for part in PARTS:
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
             (folder / part).parent.mkdir(parents=True, exist_ok=True)
@@ -75,12 +76,27 @@ class Project:
         return done.stdout.strip()
 
     def run(self, module: str, *arguments: str, expect: int = 0) -> str:
+        return self.python("-m", module, *arguments, expect=expect)
+
+    def python(self, *arguments: str, expect: int = 0) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, *arguments],
             cwd=self.folder, env=self._environment, capture_output=True, text=True,
         )  # fmt: skip
         output = done.stdout + done.stderr
         assert done.returncode == expect, f"{arguments} exited {done.returncode}: {output[-3000:]}"
+        return output
+
+    def retrain(self, run_name: str) -> str:
+        """Retrain as a deployment does: in a workspace, in which `results` then lie."""
+        before = set((self.folder / WORKSPACES).glob("*-????????"))
+        overrides = {"publish.run_name": run_name}
+        output = self.python(
+            "-c", f"from flows.retraining import retraining; retraining({overrides})"
+        )
+        (self.results,) = set((self.folder / WORKSPACES).glob("*-????????")) - before
+        lines = (self.results / "data/case_sides.csv").read_text().splitlines()[2:]
+        self.sides[run_name] = dict(line.split(",") for line in lines)
         return output
 
     def bring(self, name: str) -> None:
@@ -130,7 +146,7 @@ def project(tmp_path_factory, archives, told):
     folder = tmp_path_factory.mktemp("retraining") / "project"
     project = Project(folder, archives, f"http://127.0.0.1:{told.server_port}/")
     project.bring("first")
-    project.first = project.run("flows.retraining")
+    project.first = project.retrain("first")
     project.told_first = [message["event"] for message in told.got]
     return project
 
@@ -138,7 +154,7 @@ def project(tmp_path_factory, archives, told):
 def test_retraining_when_there_is_no_model_then_trains_one_and_promotes_it(project):
     assert "version 1 is the champion now" in project.first
     assert project.told_first == ["promotion"]
-    assert load_json(project.folder / "reports/decision.json")["champion"] is None
+    assert load_json(project.results / "reports/decision.json")["champion"] is None
 
 
 def test_retraining_when_nothing_is_new_then_completes_saying_why(project):
@@ -150,7 +166,7 @@ def test_retraining_when_nothing_is_new_then_completes_saying_why(project):
 def test_lineage_when_asked_then_prints_the_whole_chain(project):
     lines = project.run("idc", "lineage", "1").splitlines()
     chain = {line[:14].strip(): line[15:] for line in lines}
-    lock = (project.folder / "dvc.lock").read_text()
+    lock = (project.results / "dvc.lock").read_text()
     md5 = chain["raw archive"].split()[1]
     assert f"md5: {md5}" in lock
     assert "data/raw holds it" in chain["raw archive"]
@@ -168,8 +184,8 @@ def test_reproduce_when_all_is_there_then_every_bit_agrees(project):
 def test_retraining_when_an_archive_joins_then_tells_of_drift_compares_and_decides(project, told):
     told.got.clear()
     project.bring("second")
-    output = project.run("flows.retraining")
-    decision = load_json(project.folder / "reports/decision.json")
+    output = project.retrain("second")
+    decision = load_json(project.results / "reports/decision.json")
     assert decision["champion"]["version"] == "1"
     assert decision["challenger"]["version"] == "2"
     assert decision["champion"]["gate_digest"] == decision["challenger"]["gate_digest"]
@@ -177,6 +193,9 @@ def test_retraining_when_an_archive_joins_then_tells_of_drift_compares_and_decid
     assert f"version 2 {verdict}" in output
     assert told.got[0]["event"] == "drift"
     assert "16 new, 0 changed" in told.got[0]["text"]
+    first, second = project.sides["first"], project.sides["second"]
+    assert (len(first), len(second)) == (16, 32)
+    assert first.items() <= second.items()  # what the first model has learnt stays on its side
 
 
 def test_reproduce_when_the_archive_is_another_by_now_then_refuses_naming_its_md5(project):

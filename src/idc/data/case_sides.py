@@ -84,5 +84,37 @@ def ensure_case_sides(path: Path) -> None:
             partial.write_text(_HEADER, encoding="utf-8")
 
 
+def join_case_sides(ours: str, theirs: str) -> str:
+    """Return the content of a file that holds the cases of two.
+
+    It is one of the two where that holds all cases, else ours with the others appended.
+
+    Raises:
+        InputError: If they were dealt by different rules, or a case is on two sides.
+    """
+    ours_of, theirs_of = _rows(ours), _rows(theirs)
+    if not ours_of or not theirs_of:
+        return theirs if theirs_of else ours
+    if ours.splitlines()[0] != theirs.splitlines()[0]:
+        raise InputError("the run dealt its cases by another rule than the one of this project")
+    for case in sorted(ours_of.keys() & theirs_of.keys()):
+        if ours_of[case] != theirs_of[case]:
+            raise InputError(
+                f"case {case} is on {ours_of[case]} here, on {theirs_of[case]} in the run, and a "
+                "case must not change its side"
+            )
+    if ours_of.keys() <= theirs_of.keys():
+        return theirs
+    added = sorted(theirs_of.keys() - ours_of.keys())
+    return ours + "".join(f"{case},{theirs_of[case]}\n" for case in added)
+
+
+def _rows(text: str) -> dict[str, str]:
+    """Return the side per case of a file's content."""
+    lines = (line for line in text.splitlines() if line and not line.startswith("#"))
+    pairs = (line.partition(",") for line in lines)
+    return {case: side for case, _, side in pairs if f"{case},{side}\n" != _HEADER}
+
+
 def _rule(fractions: SideFractions, seed: int) -> str:
     return f"# seed {seed}, val {fractions.val}, gate {fractions.gate}, test {fractions.test}"
