@@ -19,7 +19,6 @@ from idc.explain.error_groups import (
     KINDS,
     describe_groups,
     draw_groups,
-    embed_patches,
     find_errors,
     group_errors,
 )
@@ -34,6 +33,7 @@ from idc.files import replacing_folder, save_json
 from idc.models.bundle import digest_bundle, load_mean_embedding, load_model
 from idc.models.device import choose_device
 from idc.models.fusion import FusionCNN
+from idc.models.scoring import embed_patches
 from idc.tracking.live import log_explanation_times
 
 log = logging.getLogger(__name__)
