@@ -16,13 +16,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from idc.config import FoldsConfig, Section
 from idc.errors import InputError
 from idc.layout import PARAMS, REPORTS
 from idc.workspace import WORKSPACES, override_params
+from tasks.plan_files import read_plan
 
 RESULTS = REPORTS / "experiments"
 FOLDERS = WORKSPACES / "experiments"
@@ -83,16 +83,7 @@ def load_plan(path: Path, root: Path) -> Plan:
     Raises:
         InputError: Naming the file, the variant or key, and the fault.
     """
-    try:
-        plan = Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: name a file like experiments.yaml") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(str(part) for part in fault["loc"]) or "the whole file"
-        raise InputError(f"{path}: {key}: {fault['msg'].lower()}") from None
+    plan = read_plan(path, Plan, example="experiments.yaml")
     if BASE in plan.variants:
         raise InputError(f"{path}: variants.{BASE}: that name is taken: call the variant otherwise")
     choose_folds(plan.folds.num_folds, plan.folds.only)

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -18,6 +17,7 @@ from pydantic import (
 )
 
 from idc.errors import InputError
+from idc.files import load_yaml
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -457,12 +457,7 @@ def load_params(path: Path) -> Params:
     Raises:
         InputError: One line per fault, naming the file, the key, the value and the rule.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: run from the project's root") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    content = load_yaml(path, if_missing="run from the project's root")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
