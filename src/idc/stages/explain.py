@@ -14,7 +14,7 @@ from idc.data.patches import load_pixels
 from idc.data.tables import PREDICTIONS, load_table
 from idc.errors import InputError
 from idc.evaluation.operating_point import OperatingPoint
-from idc.evaluation.plots import save_figure
+from idc.evaluation.plots.style import save_figure
 from idc.explain.error_groups import (
     KINDS,
     describe_groups,
