@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from idc.config import FoldsConfig, Section
+from idc.config import FEWEST_FOLDS, MOST_FOLDS, FoldsConfig, NumFolds, Section
 from idc.errors import InputError
 from idc.layout import PARAMS, REPORTS
 from idc.workspace import WORKSPACES, override_params
@@ -53,7 +53,7 @@ class BasePlan(Section):
 class FoldsPlan(Section):
     """The cross-validation, the same for every variant."""
 
-    num_folds: Annotated[int, Field(ge=3, le=50)]
+    num_folds: NumFolds
     """Folds in all."""
     only: tuple[int, ...] | None
     """Folds (from 0) that are run; null runs all."""
@@ -147,9 +147,8 @@ def choose_folds(num_folds: int, only: Collection[int] | None) -> list[int]:
     Raises:
         InputError: If there cannot be so many folds, or one asked for is none of them.
     """
-    fewest, most = 3, 50  # as FoldsConfig has it
-    if not fewest <= num_folds <= most:
-        raise InputError(f"{num_folds} folds: there must be {fewest} to {most}")
+    if not FEWEST_FOLDS <= num_folds <= MOST_FOLDS:
+        raise InputError(f"{num_folds} folds: there must be {FEWEST_FOLDS} to {MOST_FOLDS}")
     chosen = sorted(set(range(num_folds) if only is None else only))
     unknown = [fold for fold in chosen if not 0 <= fold < num_folds]
     if unknown or not chosen:

@@ -13,6 +13,8 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -21,6 +23,8 @@ from idc.files import load_yaml
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+FEWEST_FOLDS, MOST_FOLDS = 3, 50
+NumFolds = Annotated[int, Field(ge=FEWEST_FOLDS, le=MOST_FOLDS)]
 Flag = Literal["sliver", "blank", "near_blank", "out_of_focus", "ink"]
 
 _SENSITIVITY_RULE = re.compile(r"sensitivity\s*>=\s*(\d+(?:\.\d*)?|\.\d+)")
@@ -114,7 +118,7 @@ class SideLists(Section):
 class FoldsConfig(Section):
     """Cross-validation: cases (mode `case`) or patches (`patch`) in folds of equal size."""
 
-    num_folds: Annotated[int, Field(ge=3, le=50)]
+    num_folds: NumFolds
     """Folds in all."""
     test_fold: Annotated[int, Field(ge=0)]
     """The fold (from 0) that is tested; the next one is val, the others train."""
@@ -229,7 +233,7 @@ class TrainConfig(Section):
     """Share by which a target moves towards 1/2 (Szegedy 2016)."""
     neighbour_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)]
     """Share by which a target moves towards the mean label of the up to 8 touching patches on the
-    training side."""
+    training side; with label smoothing at most 1."""
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None
     """Decay per step of the exponential moving average of the weights, which is then what is
     scored and kept; null keeps the weights themselves."""
@@ -241,6 +245,14 @@ class TrainConfig(Section):
     units for it."""
     seed: Seed
     """Seed of initial weights, order, augmentation and dropout."""
+
+    @field_validator("neighbour_smoothing")
+    @classmethod
+    def _leave_the_label_no_negative_share(cls, share: float, info: ValidationInfo) -> float:
+        other = info.data.get("label_smoothing", 0.0)  # lacking where it is wrong itself
+        if other + share > 1.0:
+            raise ValueError(f"with train.label_smoothing = {other} it must be at most 1 in all")
+        return share
 
 
 class PretrainConfig(Section):
