@@ -4,6 +4,7 @@ No field has a default here: the file is the only home of a value.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -481,16 +482,18 @@ def flatten(params: Params) -> dict[str, str]:
 
     Example: `{"train.epochs": "12", "split.fractions.val": "0.15", ...}`.
     """
-    flat: dict[str, str] = {}
+    return {
+        key: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        for key, value in dot_keys(params.model_dump(mode="json")).items()
+    }
 
-    def visit(prefix: str, value: Any) -> None:  # noqa: ANN401
-        if isinstance(value, dict):
-            for key, below in value.items():
-                visit(f"{prefix}.{key}" if prefix else key, below)
-        else:
-            flat[prefix] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
-    visit("", params.model_dump(mode="json"))
+def dot_keys(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return what nested mappings hold under dotted keys, each beginning with `prefix`."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        below = isinstance(value, Mapping)
+        flat |= dot_keys(value, f"{prefix}{key}.") if below else {f"{prefix}{key}": value}
     return flat
 
 
