@@ -21,7 +21,7 @@ from idc.data.tables import PREDICTIONS, load_table
 from idc.errors import InputError
 from idc.evaluation.bootstrap import Estimate
 from idc.evaluation.compare import PLACE, compare_scorings
-from idc.evaluation.plots import save_figure
+from idc.evaluation.plots.style import save_figure
 from idc.evaluation.pooling import (
     CONTEXT_LOGIT,
     MAIN_LOGIT,

@@ -16,13 +16,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from idc.config import FoldsConfig, Section
+from idc.config import FEWEST_FOLDS, MOST_FOLDS, FoldsConfig, NumFolds, Section
 from idc.errors import InputError
 from idc.layout import PARAMS, REPORTS
 from idc.workspace import WORKSPACES, override_params
+from tasks.plan_files import read_plan
 
 RESULTS = REPORTS / "experiments"
 FOLDERS = WORKSPACES / "experiments"
@@ -53,7 +53,7 @@ class BasePlan(Section):
 class FoldsPlan(Section):
     """The cross-validation, the same for every variant."""
 
-    num_folds: Annotated[int, Field(ge=3, le=50)]
+    num_folds: NumFolds
     """Folds in all."""
     only: tuple[int, ...] | None
     """Folds (from 0) that are run; null runs all."""
@@ -83,16 +83,7 @@ def load_plan(path: Path, root: Path) -> Plan:
     Raises:
         InputError: Naming the file, the variant or key, and the fault.
     """
-    try:
-        plan = Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: name a file like experiments.yaml") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(str(part) for part in fault["loc"]) or "the whole file"
-        raise InputError(f"{path}: {key}: {fault['msg'].lower()}") from None
+    plan = read_plan(path, Plan, example="experiments.yaml")
     if BASE in plan.variants:
         raise InputError(f"{path}: variants.{BASE}: that name is taken: call the variant otherwise")
     choose_folds(plan.folds.num_folds, plan.folds.only)
@@ -156,9 +147,8 @@ def choose_folds(num_folds: int, only: Collection[int] | None) -> list[int]:
     Raises:
         InputError: If there cannot be so many folds, or one asked for is none of them.
     """
-    fewest, most = 3, 50  # as FoldsConfig has it
-    if not fewest <= num_folds <= most:
-        raise InputError(f"{num_folds} folds: there must be {fewest} to {most}")
+    if not FEWEST_FOLDS <= num_folds <= MOST_FOLDS:
+        raise InputError(f"{num_folds} folds: there must be {FEWEST_FOLDS} to {MOST_FOLDS}")
     chosen = sorted(set(range(num_folds) if only is None else only))
     unknown = [fold for fold in chosen if not 0 <= fold < num_folds]
     if unknown or not chosen:

@@ -5,7 +5,6 @@ from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 
 from idc.config import load_params
 from idc.errors import InputError, StoreAwayError
@@ -13,18 +12,10 @@ from idc.files import load_json
 from idc.intake import News, find_news
 from idc.layout import DRIFT, PARAMS
 from tasks.command import run_idc
-from tasks.stages import StageFailedError, TryAgainError, check_inputs
-
-# what passes by itself is tried again, as often as for the stages
-_AGAIN: dict[str, Any] = {
-    "cache_policy": NO_CACHE,
-    "retries": check_inputs.retries,
-    "retry_delay_seconds": check_inputs.retry_delay_seconds,
-    "retry_condition_fn": check_inputs.retry_condition_fn,
-}
+from tasks.stages import TRIED_AGAIN, StageFailedError, TryAgainError
 
 
-@task(**_AGAIN)
+@task(**TRIED_AGAIN)
 def look_for_news(root: Path) -> News:
     """Say whether the archive holds anything that the challenger was not made from.
 
@@ -40,7 +31,7 @@ def look_for_news(root: Path) -> News:
         raise TryAgainError(str(error)) from None
 
 
-@task(**_AGAIN)
+@task(**TRIED_AGAIN)
 def report_drift(root: Path) -> dict[str, Any] | None:
     """Compare the ingested archive with the champion's training profile; show it in Prefect.
 

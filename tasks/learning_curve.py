@@ -16,7 +16,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from idc.errors import InputError
-from idc.evaluation.plots import draw_learning_curve, save_figure
+from idc.evaluation.plots.style import save_figure
+from idc.evaluation.plots.training import draw_learning_curve
 from tasks.experiment_results import compare_results, read_figures
 from tasks.experiment_tables import format_counts, format_estimate, save_page
 from tasks.experiments import (

@@ -46,13 +46,16 @@ async def _passes_by_itself(task: Task[..., Any], run: TaskRun, state: State[Any
     return False
 
 
-@task(
-    cache_policy=NO_CACHE,  # DVC decides what is up to date: one cache, not two
-    retries=12,
-    retry_delay_seconds=5,
-    retry_condition_fn=_passes_by_itself,
-    task_run_name="{stage}",
-)
+TRIED_AGAIN: dict[str, Any] = {
+    "cache_policy": NO_CACHE,  # DVC decides what is up to date: one cache, not two
+    "retries": 12,
+    "retry_delay_seconds": 5,
+    "retry_condition_fn": _passes_by_itself,
+}
+"""The policy of a task that is tried again where what ended it passes by itself."""
+
+
+@task(**TRIED_AGAIN, task_run_name="{stage}")
 def run_stage(stage: str, root: Path, timeout_s: float | None = None) -> bool:
     """Bring one stage up to date, streaming its lines into the run's log.
 
@@ -68,12 +71,7 @@ def run_stage(stage: str, root: Path, timeout_s: float | None = None) -> bool:
     return was_run(stage, _run(stage, command, root, timeout_s).lines)
 
 
-@task(
-    cache_policy=NO_CACHE,
-    retries=12,
-    retry_delay_seconds=5,
-    retry_condition_fn=_passes_by_itself,
-)
+@task(**TRIED_AGAIN)
 def check_inputs(root: Path) -> None:
     """Say what is missing (archive, weights, store) before anything runs.
 
@@ -84,12 +82,7 @@ def check_inputs(root: Path) -> None:
     _run("check", [sys.executable, "-m", "idc", "check"], root, None)
 
 
-@task(
-    cache_policy=NO_CACHE,
-    retries=12,
-    retry_delay_seconds=5,
-    retry_condition_fn=_passes_by_itself,
-)
+@task(**TRIED_AGAIN)
 def reconcile_store(root: Path) -> None:
     """Publish once more: changes nothing, or mends a wiped store; DVC then records the result.
 

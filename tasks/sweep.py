@@ -7,14 +7,14 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from idc.config import Section, load_params
 from idc.errors import InputError
 from idc.layout import PARAMS
 from idc.workspace import WORKSPACES
 from tasks.experiments import Name, Overrides, try_overrides
+from tasks.plan_files import read_plan
 
 FOLDERS = WORKSPACES / "sweeps"
 
@@ -87,7 +87,7 @@ def load_sweep(path: Path, root: Path) -> Sweep:
     Raises:
         InputError: Naming the file, the key or point, and the fault.
     """
-    plan = _load_plan(path)
+    plan = read_plan(path, SweepPlan, example="sweep.yaml")
     for key in (*plan.overrides, *plan.grid):
         if key in _SET_BY_SWEEP:
             raise InputError(f"{path}: {key}: the sweep sets it itself; leave it out")
@@ -125,19 +125,6 @@ def result_rows(
         for label, values in metrics.items()
     ]
     return sorted(rows, key=lambda row: -float(row.get(keys[0], "-inf")))
-
-
-def _load_plan(path: Path) -> SweepPlan:
-    try:
-        return SweepPlan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: name a file like sweep.yaml") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(str(part) for part in fault["loc"]) or "the whole file"
-        raise InputError(f"{path}: {key}: {fault['msg'].lower()}") from None
 
 
 def _short_names(keys: tuple[str, ...]) -> dict[str, str]:

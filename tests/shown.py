@@ -166,10 +166,10 @@ def show_equal_bytes(space: Workspace, scratch: Path) -> None:
 
 
 def show_plot_edit(space: Workspace) -> None:
-    module = space.folder / "src/idc/evaluation/plots.py"
+    module = space.folder / "src/idc/evaluation/plots/curves.py"
     module.write_text(module.read_text() + "\n# edited\n")
     stale = space.dvc("status")
-    shutil.copy2(ROOT / "src/idc/evaluation/plots.py", module)
+    shutil.copy2(ROOT / "src/idc/evaluation/plots/curves.py", module)
     assert "report:" in stale
     assert "train:" not in stale
 

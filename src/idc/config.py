@@ -4,23 +4,28 @@ No field has a default here: the file is the only home of a value.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from idc.errors import InputError
+from idc.files import load_yaml
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+FEWEST_FOLDS, MOST_FOLDS = 3, 50
+NumFolds = Annotated[int, Field(ge=FEWEST_FOLDS, le=MOST_FOLDS)]
 Flag = Literal["sliver", "blank", "near_blank", "out_of_focus", "ink"]
 
 _SENSITIVITY_RULE = re.compile(r"sensitivity\s*>=\s*(\d+(?:\.\d*)?|\.\d+)")
@@ -114,7 +119,7 @@ class SideLists(Section):
 class FoldsConfig(Section):
     """Cross-validation: cases (mode `case`) or patches (`patch`) in folds of equal size."""
 
-    num_folds: Annotated[int, Field(ge=3, le=50)]
+    num_folds: NumFolds
     """Folds in all."""
     test_fold: Annotated[int, Field(ge=0)]
     """The fold (from 0) that is tested; the next one is val, the others train."""
@@ -229,7 +234,7 @@ class TrainConfig(Section):
     """Share by which a target moves towards 1/2 (Szegedy 2016)."""
     neighbour_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)]
     """Share by which a target moves towards the mean label of the up to 8 touching patches on the
-    training side."""
+    training side; with label smoothing at most 1."""
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None
     """Decay per step of the exponential moving average of the weights, which is then what is
     scored and kept; null keeps the weights themselves."""
@@ -241,6 +246,14 @@ class TrainConfig(Section):
     units for it."""
     seed: Seed
     """Seed of initial weights, order, augmentation and dropout."""
+
+    @field_validator("neighbour_smoothing")
+    @classmethod
+    def _leave_the_label_no_negative_share(cls, share: float, info: ValidationInfo) -> float:
+        other = info.data.get("label_smoothing", 0.0)  # lacking where it is wrong itself
+        if other + share > 1.0:
+            raise ValueError(f"with train.label_smoothing = {other} it must be at most 1 in all")
+        return share
 
 
 class PretrainConfig(Section):
@@ -457,12 +470,7 @@ def load_params(path: Path) -> Params:
     Raises:
         InputError: One line per fault, naming the file, the key, the value and the rule.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: run from the project's root") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    content = load_yaml(path, if_missing="run from the project's root")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
@@ -474,16 +482,18 @@ def flatten(params: Params) -> dict[str, str]:
 
     Example: `{"train.epochs": "12", "split.fractions.val": "0.15", ...}`.
     """
-    flat: dict[str, str] = {}
+    return {
+        key: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        for key, value in dot_keys(params.model_dump(mode="json")).items()
+    }
 
-    def visit(prefix: str, value: Any) -> None:  # noqa: ANN401
-        if isinstance(value, dict):
-            for key, below in value.items():
-                visit(f"{prefix}.{key}" if prefix else key, below)
-        else:
-            flat[prefix] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
-    visit("", params.model_dump(mode="json"))
+def dot_keys(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return what nested mappings hold under dotted keys, each beginning with `prefix`."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        below = isinstance(value, Mapping)
+        flat |= dot_keys(value, f"{prefix}{key}.") if below else {f"{prefix}{key}": value}
     return flat
 
 

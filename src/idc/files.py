@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from idc.errors import InputError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -90,3 +92,21 @@ def load_json(path: Path) -> Any:  # noqa: ANN401
         raise InputError(f"{path} is missing: run `dvc repro` to make it") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is not JSON ({error}): delete it and run `dvc repro`") from None
+
+
+def load_yaml(path: Path, *, if_missing: str) -> Any:  # noqa: ANN401
+    """Read a YAML file that people write.
+
+    Args:
+        path: The file.
+        if_missing: What to do where there is none, for people.
+
+    Raises:
+        InputError: If it is missing or not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: {if_missing}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from idc import layout
 from idc.config import Params
 from idc.data.archive import find_sources, list_members
@@ -112,19 +114,24 @@ def _measure(
         model, spec = load_model(bundle)
         mean_embedding = load_mean_embedding(bundle)
     model.to(device)
-    return measure_drift(
-        profile,
-        load_table(root / layout.INDEX, INDEX),
-        pixels,
-        params.drift,
-        embed=lambda rows: embed_patches(
+
+    def embed(rows: np.ndarray) -> np.ndarray:
+        parts = embed_patches(
             model,
             pixels,
             rows,
             size_px=spec.size_px,
             batch_size=params.runtime.scoring_batch_size,
             device=device,
-        ),
+        )
+        return np.hstack(parts)
+
+    return measure_drift(
+        profile,
+        load_table(root / layout.INDEX, INDEX),
+        pixels,
+        params.drift,
+        embed=embed,
         mean_embedding=mean_embedding.numpy(),
         num_training_patches=spec.num_training_patches,
     )

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from ruamel.yaml import YAML
 
-from idc.config import load_params
+from idc.config import dot_keys, load_params
 from idc.errors import InputError
 from idc.files import load_json, save_json
 from idc.git import git, has_commit
@@ -214,17 +214,7 @@ def _create_editor() -> YAML:
 
 def load_overrides(path: Path) -> dict[str, Any]:
     """Read a file like `params.demo.yaml` as overrides by dotted key."""
-    flat: dict[str, Any] = {}
-
-    def visit(prefix: str, value: Any) -> None:  # noqa: ANN401
-        if isinstance(value, dict):
-            for key, below in value.items():
-                visit(f"{prefix}.{key}" if prefix else key, below)
-        else:
-            flat[prefix] = value
-
-    visit("", yaml.safe_load(path.read_text(encoding="utf-8")))
-    return flat
+    return dot_keys(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def stage_environment(root: Path) -> dict[str, str]:

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from idc.errors import InputError
-from idc.evaluation import plots
 from idc.evaluation.bootstrap import Estimate
 from idc.evaluation.curves import pr_points, roc_points
+from idc.evaluation.plots import cases, curves, intervals, style, training
 
 Y_TRUE, Y_SCORE = np.array([0, 0, 1, 0, 1, 1]), np.array([0.1, 0.3, 0.4, 0.5, 0.8, 0.9])
 HISTORY = pd.DataFrame(
@@ -60,24 +60,24 @@ SUBGROUPS = pd.DataFrame(
 )
 TRUTH = np.array([[0.0, 1.0, np.nan], [0.0, 1.0, 1.0]])
 DRAWINGS = {
-    "reliability": lambda: plots.draw_reliability({"patch": BINS, "context": BINS}),
-    "thresholds": lambda: plots.draw_thresholds(THRESHOLDS, Estimate(0.4, 0.3, 0.55)),
-    "burden": lambda: plots.draw_burden(CASES, "mean_score"),
-    "bland_altman": lambda: plots.draw_bland_altman(
+    "reliability": lambda: curves.draw_reliability({"patch": BINS, "context": BINS}),
+    "thresholds": lambda: curves.draw_thresholds(THRESHOLDS, Estimate(0.4, 0.3, 0.55)),
+    "burden": lambda: cases.draw_burden(CASES, "mean_score"),
+    "bland_altman": lambda: cases.draw_bland_altman(
         [0.2, 0.5],
         [0.1, 0.6],
         bias=Estimate(0.0, -0.1, 0.1),
         lower_limit=Estimate(-0.3, -0.4, -0.2),
         upper_limit=Estimate(0.3, 0.2, 0.4),
     ),
-    "slide_maps": lambda: plots.draw_slide_maps("8914", TRUTH, TRUTH * 0.8, TRUTH * 0 - 1),
-    "subgroups": lambda: plots.draw_subgroups(SUBGROUPS, "auroc", Estimate(0.88, 0.8, 0.9)),
-    "learning_curve": lambda: plots.draw_learning_curve(LEARNING, "Patches", "AUROC"),
-    "roc": lambda: plots.draw_roc({"test": roc_points(Y_TRUE, Y_SCORE)}),
-    "pr": lambda: plots.draw_pr({"test": pr_points(Y_TRUE, Y_SCORE)}),
-    "confusion": lambda: plots.draw_confusion([[5, 1], [0, 0]]),
-    "training": lambda: plots.draw_training(HISTORY),
-    "intervals": lambda: plots.draw_intervals(
+    "slide_maps": lambda: cases.draw_slide_maps("8914", TRUTH, TRUTH * 0.8, TRUTH * 0 - 1),
+    "subgroups": lambda: intervals.draw_subgroups(SUBGROUPS, "auroc", Estimate(0.88, 0.8, 0.9)),
+    "learning_curve": lambda: training.draw_learning_curve(LEARNING, "Patches", "AUROC"),
+    "roc": lambda: curves.draw_roc({"test": roc_points(Y_TRUE, Y_SCORE)}),
+    "pr": lambda: curves.draw_pr({"test": pr_points(Y_TRUE, Y_SCORE)}),
+    "confusion": lambda: curves.draw_confusion([[5, 1], [0, 0]]),
+    "training": lambda: training.draw_training(HISTORY),
+    "intervals": lambda: intervals.draw_intervals(
         {"auroc": Estimate(0.9, 0.8, 1.0), "mcc": Estimate(0.1, -0.25, 0.4)}
     ),
 }
@@ -90,7 +90,7 @@ def texts(figure):
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_pictures_have_the_same_bytes_each_time(tmp_path, name):
     for copy in ("a.png", "b.png"):
-        plots.save_figure(DRAWINGS[name](), tmp_path / copy)
+        style.save_figure(DRAWINGS[name](), tmp_path / copy)
     first = (tmp_path / "a.png").read_bytes()
     assert first == (tmp_path / "b.png").read_bytes()
     assert first.startswith(b"\x89PNG")
@@ -98,22 +98,22 @@ def test_pictures_have_the_same_bytes_each_time(tmp_path, name):
 
 
 def test_curves_are_named_in_their_colour():
-    figure = plots.draw_roc({name: roc_points(Y_TRUE, Y_SCORE) for name in ("gate", "test")})
+    figure = curves.draw_roc({name: roc_points(Y_TRUE, Y_SCORE) for name in ("gate", "test")})
     legend = figure.axes[0].get_legend()
     assert [each.get_text() for each in legend.get_texts()] == ["gate", "test"]
-    assert [each.get_color() for each in legend.get_texts()] == list(plots.PALETTE[:2])
+    assert [each.get_color() for each in legend.get_texts()] == list(style.PALETTE[:2])
 
 
 @pytest.mark.parametrize("step", [1, -1])
 def test_pr_draws_the_prevalence_whichever_end_comes_first(step):
-    figure = plots.draw_pr({"test": pr_points(Y_TRUE[:5], Y_SCORE[:5])[::step]})
+    figure = curves.draw_pr({"test": pr_points(Y_TRUE[:5], Y_SCORE[:5])[::step]})
     curve, prevalence = figure.axes[0].get_lines()
     assert list(prevalence.get_ydata()) == [0.4, 0.4]
     assert (np.diff(curve.get_xdata()) >= 0).all()
 
 
 def test_confusion_says_counts_and_shares():
-    assert texts(plots.draw_confusion([[1500, 500], [10, 30]])) == [
+    assert texts(curves.draw_confusion([[1500, 500], [10, 30]])) == [
         "1,500",
         "75.0% of IDC-",
         "500",
@@ -126,9 +126,9 @@ def test_confusion_says_counts_and_shares():
 
 
 def test_training_marks_the_best_epoch():
-    assert texts(plots.draw_training(HISTORY)) == ["best: 0.900 in epoch 2"]
+    assert texts(training.draw_training(HISTORY)) == ["best: 0.900 in epoch 2"]
     unknown = HISTORY.assign(val_auroc=np.nan)
-    assert texts(plots.draw_training(unknown)) == []
+    assert texts(training.draw_training(unknown)) == []
 
 
 def test_intervals_show_whole_whiskers_first_metric_on_top():
@@ -145,20 +145,20 @@ def test_intervals_show_whole_whiskers_first_metric_on_top():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: plots.draw_roc({}),
-        lambda: plots.draw_pr({}),
-        lambda: plots.draw_intervals({}),
-        lambda: plots.draw_training(HISTORY.iloc[:0]),
-        lambda: plots.draw_confusion([[1, 2, 3]]),
-        lambda: plots.draw_reliability({}),
-        lambda: plots.draw_reliability({"patch": BINS.iloc[:0]}),
-        lambda: plots.draw_thresholds(THRESHOLDS.iloc[:0], Estimate(0.5, 0.4, 0.6)),
-        lambda: plots.draw_thresholds(THRESHOLDS[["threshold"]], Estimate(0.5, 0.4, 0.6)),
-        lambda: plots.draw_burden(CASES.iloc[:0], "mean_score"),
-        lambda: plots.draw_slide_maps("a", TRUTH, TRUTH, TRUTH.T),
-        lambda: plots.draw_subgroups(SUBGROUPS, "mcc", None),
-        lambda: plots.draw_learning_curve(LEARNING.iloc[:0], "Patches", "AUROC"),
-        lambda: plots.draw_learning_curve(LEARNING.assign(size=0), "Patches", "AUROC"),
+        lambda: curves.draw_roc({}),
+        lambda: curves.draw_pr({}),
+        lambda: intervals.draw_intervals({}),
+        lambda: training.draw_training(HISTORY.iloc[:0]),
+        lambda: curves.draw_confusion([[1, 2, 3]]),
+        lambda: curves.draw_reliability({}),
+        lambda: curves.draw_reliability({"patch": BINS.iloc[:0]}),
+        lambda: curves.draw_thresholds(THRESHOLDS.iloc[:0], Estimate(0.5, 0.4, 0.6)),
+        lambda: curves.draw_thresholds(THRESHOLDS[["threshold"]], Estimate(0.5, 0.4, 0.6)),
+        lambda: cases.draw_burden(CASES.iloc[:0], "mean_score"),
+        lambda: cases.draw_slide_maps("a", TRUTH, TRUTH, TRUTH.T),
+        lambda: intervals.draw_subgroups(SUBGROUPS, "mcc", None),
+        lambda: training.draw_learning_curve(LEARNING.iloc[:0], "Patches", "AUROC"),
+        lambda: training.draw_learning_curve(LEARNING.assign(size=0), "Patches", "AUROC"),
     ],
 )
 def test_nothing_to_draw_is_said(draw):
@@ -167,7 +167,7 @@ def test_nothing_to_draw_is_said(draw):
 
 
 def test_draw_reliability_when_an_interval_is_unknown_then_the_bin_is_drawn_all_the_same():
-    upper, lower = plots.draw_reliability({"patch": BINS}).axes
+    upper, lower = curves.draw_reliability({"patch": BINS}).axes
     (points,) = [line for line in upper.get_lines() if line.get_marker() == "o"]
     assert points.get_xydata().tolist() == [[0.1, 0.2], [0.6, 0.5]]
     heights = [segment[1][1] for segment in lower.collections[0].get_segments()]
@@ -191,7 +191,7 @@ def test_draw_thresholds_when_rows_are_unordered_then_curves_run_by_threshold():
 
 
 def test_draw_thresholds_when_the_interval_is_unknown_then_only_the_line_is_drawn():
-    figure = plots.draw_thresholds(THRESHOLDS, Estimate(0.4, np.nan, np.nan))
+    figure = curves.draw_thresholds(THRESHOLDS, Estimate(0.4, np.nan, np.nan))
     assert len(figure.axes[0].patches) == 0
 
 
@@ -208,8 +208,8 @@ def test_draw_burden_when_cases_differ_in_size_then_areas_and_their_key_do_too()
     ("largest", "sizes"), [(1, [1]), (9, [1, 5]), (465, [40, 200]), (1000, [200, 1000])]
 )
 def test_burden_key_when_the_largest_case_is_known_then_names_round_sizes(largest, sizes):
-    cases = CASES.assign(num_patches=[largest, 1])
-    key = plots.draw_burden(cases, "mean_score").axes[0].get_legend()
+    table = CASES.assign(num_patches=[largest, 1])
+    key = cases.draw_burden(table, "mean_score").axes[0].get_legend()
     assert [each.get_text() for each in key.get_texts()] == [f"{n:,} patches" for n in sizes]
 
 
@@ -233,7 +233,7 @@ def test_draw_slide_maps_when_a_place_is_empty_then_it_is_empty_in_all_three():
 
 def test_draw_slide_maps_when_a_case_is_tall_then_the_bar_lies_below_its_patches():
     tall = np.zeros((90, 20))
-    axes = plots.draw_slide_maps("8914", tall, tall, tall).axes[0]
+    axes = cases.draw_slide_maps("8914", tall, tall, tall).axes[0]
     (bar,) = axes.get_lines()
     assert list(bar.get_xdata()) == [-0.5, 9.5]
     assert min(bar.get_ydata()) > 89.5
@@ -262,7 +262,7 @@ def test_draw_subgroups_when_a_value_is_absent_then_the_reason_stands_in_its_pla
 
 
 def test_draw_subgroups_when_there_is_no_interval_then_the_value_stands_alone():
-    figure = plots.draw_subgroups(SUBGROUPS, "calibration_slope", None)
+    figure = intervals.draw_subgroups(SUBGROUPS, "calibration_slope", None)
     assert texts(figure) == ["1.100", "120 patches, 3 cases"]
 
 
@@ -277,11 +277,12 @@ def test_draw_learning_curve_when_series_share_sizes_then_they_stand_beside_each
 
 
 def test_drawing_needs_no_pyplot():
-    code = "import sys, idc.evaluation.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
-    environment = os.environ | {"PYTHONPATH": str(Path(plots.__file__).parents[2])}
+    imports = "import sys; from idc.evaluation.plots import cases, curves, intervals, training"
+    code = f"{imports}; sys.exit('matplotlib.pyplot' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(Path(style.__file__).parents[3])}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
 
 
 def test_draw_intervals_when_a_log_loss_is_above_one_then_the_axis_reaches_it():
-    figure = plots.draw_intervals({"log_loss": Estimate(1.23, 0.9, 1.67)})
+    figure = intervals.draw_intervals({"log_loss": Estimate(1.23, 0.9, 1.67)})
     assert figure.axes[0].get_xlim()[1] >= 1.67

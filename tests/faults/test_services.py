@@ -24,25 +24,10 @@ from idc.files import load_json
 from idc.git import git
 from idc.layout import PUBLISHED
 from idc.workspace import WORKSPACES, copy_project, list_workspaces, stage_environment
+from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
-SMALL = {
-    "sample.num_patches": 120,
-    "sample.allow_fewer": True,
-    "split.fractions": {"val": 0.3, "gate": 0.0, "test": 0.3},
-    "model.backbones": ["test_resnet"],
-    "model.pretrained": "none",
-    "model.size_px": 32,
-    "train.epochs": 1,
-    "train.batch_size": 8,
-    "train.precision": "fp32",
-    "predict.baselines": [],
-    "evaluate.num_replicates": 100,
-    "explain.num_per_group": 1,
-    "runtime.device": "cpu",
-    "runtime.num_threads": 1,
-    "runtime.checkpoint_interval_s": 0,
-}
+OVERRIDES = SMALL | {"runtime.checkpoint_interval_s": 0}
 SLOW_RETRAINING = '''"""Stands for the real one: takes its time, changes nothing."""
 
 import time
@@ -67,7 +52,7 @@ class Machine:
     """A small clone with services of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = copy_project(ROOT, folder / "a clone", SMALL)
+        self.folder = copy_project(ROOT, folder / "a clone", OVERRIDES)
         for name in (".gitignore", ".dvc/.gitignore", "prefect.yaml"):
             shutil.copy2(ROOT / name, self.folder / name)
         (self.folder / "flows/retraining.py").write_text(SLOW_RETRAINING)
@@ -201,7 +186,7 @@ def test_schedule_when_it_is_switched_on_then_the_server_schedules_runs(machine)
 
 
 def test_services_when_the_port_is_taken_by_another_then_it_says_which_variable_moves_it(tmp_path):
-    other = copy_project(ROOT, tmp_path / "other", SMALL)
+    other = copy_project(ROOT, tmp_path / "other", OVERRIDES)
     shutil.copy2(ROOT / "prefect.yaml", other)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from idc.models.fusion import FusionCNN
-from idc.models.scoring import score_patches, symmetries
+from idc.models.scoring import embed_patches, score_patches, symmetries
 
 CPU = torch.device("cpu")
 CORNERS = np.arange(4).reshape(2, 2)
@@ -54,3 +54,27 @@ def test_score_patches_when_averaged_then_is_the_plain_mean_of_eight_scorings(mo
     averaged = score(model, pixels, d4_average=True)
     assert averaged.dtype == np.float32
     np.testing.assert_allclose(averaged, single.mean(axis=0), rtol=0, atol=1e-5)
+
+
+def embed(model, pixels, rows, batch_size=2):
+    return embed_patches(
+        model, pixels, np.array(rows, int), size_px=32, batch_size=batch_size, device=CPU
+    )
+
+
+def test_embed_patches_when_of_two_backbones_then_each_gives_its_own_in_the_order_asked(pixels):
+    torch.manual_seed(1)
+    model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.5)
+    forward, backward = embed(model, pixels, [0, 1, 2, 4]), embed(model, pixels, [4, 2, 1, 0], 3)
+    assert [part.shape for part in forward] == [
+        (4, branch.num_features) for branch in model.branches
+    ]
+    for part, reverse in zip(forward, backward, strict=True):
+        assert part.dtype == np.float32
+        np.testing.assert_allclose(part, reverse[::-1], rtol=0, atol=1e-5)
+        assert np.ptp(part, axis=0).max() > 1e-4, "patches must be told apart"
+
+
+def test_embed_patches_when_there_are_none_then_no_rows_but_the_features(model, pixels):
+    (part,) = embed(model, pixels, [])
+    assert part.shape == (0, model.branches[0].num_features)

@@ -8,28 +8,16 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from idc.workspace import copy_project, stage_environment
+from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
-SMALL = {
-    "sample.num_patches": 120,
-    "sample.allow_fewer": True,
-    "split.fractions": {"val": 0.3, "gate": 0.0, "test": 0.3},
-    "model.backbones": ["test_resnet"],
-    "model.pretrained": "none",
-    "model.size_px": 32,
-    "train.epochs": 2,
-    "train.batch_size": 8,
-    "train.precision": "fp32",
-    "runtime.device": "cpu",
-    "runtime.num_threads": 1,
-    "runtime.num_devices": 2,
-}
+OVERRIDES = SMALL | {"train.epochs": 2, "runtime.num_devices": 2}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def test_train_when_the_flow_asks_for_two_processes_then_both_train_and_one_run_is_told(tmp_path):
-    project = copy_project(ROOT, tmp_path / "project", SMALL)
+    project = copy_project(ROOT, tmp_path / "project", OVERRIDES)
     environment = stage_environment(project) | {
         "PREFECT_HOME": str(tmp_path / "prefect"),
         # its 20 s are too few beside a training on both cores

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from idc import layout
 from idc.data.tables import PREDICTIONS, SPLITS, save_table
-from idc.evaluation.plots import save_figure
+from idc.evaluation.plots.style import save_figure
 from idc.explain.faithfulness import HIGHER_IS_BETTER
 from idc.explain.sanity import STEPS
 from idc.files import load_json, save_json

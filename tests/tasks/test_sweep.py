@@ -86,8 +86,19 @@ def test_load_sweep_when_a_plan_is_wrong_then_names_what_and_why(load, changes, 
 
 
 def test_load_sweep_when_the_file_is_missing_then_says_so(tmp_path):
-    with pytest.raises(InputError, match=r"sweep\.yaml is missing"):
-        load_sweep(tmp_path / "sweep.yaml", tmp_path)
+    with pytest.raises(InputError, match=r"rates\.yaml is missing: name a file like sweep\.yaml"):
+        load_sweep(tmp_path / "rates.yaml", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("grid: [", "is not YAML: "), ("- 1", "the whole file: ")]
+)
+def test_load_sweep_when_the_file_is_no_plan_at_all_then_says_so_in_one_line(tmp_path, text, said):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"sweep\.yaml:? {said}") as caught:
+        load_sweep(path, tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_result_rows_when_points_differ_then_the_best_by_the_first_key_comes_first():

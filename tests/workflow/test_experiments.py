@@ -10,23 +10,10 @@ import yaml
 
 from idc.files import load_json
 from idc.workspace import copy_project, stage_environment
+from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
 NUM_CASES, NUM_FOLDS, EXCLUDED = 16, 3, 2
-SMALL = {
-    "sample.num_patches": 120,
-    "sample.allow_fewer": True,
-    "model.backbones": ["test_resnet"],
-    "model.pretrained": "none",
-    "model.size_px": 32,
-    "train.epochs": 1,
-    "train.batch_size": 8,
-    "train.precision": "fp32",
-    "predict.baselines": [],
-    "evaluate.num_replicates": 100,
-    "runtime.device": "cpu",
-    "runtime.num_threads": 1,
-}
 PLAN = {
     "base": {"name": "tiny", "overrides": {"split.exclude": "out.txt"}},
     "folds": {"num_folds": NUM_FOLDS, "only": None},

@@ -23,30 +23,19 @@ import yaml
 
 from idc.stages import STAGES
 from idc.workspace import override_params, stage_environment
+from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
 PARTS = (
     "src/idc", "data/case_lists", "data/label_overrides.csv", ".dvc/config", ".dvc/.gitignore",
     ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml",
 )  # fmt: skip
-SMALL = {
-    "sample.num_patches": 120,
-    "sample.allow_fewer": True,
-    "split.fractions": {"val": 0.3, "gate": 0.0, "test": 0.3},
-    "model.backbones": ["test_resnet"],
-    "model.pretrained": "none",
-    "model.size_px": 32,
-    "train.epochs": 1,
-    "train.batch_size": 8,
-    "train.precision": "fp32",
-    "evaluate.num_replicates": 100,
+OVERRIDES = SMALL | {
+    "predict.baselines": ["trees", "dictionary"],  # as the project has it
     "explain.methods": ["saliency", "layer_cam"],
     "explain.num_reference": 2,
-    "explain.num_per_group": 1,
     "explain.num_slides": 0,
     "explain.scores": None,
-    "runtime.device": "cpu",
-    "runtime.num_threads": 1,
 }
 UNTIL_SPLIT = ["ingest", "sample", "split"]
 NUM_CASES, NUM_FIRST_CASES = 16, 12
@@ -215,7 +204,7 @@ def new_project(parent: Path) -> Project:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, target)
-    override_params(folder / "params.yaml", SMALL)
+    override_params(folder / "params.yaml", OVERRIDES)
     project = Project(folder)
     project.git("init", "--quiet")
     project.commit_all()

@@ -15,30 +15,18 @@ import pytest
 from idc.data.synthetic import create_archive
 from idc.files import load_json
 from idc.workspace import WORKSPACES, override_params, stage_environment
+from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
 PARTS = (
     "src/idc", "flows", "tasks", "data/case_lists", "data/label_overrides.csv", ".dvc/config",
     ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml",
 )  # fmt: skip
-SMALL = {
-    "sample.num_patches": 120,
-    "sample.allow_fewer": True,
+OVERRIDES = SMALL | {
     "split.fractions": {"val": 0.2, "gate": 0.3, "test": 0.2},
-    "model.backbones": ["test_resnet"],
-    "model.pretrained": "none",
-    "model.size_px": 32,
-    "train.epochs": 1,
-    "train.batch_size": 8,
-    "train.precision": "fp32",
-    "predict.baselines": [],
-    "evaluate.num_replicates": 100,
-    "explain.num_per_group": 1,
     "promotion.num_replicates": 100,
     "promotion.first_balanced_accuracy": 0.0,
     "drift.max_shift": 0.001,  # so that drift is there to be told of
-    "runtime.device": "cpu",
-    "runtime.num_threads": 1,
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -54,7 +42,7 @@ class Project:
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
             (folder / part).parent.mkdir(parents=True, exist_ok=True)
             copy(ROOT / part, folder / part)
-        override_params(folder / "params.yaml", SMALL)
+        override_params(folder / "params.yaml", OVERRIDES)
         self._environment = stage_environment(folder) | {
             "PREFECT_HOME": str(folder.parent / "prefect"),
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",

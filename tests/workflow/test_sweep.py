@@ -14,24 +14,9 @@ from mlflow.tracking import MlflowClient
 
 from idc.git import git
 from idc.workspace import copy_project, stage_environment
+from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
-SMALL = {
-    "sample.num_patches": 120,
-    "sample.allow_fewer": True,
-    "split.fractions": {"val": 0.3, "gate": 0.0, "test": 0.3},
-    "model.backbones": ["test_resnet"],
-    "model.pretrained": "none",
-    "model.size_px": 32,
-    "train.epochs": 1,
-    "train.batch_size": 8,
-    "train.precision": "fp32",
-    "predict.baselines": [],
-    "evaluate.num_replicates": 100,
-    "explain.num_per_group": 1,
-    "runtime.device": "cpu",
-    "runtime.num_threads": 1,
-}
 PLAN = {
     "name": "rates",
     "overrides": {},

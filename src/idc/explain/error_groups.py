@@ -11,14 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import silhouette_score
 
 from idc.evaluation.context import distance_to_border
-from idc.models.fusion import FusionCNN
-from idc.models.scoring import image_batches
 
 KINDS = {"fp": "IDC-, called IDC+", "fn": "IDC+, called IDC-"}
 """Kinds of errors, and how they read."""
@@ -58,33 +55,6 @@ def find_errors(test: pd.DataFrame, *, max_errors: int) -> pd.DataFrame:
         for kind, (chosen, rising) in wrong.items()
     ]
     return pd.concat(parts, ignore_index=True)
-
-
-@torch.inference_mode()
-def embed_patches(
-    model: FusionCNN,
-    pixels: np.ndarray,
-    rows: np.ndarray,
-    *,
-    size_px: int,
-    batch_size: int,
-    device: torch.device,
-) -> list[np.ndarray]:
-    """Return the embeddings of some patches, one float32 (rows, features) per backbone.
-
-    Args:
-        model: In evaluation mode, on `device`.
-        pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
-        rows: Which patches.
-        size_px: Edge length the network expects.
-        batch_size: Patches per forward pass.
-        device: Where to compute.
-    """
-    parts = [np.zeros((0, branch.num_features), np.float32) for branch in model.branches]
-    for images in image_batches(pixels, rows, size_px, batch_size, device, "embedding errors"):
-        embedded = [embedding.cpu().numpy() for embedding in model.embed(images)]
-        parts = [np.concatenate(pair) for pair in zip(parts, embedded, strict=True)]
-    return parts
 
 
 def group_errors(errors: pd.DataFrame, embeddings: list[np.ndarray]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from idc.evaluation.plots import DPI, GRID, INK, MUTED, PALETTE
+from idc.evaluation.plots.style import DPI, GRID, INK, MUTED, PALETTE
 from idc.explain.mosaics import CHANCE
 from idc.explain.panel import FUSED
 

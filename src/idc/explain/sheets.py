@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from idc.evaluation.plots import DPI, INK, MUTED, PALETTE
+from idc.evaluation.plots.style import DPI, INK, MUTED, PALETTE
 
 _CELL_PX = 90
 _PITCH_PX = 96  # a cell and the gap behind it

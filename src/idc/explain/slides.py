@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from idc.data.patches import PATCH_SIZE_PX
 from idc.evaluation.cases import find_complete_cases, slide_map
-from idc.evaluation.plots import INK, SCORES, hide_frame, new_figure
+from idc.evaluation.plots.style import INK, SCORES, hide_frame, new_figure
 
 BLOCK_PX = 5
 """A slide picture has one point per so many pixels, in either direction."""

@@ -89,14 +89,25 @@ def embed_patches(
     size_px: int,
     batch_size: int,
     device: torch.device,
-) -> np.ndarray:
-    """Return the concatenated embedding of each patch, float32 (rows, num_features)."""
+) -> list[np.ndarray]:
+    """Return the embeddings of some patches, one float32 (rows, features) per backbone.
+
+    They stay on the device until the last batch, like the logits of `score_patches`.
+
+    Args:
+        model: On `device`; put into evaluation mode and left in it.
+        pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
+        rows: Which patches; there may be none.
+        size_px: Edge length the network expects.
+        batch_size: Patches per forward pass.
+        device: Where to compute.
+    """
     model.eval()
-    embeddings = [
-        torch.cat(model.embed(images), dim=1).float()
-        for images in image_batches(pixels, rows, size_px, batch_size, device, "embedding")
-    ]
-    return torch.cat(embeddings).cpu().numpy()
+    parts = [[torch.zeros(0, branch.num_features, device=device)] for branch in model.branches]
+    for images in image_batches(pixels, rows, size_px, batch_size, device, "embedding"):
+        for part, embedding in zip(parts, model.embed(images), strict=True):
+            part.append(embedding.float())
+    return [torch.cat(part).cpu().numpy() for part in parts]
 
 
 def image_batches(

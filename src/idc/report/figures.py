@@ -11,20 +11,16 @@ from matplotlib.figure import Figure
 
 from idc.evaluation.bootstrap import Estimate
 from idc.evaluation.cases import slide_map
-from idc.evaluation.plots import (
-    METRIC_LABELS,
-    draw_bland_altman,
-    draw_burden,
+from idc.evaluation.plots.cases import draw_bland_altman, draw_burden, draw_slide_maps
+from idc.evaluation.plots.curves import (
     draw_confusion,
-    draw_intervals,
     draw_pr,
     draw_reliability,
     draw_roc,
-    draw_slide_maps,
-    draw_subgroups,
     draw_thresholds,
-    draw_training,
 )
+from idc.evaluation.plots.intervals import METRIC_LABELS, draw_intervals, draw_subgroups
+from idc.evaluation.plots.training import draw_training
 
 _NAME = "fusion CNN"
 

@@ -10,7 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from idc.evaluation.metrics import PRIMARY
-from idc.evaluation.plots import METRIC_LABELS, save_figure
+from idc.evaluation.plots.intervals import METRIC_LABELS
+from idc.evaluation.plots.style import save_figure
 from idc.report.figures import Curves, draw_figures, select_estimates
 
 _SLIDE = "slide_"

@@ -14,12 +14,11 @@ from idc.data.patches import load_pixels
 from idc.data.tables import PREDICTIONS, load_table
 from idc.errors import InputError
 from idc.evaluation.operating_point import OperatingPoint
-from idc.evaluation.plots import save_figure
+from idc.evaluation.plots.style import save_figure
 from idc.explain.error_groups import (
     KINDS,
     describe_groups,
     draw_groups,
-    embed_patches,
     find_errors,
     group_errors,
 )
@@ -34,6 +33,7 @@ from idc.files import replacing_folder, save_json
 from idc.models.bundle import digest_bundle, load_mean_embedding, load_model
 from idc.models.device import choose_device
 from idc.models.fusion import FusionCNN
+from idc.models.scoring import embed_patches
 from idc.tracking.live import log_explanation_times
 
 log = logging.getLogger(__name__)

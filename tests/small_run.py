@@ -1,0 +1,21 @@
+"""The smallest run of the whole pipeline that still does all of it: what slow tests start from."""
+
+from typing import Any
+
+SMALL: dict[str, Any] = {
+    "sample.num_patches": 120,
+    "sample.allow_fewer": True,
+    "split.fractions": {"val": 0.3, "gate": 0.0, "test": 0.3},
+    "model.backbones": ["test_resnet"],
+    "model.pretrained": "none",
+    "model.size_px": 32,
+    "train.epochs": 1,
+    "train.batch_size": 8,
+    "train.precision": "fp32",
+    "predict.baselines": [],
+    "evaluate.num_replicates": 100,
+    "explain.num_per_group": 1,
+    "runtime.device": "cpu",
+    "runtime.num_threads": 1,
+}
+"""New values by dotted key of `params.yaml`; a test adds what it needs otherwise."""
