@@ -54,6 +54,19 @@ def test_require_weights_when_none_are_wanted_then_asks_for_nothing():
     assert require_weights(("test_resnet",), "none") is None
 
 
+def test_require_weights_when_the_hub_cannot_be_asked_then_says_so_in_a_line(monkeypatch):
+    class ConnectError(Exception):
+        """As an HTTP client's own errors: of no common kind."""
+
+    def file_exists(*_):
+        raise ConnectError("no route to host")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.file_exists", file_exists)
+    with pytest.raises(InputError, match=r"resnet50 cannot be fetched \(no route to host\)"):
+        require_weights(("resnet50",), "imagenet")
+
+
 def test_require_weights_when_the_folder_lacks_one_then_names_the_file(tmp_path):
     with pytest.raises(InputError, match=r"test_resnet\.safetensors does not exist"):
         require_weights(("test_resnet",), str(tmp_path))
