@@ -67,7 +67,7 @@ def draw_scores(**mosaics):
     faithful = {name: figure(0.3) for name in HIGHER_IS_BETTER}
     faithful |= {f"{name}_gain": figure(0.0) for name in HIGHER_IS_BETTER}
     faithful["road_gain"] = figure(0.3)
-    shown = {"enrichment": figure(1.2), "background_share": figure(0.2), "empty_rate": 0.125}
+    shown = {"enrichment": figure(1.2), "background_share": figure(0.2), "empty_rate": figure(0.1)}
     return {
         "num_patches": 8,
         "num_cases": 4,
