@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from idc import layout
 from idc.data.tables import PREDICTIONS, SPLITS, save_table
+from idc.evaluation.metrics import PRIMARY
 from idc.evaluation.plots import save_figure
 from idc.explain.faithfulness import HIGHER_IS_BETTER
 from idc.explain.sanity import STEPS
@@ -105,7 +106,10 @@ def draw_scores(**mosaics):
 
 @pytest.fixture
 def render(tmp_path, monkeypatch, change_params, project_root):
-    """`render(separation, **changes)`: the page for logits so much apart, and the params."""
+    """`render(separation, without=columns, **changes)`: the page for logits so much apart.
+
+    `changes` are of the parameters, `columns` those that the predictions lack.
+    """
     monkeypatch.chdir(tmp_path)
     shutil.copytree(project_root / layout.CASE_LISTS, layout.CASE_LISTS)
     history = pd.DataFrame(
@@ -116,8 +120,8 @@ def render(tmp_path, monkeypatch, change_params, project_root):
     save_json(layout.LEAKAGE_REPORT, LEAKAGE)
     save_json(layout.ERROR_GROUPS, [])
 
-    def run(separation, **changes):
-        predictions = draw_predictions(separation)
+    def run(separation, without=(), **changes):
+        predictions = draw_predictions(separation).drop(columns=list(without))
         save_table(layout.PREDICTIONS, predictions, PREDICTIONS)
         splits = predictions.rename(columns={"y_true": "label"})[list(SPLITS.columns)]
         save_table(layout.SPLITS, splits, SPLITS)
@@ -159,11 +163,16 @@ def draw_predictions(separation):
     return pd.concat(parts, ignore_index=True).astype({"case": "str", "split": "str"})
 
 
+def flat(page):
+    return " ".join(page.split())
+
+
 def test_report_when_rendered_then_every_picture_is_in_the_page_and_a_file(render):
     page = render(3.0)
     names = {path.stem for path in layout.FIGURES.iterdir()}
     slides = {f"slide_case{number}" for number in range(5, 10)}
-    assert slides | {"roc", "pr", "reliability", "thresholds", "burden", "subgroups_auroc"} <= names
+    assert slides | {"roc", "pr", "reliability", "thresholds", "burden"} <= names
+    assert {f"subgroups_{name}" for name in (*PRIMARY, "calibration")} <= names
     assert "agreement" not in names, "limits of agreement need 20 cases"
     assert page.count("data:image/png;base64,") == len(names)
     assert "limits of agreement need 20 or more" in page
@@ -184,13 +193,47 @@ def test_report_when_rendered_then_natural_prevalence_and_manifest_never_share_a
     assert not any(manifest in table for table in with_natural)
 
 
-@pytest.mark.parametrize(("separation", "warned"), [(3.0, False), (0.3, True)])
-def test_report_when_a_baseline_is_not_beaten_then_warns_of_it(render, separation, warned):
+@pytest.mark.parametrize(
+    ("separation", "warned", "says"),
+    [(3.0, False, "beats"), (0.3, True, "is not shown to beat")],
+)
+def test_report_when_a_baseline_or_the_best_member_is_not_beaten_then_says_so(
+    render, separation, warned, says
+):
     page = render(separation)
     assert ("Not shown to beat colour" in page) is warned
+    assert f"The fusion {says} its best single backbone, test_resnet" in page
+    assert "No backbone is scored alone" not in page
     card = layout.MODEL_CARD.read_text(encoding="utf-8")
     assert "- colour: " in card
     assert "The threshold's 95 % interval" in card
+
+
+def test_report_when_rendered_then_says_what_the_threshold_and_the_calibration_rest_on(render):
+    page = render(3.0)
+    point = load_json(layout.OPERATING_POINT)
+    prior = f"would give an intercept of {point['prior_shift']:.3f} at slope 1"
+    assert f"intercept {point['intercept']:.3f}. The change of prevalence alone" in flat(page)
+    assert prior in flat(page)
+    for name in ("threshold", "context_threshold"):
+        low, high = (f"{point[f'{name}_{end}']:.3f}" for end in ("low", "high"))
+        assert f"{low} to {high}" in page
+
+
+def test_report_when_no_backbone_is_scored_alone_then_says_so(render):
+    assert "No backbone is scored alone" in render(3.0, without=["logit_test_resnet"])
+
+
+def test_report_when_a_metric_is_undefined_then_its_reason_stands_below_the_table(
+    render, change_params
+):
+    assert "Left out" not in render(3.0)
+    evaluation = load_json(layout.EVALUATION)
+    left_out = {"test": {"ppv": "no patch is called IDC+"}}
+    save_json(layout.EVALUATION, {**evaluation, "left_out": left_out})
+    report.run(change_params())
+    page = layout.REPORT_PAGE.read_text(encoding="utf-8")
+    assert "Left out: Positive predictive value (no patch is called IDC+)." in page
 
 
 def test_report_when_there_is_no_context_then_has_one_column_of_figures(render):
@@ -221,6 +264,21 @@ def test_report_when_methods_were_scored_then_failures_warn_and_the_ranking_is_t
     assert "<td>0.30 <span" in table
     assert table.count("<strong>0.30 <span") == 3, "ROAD of each row beats the random map"
     assert "undefined" in table
+    own = page[page.index("Every score of each backbone") : page.index("What the maps are like")]
+    assert "<th>test_resnet</th>" in own
+    assert own.count("passes") == 2, "saliency fails for the fused maps alone"
+    assert "sources: each</code>" in own
+    assert "Deletion &darr;" not in own
+
+
+def test_report_when_each_backbone_is_put_to_deletion_then_it_is_told(render):
+    scores = draw_scores(reason="no case has enough confident patches")
+    scores["faithfulness"]["test_resnet"] = scores["faithfulness"]["fused"]
+    save_json(layout.EXPLAIN_SCORES, scores)
+    page = render(3.0)
+    own = page[page.index("Every score of each backbone") : page.index("What the maps are like")]
+    assert "Deletion &darr;" in own
+    assert "sources: each</code>" not in own
 
 
 def test_report_when_there_is_no_mosaic_or_no_score_then_said(render):
