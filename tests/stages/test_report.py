@@ -281,6 +281,25 @@ def test_report_when_each_backbone_is_put_to_deletion_then_it_is_told(render):
     assert "sources: each</code>" not in own
 
 
+def test_report_when_mosaics_throw_a_backbone_off_then_shows_the_shares_of_the_others(render):
+    def share(value):
+        return {"value": value, "low": None, "high": None, "num_patches": 8}
+
+    by_source = {"test_resnet": share(0.77), "fused": share(0.11)}
+    point = dict.fromkeys(("saliency", "grad_cam"), by_source)
+    save_json(
+        layout.EXPLAIN_SCORES,
+        draw_scores(
+            trained=point, untrained=point, baselines={"random": share(0.25)},
+            ranking=["grad_cam", "saliency"], thrown_off=["other"], ranked_by=["test_resnet"],
+        ),
+    )  # fmt: skip
+    page = render(3.0)
+    table = page[page.index("<th>Mosaic, test_resnet</th>") :].split("</table>")[0]
+    assert table.count("<td>0.77</td>") == 4, "trained and untrained, of both methods"
+    assert "0.11" not in table
+
+
 def test_report_when_there_is_no_mosaic_or_no_score_then_said(render):
     save_json(layout.EXPLAIN_SCORES, draw_scores(reason="no case has enough confident patches"))
     page = render(3.0)
@@ -297,4 +316,5 @@ def test_report_when_errors_are_grouped_then_their_traits_and_else_that_there_ar
     page = render(3.0)
     assert page.count("There are none.") == 1
     assert "case7, 50 %" in page
+    assert page.count('<img class="sheet"') == 1
     assert "rgb(180, 120, 171)" in page
