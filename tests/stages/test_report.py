@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 
 from idc import layout
 from idc.data.tables import PREDICTIONS, SPLITS, save_table
+from idc.evaluation.bootstrap import Estimate
 from idc.evaluation.metrics import PRIMARY
 from idc.evaluation.plots import save_figure
+from idc.evaluation.published import benchmark_row
 from idc.explain.faithfulness import HIGHER_IS_BETTER
 from idc.explain.sanity import STEPS
 from idc.files import load_json, save_json
@@ -234,6 +236,30 @@ def test_report_when_a_metric_is_undefined_then_its_reason_stands_below_the_tabl
     report.run(change_params())
     page = layout.REPORT_PAGE.read_text(encoding="utf-8")
     assert "Left out: Positive predictive value (no patch is called IDC+)." in page
+
+
+def test_report_when_cases_are_many_and_the_published_ones_then_both_are_shown(
+    render, change_params
+):
+    render(3.0)
+    limit = {"value": 0.1, "low": 0.05, "high": 0.15}
+    evaluation = load_json(layout.EVALUATION)
+    evaluation["burden"]["agreement"] = {
+        "num_cases": 20, "bias": limit, "lower_limit": limit, "upper_limit": limit,
+    }  # fmt: skip
+    evaluation["benchmark"] = benchmark_row(
+        ["1"], ["1"], num_patches=7, prevalence=0.5, balanced_accuracy=Estimate(0.8, 0.7, 0.9)
+    )
+    save_json(layout.EVALUATION, evaluation)
+    report.run(change_params())
+    page = layout.REPORT_PAGE.read_text(encoding="utf-8")
+    assert (layout.FIGURES / "agreement.png").exists()
+    assert "Bland-Altman plot of burden" in page
+    assert "No Bland-Altman plot" not in page
+    literature = page[page.index("Beside the literature") : page.index("What the fusion adds")]
+    assert "7 patches (differs from the published 50,963)" in literature
+    for value in ("0.842", "0.847", "0.868", "0.890", "0.800 <span"):
+        assert f"<td>{value}" in literature
 
 
 def test_report_when_there_is_no_context_then_has_one_column_of_figures(render):
