@@ -207,6 +207,19 @@ def test_bootstrap_share_when_cases_differ_then_the_interval_equals_that_of_spec
     assert share.high == pytest.approx(whole["specificity"].high, abs=0.02)
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_bootstrap_share_when_all_shares_are_near_a_bound_then_the_interval_has_two_sides(mirrored):
+    case = np.repeat(np.arange(6), 2)
+    shares = np.linspace(0.005, 0.02, 12)
+    value = 1 - shares if mirrored else shares
+    found = bootstrap_share(value, case, num_replicates=200, seed=1)
+    assert found.value == pytest.approx(value.mean())
+    # twelve patches: half a patch is .04, farther from the bound than any share
+    low, high = (1 - found.high, 1 - found.low) if mirrored else (found.low, found.high)
+    assert 0.005 < low < shares.mean() - 0.002
+    assert shares.mean() + 0.002 < high < 0.025
+
+
 def test_bootstrap_share_when_there_are_two_cases_then_refuses():
     with pytest.raises(InputError, match="needs at least 3"):
         bootstrap_share(np.array([True, False]), np.array(["a", "b"]), num_replicates=10, seed=1)

@@ -160,6 +160,28 @@ def test_metrics_when_flattened_then_keys_name_method_source_and_score(scores):
     assert all(isinstance(value, float) and np.isfinite(value) for value in metrics.values())
 
 
+def test_metrics_when_a_score_has_an_interval_then_its_ends_stand_behind_it(scores):
+    metrics = score_metrics(scores)
+    for score in ("deletion_auc", "enrichment", "empty_rate", "noise_sensitivity", "mosaic_share"):
+        low, value, high = (
+            metrics[f"explain/saliency/fused/{score}{end}"] for end in ("_low", "", "_high")
+        )
+        assert low <= value <= high, score
+    assert "explain/saliency/agreement_low" in metrics
+    assert "explain/saliency/fused/sanity_passed_low" not in metrics
+
+
+def test_metrics_when_there_are_maps_without_a_network_then_they_stand_beside_the_methods(scores):
+    metrics = score_metrics(scores)
+    for name in ("random", "centre", "darkness"):
+        for score in ("road", "enrichment", "background_share", "empty_rate", "mosaic_share"):
+            assert f"explain/{name}/fused/{score}" in metrics
+    best = scores["traits"]["best_enrichment"]["cam"]
+    assert metrics["explain/best_enrichment_cam"] == best["value"]
+    assert metrics["explain/best_enrichment_cam_low"] == best["low"]
+    assert "explain/background_area" in metrics
+
+
 @pytest.mark.parametrize("num_patches", [10, 5000])
 def test_score_when_fast_then_it_is_what_the_explainer_says(subject, store, num_patches):
     score = create_score(

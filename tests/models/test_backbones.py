@@ -28,6 +28,15 @@ def test_cam_layer_when_asked_then_its_maps_have_stride_16():
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "resnet50", "densenet121"])
+def test_cam_layer_when_an_image_has_96_px_then_its_maps_have_6x6_cells(name):
+    backbone, shapes = Backbone(name, "none").eval(), []
+    backbone.cam_layer().register_forward_hook(lambda _, __, maps: shapes.append(maps.shape[2:]))
+    with torch.no_grad():
+        backbone(torch.rand(1, 3, 96, 96))
+    assert shapes == [(6, 6)]
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet50", "densenet121"])
 def test_backbone_when_the_stem_has_stride_one_then_maps_are_twice_as_large(name):
     shapes = []
     for stride in (2, 1):

@@ -1,5 +1,6 @@
 """The stage evaluate on a table of predictions, without a network."""
 
+import re
 import shutil
 
 import numpy as np
@@ -143,6 +144,38 @@ def test_run_when_nothing_is_called_idc_then_leaves_out_ppv_and_logs_why(
     assert "test/ppv" not in metrics
     assert "val/ppv" in metrics
     assert "test/ppv is left out: no patch is called IDC+" in caplog.text
+    left_out = load_json(layout.EVALUATION)["left_out"]
+    assert left_out["test"]["ppv"] == "no patch is called IDC+"
+    assert "val" not in left_out
+
+
+@pytest.mark.parametrize(
+    ("kept", "reason"),
+    [
+        (lambda table: table["y_true"] == 0, r"its \d+ patches lack a class"),
+        (lambda table: table["case"].isin(["test2", "test4"]), "2 of 3 cases needed"),
+    ],
+)
+def test_run_when_the_manifest_has_too_little_of_test_then_says_so_and_goes_on(
+    measure, predictions, kept, reason
+):
+    metrics = measure(
+        predictions.assign(in_manifest=predictions["in_manifest"] & kept(predictions))
+    )
+    assert not [name for name in metrics if name.startswith("test_manifest")]
+    assert "test/auroc" in metrics
+    left_out = load_json(layout.EVALUATION)["left_out"]["test_manifest"]
+    assert re.fullmatch(reason, left_out["every metric"])
+
+
+def test_run_when_no_case_is_complete_then_regions_have_a_reason(measure, predictions):
+    metrics = measure(predictions)
+    assert not [name for name in metrics if name.endswith("_regions")]
+    places = load_json(layout.EVALUATION)["places"]
+    for side in ("test", "test_context"):
+        for size in ("small", "large"):
+            figure = places[side][f"sensitivity_{size}_regions"]
+            assert figure == {"reason": "no case is complete"}
 
 
 def test_run_when_a_logit_is_nan_then_names_column_and_row(measure, predictions):

@@ -121,6 +121,32 @@ def test_run_then_there_are_tables_and_a_sheet_per_group_and_source(
     assert "s per patch" in caplog.text
 
 
+def test_run_when_patches_are_called_idc_negative_then_cams_also_explain_the_negated_logit(
+    folder, change_params, monkeypatch
+):
+    sheets = {}
+
+    def keep(heading, labels, pixels, columns):
+        sheets[heading] = columns
+        return draw_sheet(heading, labels, pixels, columns)
+
+    draw_sheet = explain.draw_sheet
+    monkeypatch.setattr(explain, "draw_sheet", keep)
+    explain.run(change_params(explain=CHEAP))
+    negated = {
+        heading: [column for column in columns if column.meaning == "against"]
+        for heading, columns in sheets.items()
+    }
+    for group in ("IDC+, called IDC- (false negatives)", "IDC-, called IDC- (true negatives)"):
+        (column,) = negated[f"{group}: fused"]
+        assert column.title == "LayerCAM (negated)", "signed maps show what speaks against anyway"
+        assert np.isfinite(column.maps).all()
+        plain = next(each for each in sheets[f"{group}: fused"] if each.title == "LayerCAM")
+        assert not np.allclose(column.maps, plain.maps)
+    for group in ("IDC-, called IDC+ (false positives)", "IDC+, called IDC+ (true positives)"):
+        assert negated[f"{group}: fused"] == []
+
+
 def test_run_when_scores_are_wanted_then_they_are_there_and_the_same_each_time(
     folder, change_params
 ):

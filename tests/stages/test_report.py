@@ -11,7 +11,10 @@ from matplotlib.figure import Figure
 
 from idc import layout
 from idc.data.tables import PREDICTIONS, SPLITS, save_table
+from idc.evaluation.bootstrap import Estimate
+from idc.evaluation.metrics import PRIMARY
 from idc.evaluation.plots.style import save_figure
+from idc.evaluation.published import benchmark_row
 from idc.explain.faithfulness import HIGHER_IS_BETTER
 from idc.explain.sanity import STEPS
 from idc.files import load_json, save_json
@@ -67,7 +70,7 @@ def draw_scores(**mosaics):
     faithful = {name: figure(0.3) for name in HIGHER_IS_BETTER}
     faithful |= {f"{name}_gain": figure(0.0) for name in HIGHER_IS_BETTER}
     faithful["road_gain"] = figure(0.3)
-    shown = {"enrichment": figure(1.2), "background_share": figure(0.2), "empty_rate": 0.125}
+    shown = {"enrichment": figure(1.2), "background_share": figure(0.2), "empty_rate": figure(0.1)}
     return {
         "num_patches": 8,
         "num_cases": 4,
@@ -105,7 +108,10 @@ def draw_scores(**mosaics):
 
 @pytest.fixture
 def render(tmp_path, monkeypatch, change_params, project_root):
-    """`render(separation, **changes)`: the page for logits so much apart, and the params."""
+    """`render(separation, without=columns, **changes)`: the page for logits so much apart.
+
+    `changes` are of the parameters, `columns` those that the predictions lack.
+    """
     monkeypatch.chdir(tmp_path)
     shutil.copytree(project_root / layout.CASE_LISTS, layout.CASE_LISTS)
     history = pd.DataFrame(
@@ -116,8 +122,8 @@ def render(tmp_path, monkeypatch, change_params, project_root):
     save_json(layout.LEAKAGE_REPORT, LEAKAGE)
     save_json(layout.ERROR_GROUPS, [])
 
-    def run(separation, **changes):
-        predictions = draw_predictions(separation)
+    def run(separation, without=(), **changes):
+        predictions = draw_predictions(separation).drop(columns=list(without))
         save_table(layout.PREDICTIONS, predictions, PREDICTIONS)
         splits = predictions.rename(columns={"y_true": "label"})[list(SPLITS.columns)]
         save_table(layout.SPLITS, splits, SPLITS)
@@ -159,11 +165,16 @@ def draw_predictions(separation):
     return pd.concat(parts, ignore_index=True).astype({"case": "str", "split": "str"})
 
 
+def flat(page):
+    return " ".join(page.split())
+
+
 def test_report_when_rendered_then_every_picture_is_in_the_page_and_a_file(render):
     page = render(3.0)
     names = {path.stem for path in layout.FIGURES.iterdir()}
     slides = {f"slide_case{number}" for number in range(5, 10)}
-    assert slides | {"roc", "pr", "reliability", "thresholds", "burden", "subgroups_auroc"} <= names
+    assert slides | {"roc", "pr", "reliability", "thresholds", "burden"} <= names
+    assert {f"subgroups_{name}" for name in (*PRIMARY, "calibration")} <= names
     assert "agreement" not in names, "limits of agreement need 20 cases"
     assert page.count("data:image/png;base64,") == len(names)
     assert "limits of agreement need 20 or more" in page
@@ -184,13 +195,71 @@ def test_report_when_rendered_then_natural_prevalence_and_manifest_never_share_a
     assert not any(manifest in table for table in with_natural)
 
 
-@pytest.mark.parametrize(("separation", "warned"), [(3.0, False), (0.3, True)])
-def test_report_when_a_baseline_is_not_beaten_then_warns_of_it(render, separation, warned):
+@pytest.mark.parametrize(
+    ("separation", "warned", "says"),
+    [(3.0, False, "beats"), (0.3, True, "is not shown to beat")],
+)
+def test_report_when_a_baseline_or_the_best_member_is_not_beaten_then_says_so(
+    render, separation, warned, says
+):
     page = render(separation)
     assert ("Not shown to beat colour" in page) is warned
+    assert f"The fusion {says} its best single backbone, test_resnet" in page
+    assert "No backbone is scored alone" not in page
     card = layout.MODEL_CARD.read_text(encoding="utf-8")
     assert "- colour: " in card
     assert "The threshold's 95 % interval" in card
+
+
+def test_report_when_rendered_then_says_what_the_threshold_and_the_calibration_rest_on(render):
+    page = render(3.0)
+    point = load_json(layout.OPERATING_POINT)
+    prior = f"would give an intercept of {point['prior_shift']:.3f} at slope 1"
+    assert f"intercept {point['intercept']:.3f}. The change of prevalence alone" in flat(page)
+    assert prior in flat(page)
+    for name in ("threshold", "context_threshold"):
+        low, high = (f"{point[f'{name}_{end}']:.3f}" for end in ("low", "high"))
+        assert f"{low} to {high}" in page
+
+
+def test_report_when_no_backbone_is_scored_alone_then_says_so(render):
+    assert "No backbone is scored alone" in render(3.0, without=["logit_test_resnet"])
+
+
+def test_report_when_a_metric_is_undefined_then_its_reason_stands_below_the_table(
+    render, change_params
+):
+    assert "Left out" not in render(3.0)
+    evaluation = load_json(layout.EVALUATION)
+    left_out = {"test": {"ppv": "no patch is called IDC+"}}
+    save_json(layout.EVALUATION, {**evaluation, "left_out": left_out})
+    report.run(change_params())
+    page = layout.REPORT_PAGE.read_text(encoding="utf-8")
+    assert "Left out: Positive predictive value (no patch is called IDC+)." in page
+
+
+def test_report_when_cases_are_many_and_the_published_ones_then_both_are_shown(
+    render, change_params
+):
+    render(3.0)
+    limit = {"value": 0.1, "low": 0.05, "high": 0.15}
+    evaluation = load_json(layout.EVALUATION)
+    evaluation["burden"]["agreement"] = {
+        "num_cases": 20, "bias": limit, "lower_limit": limit, "upper_limit": limit,
+    }  # fmt: skip
+    evaluation["benchmark"] = benchmark_row(
+        ["1"], ["1"], num_patches=7, prevalence=0.5, balanced_accuracy=Estimate(0.8, 0.7, 0.9)
+    )
+    save_json(layout.EVALUATION, evaluation)
+    report.run(change_params())
+    page = layout.REPORT_PAGE.read_text(encoding="utf-8")
+    assert (layout.FIGURES / "agreement.png").exists()
+    assert "Bland-Altman plot of burden" in page
+    assert "No Bland-Altman plot" not in page
+    literature = page[page.index("Beside the literature") : page.index("What the fusion adds")]
+    assert "7 patches (differs from the published 50,963)" in literature
+    for value in ("0.842", "0.847", "0.868", "0.890", "0.800 <span"):
+        assert f"<td>{value}" in literature
 
 
 def test_report_when_there_is_no_context_then_has_one_column_of_figures(render):
@@ -221,6 +290,40 @@ def test_report_when_methods_were_scored_then_failures_warn_and_the_ranking_is_t
     assert "<td>0.30 <span" in table
     assert table.count("<strong>0.30 <span") == 3, "ROAD of each row beats the random map"
     assert "undefined" in table
+    own = page[page.index("Every score of each backbone") : page.index("What the maps are like")]
+    assert "<th>test_resnet</th>" in own
+    assert own.count("passes") == 2, "saliency fails for the fused maps alone"
+    assert "sources: each</code>" in own
+    assert "Deletion &darr;" not in own
+
+
+def test_report_when_each_backbone_is_put_to_deletion_then_it_is_told(render):
+    scores = draw_scores(reason="no case has enough confident patches")
+    scores["faithfulness"]["test_resnet"] = scores["faithfulness"]["fused"]
+    save_json(layout.EXPLAIN_SCORES, scores)
+    page = render(3.0)
+    own = page[page.index("Every score of each backbone") : page.index("What the maps are like")]
+    assert "Deletion &darr;" in own
+    assert "sources: each</code>" not in own
+
+
+def test_report_when_mosaics_throw_a_backbone_off_then_shows_the_shares_of_the_others(render):
+    def share(value):
+        return {"value": value, "low": None, "high": None, "num_patches": 8}
+
+    by_source = {"test_resnet": share(0.77), "fused": share(0.11)}
+    point = dict.fromkeys(("saliency", "grad_cam"), by_source)
+    save_json(
+        layout.EXPLAIN_SCORES,
+        draw_scores(
+            trained=point, untrained=point, baselines={"random": share(0.25)},
+            ranking=["grad_cam", "saliency"], thrown_off=["other"], ranked_by=["test_resnet"],
+        ),
+    )  # fmt: skip
+    page = render(3.0)
+    table = page[page.index("<th>Mosaic, test_resnet</th>") :].split("</table>")[0]
+    assert table.count("<td>0.77</td>") == 4, "trained and untrained, of both methods"
+    assert "0.11" not in table
 
 
 def test_report_when_there_is_no_mosaic_or_no_score_then_said(render):
@@ -239,4 +342,5 @@ def test_report_when_errors_are_grouped_then_their_traits_and_else_that_there_ar
     page = render(3.0)
     assert page.count("There are none.") == 1
     assert "case7, 50 %" in page
+    assert page.count('<img class="sheet"') == 1
     assert "rgb(180, 120, 171)" in page

@@ -177,9 +177,13 @@ def bootstrap_share(
     """
     summary = summarise_cases(np.zeros(len(shares)), case)
     means = _replicate_means(shares, case, num_replicates, seed)
-    return lay_interval(
-        "share", float(shares.mean()), means, t_quantile(summary), margin=half_a_patch(summary)
-    )
+    value = float(shares.mean())
+    margin = half_a_patch(summary)
+    to_bound = min(value, 1 - value)
+    if to_bound > 0:
+        # unlike a count's, a mean of small shares comes nearer to its bound than half a patch
+        margin = min(margin, to_bound / 2)
+    return lay_interval("share", value, means, t_quantile(summary), margin=margin)
 
 
 def bootstrap_mean(

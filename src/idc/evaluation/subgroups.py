@@ -37,6 +37,7 @@ from idc.evaluation.context import distance_to_border, label_regions
 from idc.evaluation.metrics import MIN_CASES, PRIMARY
 
 SMALL_REGION_PATCHES = 9
+REGION_FIGURES = ("sensitivity_small_regions", "sensitivity_large_regions")
 
 _COLUMNS = ("case", "x", "y", "y_true", "log_odds", "mean_optical_density", "white_share", "sliver")
 _THIRDS = [1 / 3, 2 / 3]
@@ -127,13 +128,11 @@ def measure_regions(
     size = regions["region_size"].to_numpy()
     hits = expit(patches["log_odds"].to_numpy(np.float64)) >= threshold
     figures: _Figures = {}
-    for name, inside in (
-        ("small", (size > 0) & (size < SMALL_REGION_PATCHES)),
-        ("large", size >= SMALL_REGION_PATCHES),
-    ):
+    parts = ((size > 0) & (size < SMALL_REGION_PATCHES), size >= SMALL_REGION_PATCHES)
+    for name, inside in zip(REGION_FIGURES, parts, strict=True):
         case = patches["case"].to_numpy()[inside]
         missing = _too_few(case)
-        figures[f"sensitivity_{name}_regions"] = missing or bootstrap_share(
+        figures[name] = missing or bootstrap_share(
             hits[inside], case, num_replicates=num_replicates, seed=seed
         )
     return figures

@@ -12,6 +12,7 @@ import pandas as pd
 
 from idc.evaluation.ablation import Scored, compare_with_others, describe_gain
 from idc.evaluation.cases import (
+    Absent,
     compare_burden,
     find_complete_cases,
     find_worst_cases,
@@ -19,7 +20,12 @@ from idc.evaluation.cases import (
     measure_burden,
     measure_dice,
 )
-from idc.evaluation.subgroups import measure_borders, measure_regions, subgroup_table
+from idc.evaluation.subgroups import (
+    REGION_FIGURES,
+    measure_borders,
+    measure_regions,
+    subgroup_table,
+)
 
 NUM_WORST_CASES = 10
 
@@ -74,7 +80,7 @@ def summarise_places(
 
     Returns:
         By `test` and `test_context`, and by figure, an estimate (value, low, high), or `reason`
-        where it cannot be given. Regions are measured in complete cases alone, and absent without.
+        where it cannot be given. Regions are measured in complete cases alone.
     """
     complete = test["case"].isin(_complete_cases(test)).to_numpy()
     summary = {}
@@ -85,6 +91,8 @@ def summarise_places(
             figures |= measure_regions(
                 patches[complete], threshold, num_replicates=num_replicates, seed=seed
             )
+        else:
+            figures |= dict.fromkeys(REGION_FIGURES, Absent("no case is complete"))
         side = "test_context" if prefix else "test"
         summary[side] = {name: vars(figure) for name, figure in figures.items()}
     return summary

@@ -3,30 +3,41 @@
 from collections.abc import Iterator
 from typing import Any
 
+from idc.explain.panel import FUSED
+
 
 def score_metrics(scores: dict[str, Any]) -> dict[str, float]:
     """Return `explain/<method>/<source>/<score>` for what `scores.json` holds.
 
-    Scores: `deletion_auc`, `insertion_auc`, `road` (of baselines as well, under their name),
-    `enrichment`, `background_share`, `empty_rate`, `noise_sensitivity`, `mosaic_share`,
-    `mosaic_share_untrained`, `sanity_similarity` and `sanity_passed` (1 or 0). Of a method alone:
-    `explain/<method>/agreement`. What is undefined is left out.
+    Behind a score with an interval stand its ends, `<score>_low` and `<score>_high`.
+
+    Scores: `deletion_auc`, `insertion_auc`, `road`, `enrichment`, `background_share`, `empty_rate`,
+    `mosaic_share`; of methods alone `noise_sensitivity`, `mosaic_share_untrained`,
+    `sanity_similarity` and `sanity_passed` (1 or 0). Maps without a network are `random`, `centre`
+    and `darkness`; what does not depend on a source stands under `fused`, beside the methods'. Of a
+    method as a whole: `explain/<method>/agreement`. Of the panel: `explain/best_enrichment_cam`,
+    `explain/best_enrichment_pixel` and `explain/background_area`. What is undefined is left out.
 
     Args:
         scores: As `idc.explain.score_table.ExplanationScores.measure` returns them.
     """
     found = dict(_faithfulness(scores["faithfulness"]))
-    found |= dict(_traits(scores["traits"]["methods"]))
+    found |= dict(_traits(scores["traits"]))
     found |= dict(_mosaics(scores["mosaics"]))
     found |= dict(_sanity(scores["sanity"]))
-    values = {
-        key: figure.get("value") if isinstance(figure, dict) else figure
-        for key, figure in found.items()
-    }
+    values = {key: value for name, figure in found.items() for key, value in _ends(name, figure)}
     return {f"explain/{key}": float(value) for key, value in values.items() if value is not None}
 
 
 _Named = Iterator[tuple[str, Any]]
+
+
+def _ends(name: str, figure: Any) -> _Named:  # noqa: ANN401  (a figure or a plain number)
+    if not isinstance(figure, dict):
+        yield name, figure
+        return
+    for key, ending in (("value", ""), ("low", "_low"), ("high", "_high")):
+        yield f"{name}{ending}", figure.get(key)
 
 
 def _faithfulness(by_source: dict[str, Any]) -> _Named:
@@ -36,13 +47,19 @@ def _faithfulness(by_source: dict[str, Any]) -> _Named:
                 yield f"{name}/{source}/{score}", figures[score]
 
 
-def _traits(by_name: dict[str, Any]) -> _Named:
-    for name, traits in by_name.items():
-        for source, figures in traits["sources"].items():
+def _traits(traits: dict[str, Any]) -> _Named:
+    for name, of_method in traits["methods"].items():
+        for source, figures in of_method["sources"].items():
             for score, figure in figures.items():
                 yield f"{name}/{source}/{score}", figure
-        if "agreement" in traits:
-            yield f"{name}/agreement", traits["agreement"]
+        if "agreement" in of_method:
+            yield f"{name}/agreement", of_method["agreement"]
+    for name, figures in traits["baselines"].items():
+        for score, figure in figures.items():
+            yield f"{name}/{FUSED}/{score}", figure
+    for resolution, figure in traits["best_enrichment"].items():
+        yield f"best_enrichment_{resolution}", figure
+    yield "background_area", traits["background_area"]
 
 
 def _mosaics(mosaics: dict[str, Any]) -> _Named:
@@ -50,6 +67,8 @@ def _mosaics(mosaics: dict[str, Any]) -> _Named:
         for name, by_source in mosaics.get(kind, {}).items():
             for source, figure in by_source.items():
                 yield f"{name}/{source}/mosaic_share{ending}", figure
+    for name, figure in mosaics.get("baselines", {}).items():
+        yield f"{name}/{FUSED}/mosaic_share", figure
 
 
 def _sanity(sanity: dict[str, Any]) -> _Named:

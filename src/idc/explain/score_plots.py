@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from idc.evaluation.plots.style import DPI, GRID, INK, MUTED, PALETTE
@@ -9,40 +10,31 @@ from idc.explain.mosaics import CHANCE
 from idc.explain.panel import FUSED
 
 _ROW_IN = 0.34
+_SOURCE_PITCH = 0.3  # of a row, between two sources
+_SOURCE_COLOURS = (PALETTE[0], PALETTE[2], PALETTE[3])  # PALETTE[1] is chance
 
 
 def draw_pointing(scores: dict[str, Any]) -> Figure:
     """Draw the share in the right cell of each method, best first, and of the baselines below.
 
+    Shown are the maps by which methods are ranked: the fused ones or, where mosaics throw a
+    backbone off and these mean nothing, those of each other backbone.
+
     Args:
         scores: As `idc.explain.score_table.ExplanationScores.measure` returns them, with mosaics.
     """
     mosaics = scores["mosaics"]
-    rows = [
-        (scores["methods"][name], mosaics["trained"][name][FUSED],
-         mosaics["untrained"][name][FUSED])
-        for name in mosaics["ranking"]
-    ]  # fmt: skip
-    rows += [
-        (f"{name} (no network)", figure, None) for name, figure in mosaics["baselines"].items()
-    ]
-    figure = Figure(figsize=(7.6, 1.0 + _ROW_IN * len(rows)), dpi=DPI, layout="constrained")
+    names = [scores["methods"][name] for name in mosaics["ranking"]]
+    names += [f"{name} (no network)" for name in mosaics["baselines"]]
+    figure = Figure(figsize=(7.6, 1.0 + _ROW_IN * len(names)), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    for height, (_, trained, untrained) in enumerate(rows):
-        if untrained is not None:
-            axes.plot(
-                untrained["value"], height, "o", mfc="white", mec=MUTED, ms=6, zorder=2,
-                label="untrained network" if height == 0 else None,
-            )  # fmt: skip
-        colour = MUTED if untrained is None else PALETTE[0]
-        if trained["low"] is not None:
-            axes.plot([trained["low"], trained["high"]], [height] * 2, color=colour, lw=1.6)
-        axes.plot(
-            trained["value"], height, "o", color=colour, ms=6, zorder=3,
-            label="this network, with 95 % interval" if height == 0 else None,
-        )  # fmt: skip
+    for place, source in enumerate(mosaics["ranked_by"]):
+        offset = _SOURCE_PITCH * (place - (len(mosaics["ranked_by"]) - 1) / 2)
+        _draw_source(axes, mosaics, source, offset, _SOURCE_COLOURS[place % len(_SOURCE_COLOURS)])
+    for place, baseline in enumerate(mosaics["baselines"].values()):
+        _draw_share(axes, baseline, len(mosaics["ranking"]) + place, MUTED, None)
     axes.axvline(CHANCE, color=PALETTE[1], lw=1, ls="--", zorder=1, label="chance")
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of the evidence for IDC+ in the IDC+ cell", fontsize=9.5, color=INK)
@@ -53,3 +45,26 @@ def draw_pointing(scores: dict[str, Any]) -> Figure:
     axes.tick_params(length=0, labelsize=9, labelcolor=INK)
     axes.legend(loc="lower right", frameon=False, labelcolor=MUTED, fontsize=8.5)
     return figure
+
+
+def _draw_source(
+    axes: Axes, mosaics: dict[str, Any], source: str, offset: float, colour: str
+) -> None:
+    of = "" if source == FUSED else f", {source}"
+    for place, name in enumerate(mosaics["ranking"]):
+        height = place + offset
+        axes.plot(
+            mosaics["untrained"][name][source]["value"], height, "o", mfc="white",
+            mec=MUTED if source == FUSED else colour, ms=6, zorder=2,
+            label=f"untrained network{of}" if place == 0 else None,
+        )  # fmt: skip
+        label = f"this network{of}, with 95 % interval" if place == 0 else None
+        _draw_share(axes, mosaics["trained"][name][source], height, colour, label)
+
+
+def _draw_share(
+    axes: Axes, share: dict[str, Any], height: float, colour: str, label: str | None
+) -> None:
+    if share["low"] is not None:
+        axes.plot([share["low"], share["high"]], [height] * 2, color=colour, lw=1.6)
+    axes.plot(share["value"], height, "o", color=colour, ms=6, zorder=3, label=label)

@@ -194,7 +194,7 @@ class ExplanationScores:
                 "background_share": self._figure(
                     mass_share(each, ground.white), case, interval=bootstrap_share
                 ),
-                "empty_rate": round(float(is_empty(each).mean()), 6),
+                "empty_rate": self._figure(is_empty(each), case, interval=bootstrap_share),
             }
 
         described: dict[str, Any] = {}

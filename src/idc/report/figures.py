@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from idc.evaluation.bootstrap import Estimate
 from idc.evaluation.cases import slide_map
+from idc.evaluation.metrics import PRIMARY
 from idc.evaluation.plots.cases import draw_bland_altman, draw_burden, draw_slide_maps
 from idc.evaluation.plots.curves import (
     draw_confusion,
@@ -77,9 +78,12 @@ def draw_figures(
         "training": draw_training(history),
         "reliability": draw_reliability({_NAME: bins}),
         "thresholds": draw_thresholds(curves.thresholds, threshold),
-        "subgroups_auroc": draw_subgroups(
-            subgroups, "auroc", select_estimates(metrics, "test")["auroc"]
-        ),
+        **{
+            f"subgroups_{name}": draw_subgroups(
+                subgroups, name, select_estimates(metrics, "test")[name]
+            )
+            for name in PRIMARY
+        },
         "subgroups_calibration": draw_subgroups(subgroups, "calibration_gap", None),
     }
     agreement = evaluation["burden"]["agreement"]

@@ -15,7 +15,6 @@ from idc.errors import InputError
 from idc.evaluation.ablation import Scored, score_others
 from idc.evaluation.bootstrap import (
     Estimate,
-    Estimates,
     bootstrap_metrics,
     bootstrap_share,
     flatten_estimates,
@@ -68,8 +67,9 @@ def run(params: Params) -> None:
     val, test = (decide_patches(side, point) for side in held_out.values())
     config = params.evaluate
     others = score_others(val, test, config.threshold_rule)
-    metrics = _measure(val, test, point, config) | _measure_others(test, others, config)
-    summary = _summarise(val, test, others, point, config)
+    metrics, left_out = _measure(val, test, point, config)
+    metrics |= _measure_slivers(test, config) | _measure_others(test, others, config)
+    summary = _summarise(val, test, others, point, config) | {"left_out": left_out}
     summary["benchmark"] = _stand_beside_published(test, metrics)
     metrics |= _flatten(summary)
     # written only now: a fault on test must not leave half of the results behind
@@ -163,17 +163,21 @@ def _add_context(
 
 def _measure(
     val: pd.DataFrame, test: pd.DataFrame, point: OperatingPoint, config: EvaluateConfig
-) -> dict[str, float]:
-    """Return flat metrics: natural prevalence as `test/*`, the manifest's share apart."""
+) -> tuple[dict[str, float], dict[str, dict[str, str]]]:
+    """Return flat metrics: natural prevalence as `test/*`, the manifest's share apart.
+
+    And by side and metric why one is not among them; `every metric` stands for all of a side.
+    """
     manifest = test[test["in_manifest"]]
     sides = {"val": (val, ""), "test": (test, ""), "test_manifest": (manifest, "")}
     thresholds = column_thresholds(point)
     if "context_" in thresholds:
         sides["test_context"] = (test, "context_")
     metrics: dict[str, float] = {}
+    left_out: dict[str, dict[str, str]] = {}
     for name, (side, prefix) in sides.items():
-        if name == "test_manifest" and side["y_true"].nunique() < len(_CLASSES):
-            log.info("test_manifest/* is left out: its %d patches lack a class", len(side))
+        if name == "test_manifest" and (reason := _why_unmeasurable(side)):
+            left_out[name] = {"every metric": reason}
             continue
         y_true, case = side["y_true"].to_numpy(), side["case"].to_numpy()
         estimates = bootstrap_metrics(
@@ -185,10 +189,22 @@ def _measure(
             seed=config.seed,
         )
         metrics |= flatten_estimates(name, estimates)
-        _log_undefined(name, estimates)
+        if estimates.undefined:
+            left_out[name] = estimates.undefined
         counts: dict[str, Any] = asdict(summarise_cases(y_true, case))
         metrics |= {f"{name}/{key}": value for key, value in counts.items()}
-    return metrics | _measure_slivers(test, config)
+    for name, reasons in left_out.items():
+        for metric, reason in reasons.items():
+            log.info("%s/%s is left out: %s", name, metric, reason)
+    return metrics, left_out
+
+
+def _why_unmeasurable(manifest: pd.DataFrame) -> str:
+    """Return what the manifest's patches of a side lack; nothing is lacking where it is empty."""
+    num_cases = manifest["case"].nunique()
+    if manifest["y_true"].nunique() < len(_CLASSES):
+        return f"its {len(manifest)} patches lack a class"
+    return f"{num_cases} of {MIN_CASES} cases needed" if num_cases < MIN_CASES else ""
 
 
 def _measure_others(
@@ -257,11 +273,6 @@ def _flatten(summary: dict[str, Any]) -> dict[str, float]:
         known = {key: Estimate(**value) for key, value in figures.items() if "value" in value}
         flat |= flatten_estimates(side, known)
     return flat
-
-
-def _log_undefined(name: str, estimates: Estimates) -> None:
-    for metric, reason in estimates.undefined.items():
-        log.info("%s/%s is left out: %s", name, metric, reason)
 
 
 def _measure_slivers(test: pd.DataFrame, config: EvaluateConfig) -> dict[str, float]:
