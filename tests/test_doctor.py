@@ -125,6 +125,58 @@ def test_doctor_when_pool_worker_and_deployment_are_wrong_then_each_has_its_comm
     assert items["deployment retraining/local"].said == "unknown to the server"
 
 
+def test_orphans_when_host_and_process_say_so_then_they_alone_are_closed(project):
+    (orphan,) = list_orphans(project)
+    close_runs(project, [orphan])
+    uri = f"sqlite:///{project}/mlruns/mlflow.db"
+    client = mlflow.MlflowClient(uri, uri)
+    experiment = client.get_experiment_by_name("idc").experiment_id
+    states = {
+        run.data.tags["mlflow.runName"]: run.info.status for run in client.search_runs([experiment])
+    }
+    assert states.pop("dead") == "KILLED"
+    assert set(states.values()) == {"RUNNING"}
+    assert list_orphans(project) == []
+
+
+def test_aliased_digests_when_an_alias_points_at_a_version_then_its_digest_alone_is_named(project):
+    assert list_aliased_digests(project) == {"b" * 64}
+
+
+def test_store_when_the_clone_was_moved_then_relocate_mends_it(project, change_params, tmp_path):
+    moved = project.rename(tmp_path / "moved")
+    (fault,) = describe_faults(moved)
+    assert (project / "mlruns/artifacts").as_uri() in fault
+    assert found(moved, change_params)["MLflow store"].mend == "idc relocate"
+    relocate_store(moved / "mlruns")
+    assert describe_faults(moved) == []
+
+
+@pytest.mark.parametrize("with_runs", [True, False])
+def test_store_when_another_version_made_it_then_backup_and_upgrade_are_named(
+    project, change_params, with_runs
+):
+    with closing(sqlite3.connect(project / "mlruns/mlflow.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'old'")
+        if not with_runs:
+            connection.execute("DELETE FROM tags")
+            connection.execute("DELETE FROM runs")
+    (fault,) = describe_faults(project)
+    assert "made by another version of MLflow" in fault
+    mend = found(project, change_params)["MLflow store"].mend
+    assert mend.startswith("`idc backup FOLDER`, then `mlflow db upgrade sqlite:///")
+
+
+def test_store_when_its_server_is_away_then_no_password_is_shown(
+    project, change_params, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:1")
+    store = found(project, change_params)["MLflow store"]
+    assert store.state == "missing"
+    assert "http://me:***@127.0.0.1:1 does not answer" in store.said
+    assert "secret" not in store.said + store.mend
+
+
 def test_doctor_when_a_pointer_names_another_archive_then_it_says_so(project, change_params):
     raw = project / "data/raw"
     raw.mkdir(parents=True)
@@ -247,55 +299,3 @@ def test_doctor_when_runs_of_dead_processes_stand_as_running_then_it_names_what_
     assert orphan in runs.said
     close_runs(project, [orphan])
     assert "MLflow runs" not in found(project, change_params)
-
-
-def test_orphans_when_host_and_process_say_so_then_they_alone_are_closed(project):
-    (orphan,) = list_orphans(project)
-    close_runs(project, [orphan])
-    uri = f"sqlite:///{project}/mlruns/mlflow.db"
-    client = mlflow.MlflowClient(uri, uri)
-    experiment = client.get_experiment_by_name("idc").experiment_id
-    states = {
-        run.data.tags["mlflow.runName"]: run.info.status for run in client.search_runs([experiment])
-    }
-    assert states.pop("dead") == "KILLED"
-    assert set(states.values()) == {"RUNNING"}
-    assert list_orphans(project) == []
-
-
-def test_aliased_digests_when_an_alias_points_at_a_version_then_its_digest_alone_is_named(project):
-    assert list_aliased_digests(project) == {"b" * 64}
-
-
-def test_store_when_the_clone_was_moved_then_relocate_mends_it(project, change_params, tmp_path):
-    moved = project.rename(tmp_path / "moved")
-    (fault,) = describe_faults(moved)
-    assert (project / "mlruns/artifacts").as_uri() in fault
-    assert found(moved, change_params)["MLflow store"].mend == "idc relocate"
-    relocate_store(moved / "mlruns")
-    assert describe_faults(moved) == []
-
-
-@pytest.mark.parametrize("with_runs", [True, False])
-def test_store_when_another_version_made_it_then_backup_and_upgrade_are_named(
-    project, change_params, with_runs
-):
-    with closing(sqlite3.connect(project / "mlruns/mlflow.db")) as connection, connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'old'")
-        if not with_runs:
-            connection.execute("DELETE FROM tags")
-            connection.execute("DELETE FROM runs")
-    (fault,) = describe_faults(project)
-    assert "made by another version of MLflow" in fault
-    mend = found(project, change_params)["MLflow store"].mend
-    assert mend.startswith("`idc backup FOLDER`, then `mlflow db upgrade sqlite:///")
-
-
-def test_store_when_its_server_is_away_then_no_password_is_shown(
-    project, change_params, monkeypatch
-):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:1")
-    store = found(project, change_params)["MLflow store"]
-    assert store.state == "missing"
-    assert "http://me:***@127.0.0.1:1 does not answer" in store.said
-    assert "secret" not in store.said + store.mend
