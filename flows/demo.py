@@ -10,10 +10,14 @@ from pathlib import Path
 from idc.files import load_json
 from idc.layout import METRICS, RAW, REPORT_PAGE
 from idc.workspace import WORKSPACES, copy_project, load_overrides, stage_environment
+from tasks.notify import BLOCK_VARIABLE, URL_VARIABLE
 
 _NUM_CASES = 36
 _PATCHES_PER_CASE = 90
-_FOREIGN = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "MLFLOW_REGISTRY_URI")
+_FOREIGN = (
+    "PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "MLFLOW_REGISTRY_URI",
+    BLOCK_VARIABLE, URL_VARIABLE,
+)  # fmt: skip
 
 
 def main() -> int:

@@ -7,11 +7,17 @@ from prefect import flow
 
 from idc.stages import STAGES
 from tasks.gpu import GPU, GPU_STAGES
+from tasks.notify import notify_failure
 from tasks.stages import check_inputs, reconcile_store, run_stage, show_results
 from tasks.workspaces import choose_root, keep_sides, record_results
 
 
-@flow(name="pipeline", log_prints=True)
+@flow(
+    name="pipeline",
+    log_prints=True,
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
 def pipeline(overrides: dict[str, Any] | None = None, stage_timeout_s: float | None = None) -> Path:
     """Bring every stage up to date, one task each.
 

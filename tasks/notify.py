@@ -46,7 +46,9 @@ def notify(event: Event, subject: str, text: str) -> int:
 
 
 def notify_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Tell that a run failed or crashed; a hook of a flow."""
+    """Tell that a run failed or crashed; a hook of a flow. One that another called says nothing."""
+    if flow_run.parent_task_run_id is not None:  # the caller tells, once
+        return
     subject = f"{flow.name} {flow_run.name}: {(state.name or state.type.value).lower()}"
     deliver("failure", subject, state.message or "no message", get_logger("notify").warning)
 

@@ -119,7 +119,7 @@ def _services(
         port,
         lambda: _is_answered(f"http://{_HOST}:{port}/api/health"),
     )
-    name = f"{socket.gethostname()}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+    name = prefect_api.worker_name(root)
     worker = Service(
         "worker",
         ("prefect", "worker", "start", "--pool", pool, "--name", name),

@@ -93,6 +93,14 @@ def test_check_when_weights_cannot_be_had_then_it_names_the_ways_out(project, ca
     assert "none (training from scratch)" in message
 
 
+def test_check_when_a_pointer_has_no_archive_then_no_run_goes_on_without_it(project, capsys):
+    main(["synth", "data/raw/a.zip", "--cases", "2", "--patches-per-case", "6"])
+    (project / "data/raw/b.zip.dvc").write_text("outs:\n- {md5: '0', size: 7, path: b.zip}\n")
+    message = error_of(capsys, "check")
+    assert "b.zip.dvc names is not here" in message
+    assert "`dvc pull" in message
+
+
 def test_check_when_a_method_of_explanation_is_unknown_then_it_names_those_there_are(
     project, capsys
 ):

@@ -1,7 +1,12 @@
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -9,10 +14,13 @@ import pytest
 from idc import doctor, prefect_api
 from idc.doctor import SERVICES, examine
 from idc.files import save_json
+from idc.lineage import file_md5
+from idc.processes import identify_process
 from idc.store import relocate_store
 from idc.tracking.connection import describe_faults
 from idc.tracking.orphans import close_runs, list_orphans
 from idc.tracking.registry import list_aliased_digests
+from idc.workspace import stage_environment
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,10 +51,6 @@ def store(tmp_path_factory):
 
 
 def doctor_process():
-    import os
-
-    from idc.processes import identify_process
-
     return identify_process(os.getpid())
 
 
@@ -195,3 +199,127 @@ def test_store_when_its_server_is_away_then_no_password_is_shown(
     assert store.state == "missing"
     assert "http://me:***@127.0.0.1:1 does not answer" in store.said
     assert "secret" not in store.said + store.mend
+
+
+def test_doctor_when_a_pointer_names_another_archive_then_it_says_so(project, change_params):
+    raw = project / "data/raw"
+    raw.mkdir(parents=True)
+    (raw / "a.zip").write_bytes(b"of before")
+    for md5, state in ((file_md5(raw / "a.zip"), "ok"), ("0" * 32, "missing")):
+        (raw / "a.zip.dvc").write_text(f"outs:\n- {{md5: '{md5}', size: 9, path: a.zip}}\n")
+        archive = found(project, change_params)["raw archive"]
+        assert archive.state == state
+    assert archive.said == "not what is named by a.zip.dvc"
+    assert archive.mend == "dvc pull data/raw/*.dvc, or dvc add what is here"
+
+
+def answer(monkeypatch, workers):
+    """A server that knows the pool and these workers."""
+    answers = {
+        "/health": True,
+        "/work_pools/idc": {"is_paused": False, "type": "process"},
+        "/work_pools/idc/workers/filter": [{"name": name, "status": "ONLINE"} for name in workers],
+    }
+
+    def ask(path, body=None, *, method=None):
+        if path not in answers:
+            raise LookupError(path)
+        return answers[path]
+
+    monkeypatch.setattr(prefect_api, "ask", ask)
+
+
+def record_service(project, name, *, dead):
+    """What `make up` leaves of a service."""
+    process = asdict(doctor_process())
+    process["started"] -= 3600 * dead
+    save_json(project / SERVICES / f"{name}.json", {"process": process, "port": None})
+
+
+def test_doctor_when_the_worker_was_just_killed_then_the_servers_word_is_not_taken(
+    project, change_params, monkeypatch
+):
+    own = prefect_api.worker_name(project)
+    answer(monkeypatch, [own])
+    record_service(project, "worker", dead=False)
+    assert found(project, change_params)["worker"].said == own
+    record_service(project, "worker", dead=True)
+    worker = found(project, change_params)["worker"]
+    assert (worker.state, worker.said, worker.mend) == ("missing", "none is alive", "make up")
+    answer(monkeypatch, [own, "another machine's"])
+    assert found(project, change_params)["worker"].said == "another machine's"
+
+
+def test_doctor_when_mlflows_ui_died_then_it_says_how_to_start_it(project, change_params):
+    record_service(project, "mlflow", dead=False)
+    assert "MLflow UI" not in found(project, change_params)
+    record_service(project, "mlflow", dead=True)
+    assert found(project, change_params)["MLflow UI"].mend == "make up"
+
+
+def test_doctor_when_there_is_a_remote_then_it_is_named(project, change_params, monkeypatch):
+    monkeypatch.undo()  # DVC itself is asked here
+    folder = project / "with remote"
+    folder.mkdir()
+    for command in (("init", "--no-scm"), ("remote", "add", "--default", "shared", "/mnt/idc")):
+        subprocess.run(
+            [sys.executable, "-m", "dvc", *command],
+            cwd=folder, env=stage_environment(folder), check=True, capture_output=True,
+        )  # fmt: skip
+    remote = doctor._remote(folder)
+    assert (remote.state, remote.said) == ("ok", "shared /mnt/idc (default)")
+
+
+def test_doctor_when_weights_are_not_there_then_it_names_ways_to_have_them(project, change_params):
+    params = change_params(model={"pretrained": "no/such/folder"})
+    items = {item.what: item for item in examine(params, project)}
+    weights = items["weights"]
+    assert weights.state == "missing"
+    assert weights.said.endswith("no/such/folder/test_resnet.safetensors does not exist")
+    assert weights.mend.startswith("put the weights of test_resnet there, or set model.pretrained")
+
+
+@pytest.mark.parametrize(
+    ("names", "state", "said"),
+    [(["A", "B"], "ok", "A, B"), ([], "off", "none: runs train on the CPU")],
+)
+def test_doctor_when_there_are_gpus_or_none_then_it_says_so(
+    project, change_params, monkeypatch, names, state, said
+):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(names))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
+    monkeypatch.setattr(torch.cuda, "get_device_name", names.__getitem__)
+    gpu = found(project, change_params)["GPU"]
+    assert (gpu.state, gpu.said) == (state, said)
+
+
+def test_doctor_when_the_disk_fills_up_then_it_says_by_what_and_how_to_free_it(
+    project, change_params, monkeypatch
+):
+    for name, size_mb in (("mlruns/artifacts", 20), (".workspaces/a", 30), (".idc/b", 40)):
+        (project / name).mkdir(parents=True, exist_ok=True)
+        (project / name / "one").write_bytes(os.urandom(size_mb * 1_000_000))
+        (project / name / "same").hardlink_to(project / name / "one")
+    disk = found(project, change_params)["disk"]
+    assert "MLflow files 0.02 GB, workspaces 0.03 GB, checkpoints 0.04 GB" in disk.said
+    usage = SimpleNamespace(free=4.9e9)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
+    disk = found(project, change_params)["disk"]
+    assert disk.state == "missing"
+    assert disk.said.startswith("4.9 GB free")
+    assert disk.mend.startswith("idc gc")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/elsewhere/mlflow.db")
+    assert "MLflow files 0.00 GB" in found(project, change_params)["disk"].said
+
+
+def test_doctor_when_runs_of_dead_processes_stand_as_running_then_it_names_what_closes_them(
+    project, change_params
+):
+    (orphan,) = list_orphans(project)
+    runs = found(project, change_params)["MLflow runs"]
+    assert (runs.state, runs.mend) == ("off", "idc gc --yes")
+    assert orphan in runs.said
+    close_runs(project, [orphan])
+    assert "MLflow runs" not in found(project, change_params)

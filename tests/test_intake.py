@@ -9,7 +9,7 @@ from mlflow.entities import Dataset, DatasetInput
 
 from idc.errors import InputError
 from idc.intake import find_news
-from idc.lineage import folder_md5
+from idc.lineage import file_md5, folder_md5
 from idc.tracking.recording import RAW_DATASET
 from tests.promotion.conftest import empty_store, project, trained  # noqa: F401  (fixtures)
 
@@ -82,6 +82,29 @@ def test_news_when_a_new_archive_contradicts_itself_then_refuses(project, raw): 
     with zipfile.ZipFile(raw / "b.zip", "w") as archive:
         archive.writestr("8/1/8_idx5_x1_y1_class0.png", b"in the folder of the other label")
     with pytest.raises(InputError, match="8_idx5_x1_y1_class0"):
+        news_of(project)
+
+
+def name_archive(raw, md5, size):
+    (raw / "a.zip.dvc").write_text(f"outs:\n- {{md5: '{md5}', size: {size}, path: a.zip}}\n")
+
+
+def test_news_when_a_pointer_changed_with_its_archive_then_it_is_new(project, raw):  # noqa: F811
+    archive = raw / "a.zip"
+    name_archive(raw, file_md5(archive), archive.stat().st_size)
+    add_version(project, folder_md5(raw))
+    with zipfile.ZipFile(archive, "a") as more:
+        more.writestr("8/0/8_idx5_x1_y1_class0.png", b"listed, not decoded")
+    name_archive(raw, file_md5(archive), archive.stat().st_size)
+    assert news_of(project).is_new
+
+
+@pytest.mark.parametrize("size", [None, 7])
+def test_news_when_a_pointer_changed_alone_then_refuses_naming_the_ways_out(
+    project, raw, size  # noqa: F811
+):  # fmt: skip
+    name_archive(raw, "0" * 32, size or (raw / "a.zip").stat().st_size)
+    with pytest.raises(InputError, match=r"a\.zip\.dvc names is not here: `dvc pull .*`dvc add"):
         news_of(project)
 
 

@@ -5,6 +5,7 @@ import sys
 import pytest
 import yaml
 
+from idc.cli import main
 from idc.plan import plan_run
 from idc.workspace import stage_environment
 
@@ -33,7 +34,9 @@ def project(tmp_path):
     return tmp_path
 
 
-def test_plan_when_inputs_changed_then_each_stage_says_why_and_what_it_waits_for(project):
+def test_plan_when_inputs_changed_then_each_stage_says_why_and_what_it_waits_for(
+    project, monkeypatch, capsys
+):
     assert [(s.reasons, s.after) for s in plan_run(project)] == [((), ())] * 4
 
     (project / "a").write_text("changed")
@@ -46,6 +49,15 @@ def test_plan_when_inputs_changed_then_each_stage_says_why_and_what_it_waits_for
     assert planned["split"] == ((), ("sample",))
     assert planned["train"] == (("train modified",), ("split",))
     assert planned["report"] == (("f deleted",), ())
+
+    monkeypatch.chdir(project)
+    assert main(["plan"]) == 0
+    assert set(capsys.readouterr().out.splitlines()) == {
+        "sample    runs: a modified",
+        "split     runs if what it reads changes: after sample",
+        "train     runs: train modified",
+        "report    comes back from the cache, else runs: f deleted",
+    }
 
     (project / "dvc.lock").unlink()
     assert json.dumps(plan_run(project)[0].reasons) == '["it never ran"]'

@@ -137,6 +137,53 @@ def test_publish_result_when_evaluated_another_way_then_the_challenger_follows(s
     assert story.after_second.challenger == "2"
 
 
+def named(result, name, **changes):
+    """The result of a sweep's point, which is called so."""
+    content = result.params.model_dump()
+    content["publish"] |= {"run_name": name, "experiment": "sweep", "move_challenger": False}
+    return replace(result, params=type(result.params).model_validate(content), **changes)
+
+
+def runs_by_name(root):
+    client = MlflowClient(tracking_uri(root), tracking_uri(root))
+    experiment = client.get_experiment_by_name("sweep").experiment_id
+    return {run.info.run_name: run for run in client.search_runs([experiment])}
+
+
+def test_publish_result_when_two_points_of_a_sweep_are_equal_then_each_has_its_run_and_one_model(
+    tmp_path, empty_store, result
+):
+    root = open_root(tmp_path, empty_store)
+    points = [named(result, name) for name in ("num_workers=1", "num_workers=2")]
+    first, second = (publish_result(point, root) for point in points)
+    assert [publish_result(point, root) for point in points] == [first, second]
+    assert first.model_version == second.model_version
+    runs = runs_by_name(root)
+    assert {name: run.info.run_id for name, run in runs.items()} == {
+        "num_workers=1": first.run_id, "num_workers=2": second.run_id,
+    }  # fmt: skip
+    assert [run.data.metrics["test/auroc"] for run in runs.values()] == [0.75, 0.75]
+    assert runs["num_workers=2"].data.tags["trained_by"] == first.run_id
+
+
+def test_publish_result_when_a_point_ends_before_the_one_that_trained_then_each_keeps_its_name(
+    tmp_path, empty_store, result, monkeypatch
+):
+    root = open_root(tmp_path, empty_store)
+    monkeypatch.chdir(root)
+    trained = named(result, "rule=f1")
+    with live_run(trained.params, "abc", training="t1", resumed=False) as live:
+        live.name_model(result.model_digest, {"torch": "2"})
+    other = publish_result(named(result, "rule=youden", digest="r2"), root)
+    (training,) = (run for name, run in runs_by_name(root).items() if name == "rule=f1")
+    assert publish_result(trained, root).run_id == training.info.run_id
+    runs = runs_by_name(root)
+    assert {name: run.data.tags["result_digest"] for name, run in runs.items()} == {
+        "rule=f1": "r1", "rule=youden": "r2",
+    }  # fmt: skip
+    assert runs["rule=youden"].info.run_id == other.run_id
+
+
 def test_publish_result_when_the_store_was_wiped_then_rebuilds_it(tmp_path, empty_store, result):
     root = open_root(tmp_path, empty_store)
     published = publish_result(result, root)

@@ -14,8 +14,10 @@ from typing import Literal
 from idc import prefect_api
 from idc.config import Params
 from idc.errors import InputError, StoreAwayError
+from idc.files import load_json
 from idc.layout import DVC_LOCK, MLRUNS, PARAMS, RAW, STATE
-from idc.lineage import load_lock
+from idc.lineage import load_lock, refuse_stale_pointers, stale_pointers
+from idc.processes import ProcessId, is_dead
 from idc.workspace import WORKSPACES, stage_environment
 
 SERVICES = STATE / "services"
@@ -38,7 +40,7 @@ class Finding:
 
 
 def check_inputs(params: Params, root: Path) -> None:
-    """Check what a run needs: explanation methods that exist, an archive, a store, weights.
+    """Check what a run needs: explanation methods that exist, archives, a store, weights.
 
     Raises:
         InputError: Naming what is missing and what to do.
@@ -50,6 +52,7 @@ def check_inputs(params: Params, root: Path) -> None:
 
     require_methods((*params.explain.methods, params.explain.slide_method))
     find_sources(root / RAW)
+    refuse_stale_pointers(root / RAW, by_content=False)
     check_store(root)
     _require_weights(params, root)
 
@@ -63,6 +66,7 @@ def examine(params: Params, root: Path) -> list[Finding]:
         _gpu(),
         _remote(root),
         *_prefect(root),
+        *_ui(root),
         *_disk(root),
     ]
 
@@ -76,9 +80,11 @@ def _archive(root: Path) -> Finding:
     except InputError as error:
         mend = "dvc pull data/raw/*.dvc" if pointers else "mv YOUR.zip data/raw/, then dvc add it"
         return Finding("raw archive", "missing", str(error).split(":")[0], mend)
-    gone = [name for name in pointers if not (root / RAW / name.removesuffix(".dvc")).exists()]
-    if gone:
-        return Finding("raw archive", "missing", f"no file to {', '.join(gone)}", "dvc pull")
+    stale = [pointer.name for pointer in stale_pointers(root / RAW, by_content=True)]
+    if stale:
+        said = f"not what is named by {', '.join(stale)}"
+        mend = "dvc pull data/raw/*.dvc, or dvc add what is here"
+        return Finding("raw archive", "missing", said, mend)
     tracked = f"{len(pointers)} tracked by DVC" if pointers else "none tracked by DVC"
     return Finding("raw archive", "ok", f"{len(sources)} in {RAW}, {tracked}")
 
@@ -110,7 +116,7 @@ def _weights(params: Params, root: Path) -> Finding:
     try:
         _require_weights(params, root)
     except InputError as error:
-        said, _, mend = str(error).partition(": ")
+        said, _, mend = str(error).rpartition("; ")
         return Finding("weights", "missing", said, mend)
     return Finding("weights", "ok", f"model.pretrained: {params.model.pretrained}")
 
@@ -159,7 +165,7 @@ def _prefect(root: Path) -> list[Finding]:
     found = [Finding("Prefect server", "ok", url)]
     deployments = prefect_api.load_deployments(root)
     for pool in sorted({deployment.pool for deployment in deployments}):
-        found += _asked(f"work pool {pool}", absent, partial(_pool, pool, absent))
+        found += _asked(f"work pool {pool}", absent, partial(_pool, root, pool, absent))
     for deployment in deployments:
         look = partial(_deployment, root, deployment.name, absent)
         found += _asked(f"deployment {deployment.name}", absent, look)
@@ -175,7 +181,7 @@ def _asked(what: str, absent: State, look: Callable[[], list[Finding]]) -> list[
         return [Finding(what, absent, f"the server refuses ({error})", "set PREFECT_API_KEY")]
 
 
-def _pool(name: str, absent: State) -> list[Finding]:
+def _pool(root: Path, name: str, absent: State) -> list[Finding]:
     pool = prefect_api.ask(f"/work_pools/{name}")
     what = f"work pool {name}"
     if pool["is_paused"]:
@@ -183,7 +189,13 @@ def _pool(name: str, absent: State) -> list[Finding]:
     else:
         found = [Finding(what, "ok", pool["type"])]
     workers = prefect_api.ask(f"/work_pools/{name}/workers/filter", {})
-    live = [worker["name"] for worker in workers if worker["status"] == "ONLINE"]
+    # the server takes a killed worker for alive for a while
+    gone = prefect_api.worker_name(root) if _has_died(root, "worker") else None
+    live = [
+        worker["name"]
+        for worker in workers
+        if worker["status"] == "ONLINE" and worker["name"] != gone
+    ]
     if live:
         return [*found, Finding("worker", "ok", ", ".join(live))]
     return [*found, Finding("worker", absent, "none is alive", "make up")]
@@ -219,9 +231,25 @@ def _next_start(deployment: str) -> datetime | None:
     return datetime.fromisoformat(runs[0]["expected_start_time"]).astimezone(UTC) if runs else None
 
 
+def _ui(root: Path) -> list[Finding]:
+    if _has_died(root, "mlflow"):
+        return [Finding("MLflow UI", "off", "it died", "make up")]
+    return []
+
+
+def _has_died(root: Path, service: str) -> bool:
+    """Say whether `make up` started it and its process is gone since."""
+    record = root / SERVICES / f"{service}.json"
+    return record.is_file() and is_dead(ProcessId(**load_json(record)["process"]))
+
+
 def _disk(root: Path) -> list[Finding]:
+    from idc.tracking.connection import local_database
+
     cache = Path(_dvc(root, "cache", "dir").strip() or ".dvc/cache")
-    places = {"DVC cache": root / cache, "MLflow files": root / MLRUNS}
+    database = local_database(root)
+    store = root / MLRUNS if database is None else database.parent
+    places = {"DVC cache": root / cache, "MLflow files": store}
     places |= {"workspaces": root / WORKSPACES, "checkpoints": root / STATE}
     sizes = ", ".join(f"{name} {_size_gb(place):.2f} GB" for name, place in places.items())
     free_gb = shutil.disk_usage(root).free / 1e9

@@ -13,7 +13,7 @@ from idc.data.archive import find_sources, list_members
 from idc.data.patches import load_pixels
 from idc.data.tables import INDEX, load_table
 from idc.files import load_json, save_json
-from idc.lineage import folder_md5
+from idc.lineage import folder_md5, refuse_stale_pointers
 from idc.tracking.publishing import ALIAS
 from idc.tracking.registry import Registry, Version
 
@@ -39,10 +39,12 @@ def find_news(root: Path, params: Params) -> News:
         params: The name of the model.
 
     Raises:
-        InputError: If there is no archive, or it contradicts itself.
+        InputError: If there is no archive, it contradicts itself, or it is not the one that its
+            pointer names, as after a `git pull` alone.
         StoreAwayError: If a tracking server does not answer.
     """
     sources = find_sources(root / layout.RAW)
+    refuse_stale_pointers(root / layout.RAW, by_content=True)
     registry = Registry(root, params)
     challenger = registry.find(ALIAS)
     digest = folder_md5(root / layout.RAW)

@@ -113,6 +113,47 @@ def folder_md5(folder: Path) -> str:
     return f"{hashlib.md5(listed.encode(), usedforsecurity=False).hexdigest()}.dir"
 
 
+def stale_pointers(raw: Path, *, by_content: bool) -> list[Path]:
+    """Return DVC's pointers whose archive is missing or is not the one that they name.
+
+    Args:
+        raw: Folder of archives and pointers.
+        by_content: Read the archives; else their sizes must do.
+    """
+    stale = []
+    for pointer in sorted(raw.glob("*.dvc")):
+        outs = yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"]
+        for out in outs or [{"path": pointer.stem}]:
+            if not _is_named_by(out, raw / out["path"], by_content=by_content):
+                stale.append(pointer)
+                break
+    return stale
+
+
+def _is_named_by(out: dict[str, Any], path: Path, *, by_content: bool) -> bool:
+    if not path.exists() or path.is_dir() != str(out.get("md5", "")).endswith(".dir"):
+        return False
+    if path.is_file() and path.stat().st_size != out.get("size", path.stat().st_size):
+        return False
+    if not by_content or "md5" not in out:
+        return True
+    found = folder_md5(path) if path.is_dir() else file_md5(path)
+    return found == str(out["md5"])
+
+
+def refuse_stale_pointers(raw: Path, *, by_content: bool) -> None:
+    """Check that the archives are those that DVC's pointers name; arguments as `stale_pointers`.
+
+    Raises:
+        InputError: Naming the first pointer that is not so.
+    """
+    for pointer in stale_pointers(raw, by_content=by_content):
+        raise InputError(
+            f"the archive that {pointer} names is not here: `dvc pull {pointer}` brings it, or "
+            f"`dvc add {pointer.with_suffix('')}` takes what is here instead"
+        )
+
+
 def knows_commit(root: Path, commit: str) -> bool:
     """Say whether the git of `root` holds a commit."""
     return _git(root, "cat-file", "-e", f"{commit}^{{commit}}") is not None

@@ -1,8 +1,10 @@
 """What the Prefect server says, asked by HTTP: nothing in `src` imports prefect."""
 
 import base64
+import hashlib
 import json
 import os
+import socket
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -33,6 +35,11 @@ def load_deployments(root: Path) -> list[Deployment]:
         Deployment(f"{item['entrypoint'].split(':')[1]}/{item['name']}", item["work_pool"]["name"])
         for item in yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
     ]
+
+
+def worker_name(root: Path) -> str:
+    """Return the name of the worker that `make up` starts in `root`: one per clone and machine."""
+    return f"{socket.gethostname()}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
 
 
 def api_url() -> str:

@@ -24,6 +24,7 @@ from idc.files import load_json
 from idc.git import git
 from idc.layout import PUBLISHED
 from idc.workspace import WORKSPACES, copy_project, list_workspaces, stage_environment
+from tests.receiver import Receiver, receiving
 from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +52,8 @@ pytestmark = [
 class Machine:
     """A small clone with services of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, receiver: Receiver) -> None:
+        self.receiver = receiver
         self.folder = copy_project(ROOT, folder / "a clone", OVERRIDES)
         for name in (".gitignore", ".dvc/.gitignore", "prefect.yaml"):
             shutil.copy2(ROOT / name, self.folder / name)
@@ -67,6 +69,7 @@ class Machine:
             "PREFECT_SERVER_API_PORT": str(self.server_port),
             "PREFECT_API_URL": f"http://127.0.0.1:{self.server_port}/api",
             "MLFLOW_PORT": str(self.ui_port),
+            "IDC_NOTIFY_URL": receiver.url,
         }
         size = ("--cases", "16", "--patches-per-case", "16")
         self.run("idc", "synth", "data/raw/synthetic.zip", *size)
@@ -112,6 +115,18 @@ class Machine:
                 return process.pid
         return None
 
+    def flow_process(self, run_id: str) -> int:
+        """Return the number of the process that the flow itself runs in."""
+        process = psutil.Process(self.trainer(run_id))
+        while "prefect.engine" not in " ".join(process.cmdline()):
+            process = process.parent()
+        return process.pid
+
+    def told(self, run_id: str) -> list[dict[str, str]]:
+        """Return what the receiver was told of a run."""
+        name = self.ask(f"/flow_runs/{run_id}")["name"]
+        return [item for item in self.receiver.got if f" {name}:" in item["subject"]]
+
     def has_checkpoint(self, run_id: str) -> bool:
         folders = (self.folder / WORKSPACES).glob(f"*-{run_id[:8]}")
         return any(list(folder.glob(".idc/checkpoints/*/*.pt")) for folder in folders)
@@ -146,12 +161,13 @@ def has_ended(pid: int) -> bool:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory):
-    machine = Machine(tmp_path_factory.mktemp("machine"))
-    try:
-        machine.run("tasks.services", "up")
-        yield machine
-    finally:
-        machine.run("tasks.services", "down")
+    with receiving() as receiver:
+        machine = Machine(tmp_path_factory.mktemp("machine"), receiver)
+        try:
+            machine.run("tasks.services", "up")
+            yield machine
+        finally:
+            machine.run("tasks.services", "down")
 
 
 def test_services_when_started_twice_then_the_first_stay_and_doctor_misses_nothing(machine):
@@ -226,12 +242,47 @@ def test_two_runs_when_at_once_then_both_finish_right_in_workspaces_of_their_own
     assert git(machine.folder, "status", "--porcelain", "-uno") == ""
 
 
+def test_run_when_it_is_watched_then_its_end_is_the_exit_code(machine):
+    output = machine.run(
+        "prefect", "deployment", "run", "pipeline/local", "--watch",
+        "--param", 'overrides={"train.epochs": 2}', expect=0,
+    )  # fmt: skip
+    run_id = re.search(r"UUID: (\S+)", output).group(1)
+    assert machine.state(run_id) == "Completed"
+    published = load_json(machine.workspace(run_id) / PUBLISHED)["run_id"]
+    (run,) = (run for run in machine.runs() if run.info.run_id == published)
+    assert run.data.params["train.epochs"] == "2"
+    assert machine.told(run_id) == []
+
+
 def test_run_when_an_override_is_wrong_then_watching_it_exits_by_the_result(machine):
     output = machine.run(
         "prefect", "deployment", "run", "pipeline/local", "--watch",
         "--param", 'overrides={"train.epoch": 3}', expect=1,
     )  # fmt: skip
     assert "Failed" in output
+    run_id = re.search(r"UUID: (\S+)", output).group(1)
+    (told,) = machine.told(run_id)
+    assert told["event"] == "failure"
+    assert "override train.epoch: params.yaml has no such parameter" in told["text"]
+
+
+def test_run_when_its_flow_is_killed_then_no_trainer_is_left_and_the_crash_is_told(machine):
+    run_id = machine.start_run("pipeline/local", {"train.epochs": 39, "train.patience": 39})
+    wait_until(lambda: machine.has_checkpoint(run_id), "a checkpoint")
+    trainer = machine.trainer(run_id)
+    os.kill(machine.flow_process(run_id), signal.SIGKILL)
+    wait_until(lambda: has_ended(trainer), "the end of the training")
+    assert machine.wait_for(run_id, "Failed", "Crashed") == "Crashed"
+    wait_until(lambda: machine.told(run_id), "the message")
+    (told,) = machine.told(run_id)
+    assert (told["event"], told["subject"].rpartition(": ")[2]) == ("failure", "crashed")
+    (run,) = (run for run in machine.runs() if run.data.params["train.epochs"] == "39")
+    assert f"closed MLflow run {run.info.run_id}" in machine.run("idc", "gc", "--yes")
+    assert [item.info.status for item in machine.runs() if item.info.run_id == run.info.run_id] == [
+        "KILLED"
+    ]
+    assert machine.workspace(run_id).is_dir()  # for a retry
 
 
 def test_run_when_its_worker_is_killed_in_mid_training_then_no_trainer_is_left_and_a_retry_resumes(
@@ -264,6 +315,9 @@ def test_run_when_the_server_is_restarted_meanwhile_then_it_still_completes(mach
     assert machine.wait_for(run_id, "Completed", "Failed", "Crashed") == "Completed", (
         machine.message(run_id)
     )
+    (run,) = (run for run in machine.runs() if run.data.params["train.epochs"] == "41")
+    assert run.info.status == "FINISHED"
+    assert load_json(machine.workspace(run_id) / PUBLISHED)["run_id"] == run.info.run_id
 
 
 def test_retrainings_when_two_start_at_once_then_one_runs_and_one_is_cancelled(machine):

@@ -10,7 +10,13 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from tests.operations.servers import Service, free_port, mlflow_server, running
+from tests.operations.servers import (
+    Service,
+    free_port,
+    mlflow_server,
+    prefect_server,
+    with_driver,
+)
 
 POSTGRES = os.environ.get("IDC_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432")
 
@@ -46,6 +52,8 @@ class Servers:
     mlflow_url: str
     prefect: Service
     mlflow: Service
+    prefect_database: str
+    mlflow_database: str
     settings: dict[str, str]
     """Environment of whoever works with them."""
     folder: Path
@@ -63,13 +71,15 @@ def servers(create_database, tmp_path_factory) -> Iterator[Servers]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "MLFLOW_TRACKING_URI": mlflow_url,
     }
-    database = create_database().replace("postgresql://", "postgresql+asyncpg://")
-    own = settings | {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
-    listen = ("server", "start", "--host", "127.0.0.1", "--port", str(prefect_port))
-    store = create_database().replace("postgresql://", "postgresql+psycopg2://")
+    prefect_database, mlflow_database = create_database(), create_database()
     with ExitStack() as stack:
-        mlflow = stack.enter_context(mlflow_server(folder / "mlflow", store, mlflow_port))
-        prefect = stack.enter_context(
-            running("prefect", listen, folder / "prefect", own, f"{prefect_url}/health")
+        mlflow = stack.enter_context(
+            mlflow_server(folder / "mlflow", with_driver(mlflow_database), mlflow_port)
         )
-        yield Servers(prefect_url, mlflow_url, prefect, mlflow, settings, folder)
+        prefect = stack.enter_context(
+            prefect_server(folder / "prefect", prefect_database, prefect_port, settings)
+        )
+        yield Servers(
+            prefect_url, mlflow_url, prefect, mlflow, prefect_database, mlflow_database,
+            settings, folder,
+        )  # fmt: skip

@@ -94,3 +94,18 @@ def mlflow_server(folder: Path, store: str, port: int) -> AbstractContextManager
     )  # fmt: skip
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # nothing here needs it
     return running("mlflow", arguments, folder, settings, f"http://127.0.0.1:{port}/health")
+
+
+def with_driver(database: str) -> str:
+    """Return a PostgreSQL address as MLflow wants it."""
+    return database.replace("postgresql://", "postgresql+psycopg2://")
+
+
+def prefect_server(
+    folder: Path, database: str, port: int, settings: Mapping[str, str]
+) -> AbstractContextManager[Service]:
+    """The start command of docs/operations.md."""
+    address = database.replace("postgresql://", "postgresql+asyncpg://")
+    own = {**settings, "PREFECT_SERVER_DATABASE_CONNECTION_URL": address}
+    listen = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
+    return running("prefect", listen, folder, own, f"http://127.0.0.1:{port}/api/health")

@@ -219,9 +219,10 @@ def test_rollback_when_called_twice_then_goes_two_champions_back(project, score_
     assert kinds == ["promote"] * 3 + ["rollback"] * 2
 
 
-KILLED = """
-import os, signal
+HALF_WAY = """
+import sys
 from pathlib import Path
+from mlflow.tracking import MlflowClient
 from idc.config import load_params
 from idc.promotion import promote as module
 from idc.tracking.registry import Registry
@@ -229,41 +230,114 @@ from tests.promotion.conftest import score_with_errors
 
 shares = iter((0.3, 0.1))
 module.score_gate = lambda gate, *_: score_with_errors(gate.y_true, next(shares))
-move = Registry.move_champion
+write = {write}
 
-def die(self, version):
+def stop(self, *arguments, **options):
     if {after}:
-        move(self, version)
-    os.kill(os.getpid(), signal.SIGKILL)
+        write(self, *arguments, **options)
+    print("half-way", flush=True)
+    sys.stdin.read()
 
-Registry.move_champion = die
-module.promote(Path.cwd(), load_params(Path("params.yaml")), dry_run=False)
+{write} = stop
+module.{command}
 """
+PROMOTE = 'promote(Path.cwd(), load_params(Path("params.yaml")), dry_run=False)'
+ROLL_BACK = 'rollback(Path.cwd(), load_params(Path("params.yaml")))'
+
+
+@pytest.fixture
+def kill_half_way(project, project_root):
+    """`kill_half_way(command, write, after=…)`: a process that is killed beside that write."""
+
+    def kill(command, write, *, after):
+        (project.root / "params.yaml").write_text(
+            yaml.safe_dump(project.params.model_dump(mode="json"))
+        )
+        code = HALF_WAY.format(command=command, write=write, after=after)
+        with subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=project.root,
+            env=os.environ | {"PYTHONPATH": f"{project_root}/src:{project_root}"},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            assert process.stdout.readline() == "half-way\n"
+            os.kill(process.pid, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+
+    return kill
+
+
+def states(project):
+    return [entry.state for entry in project.registry().entries()]
+
+
+def ends(project):
+    """How the log's runs stand in MLflow, oldest first."""
+    client = project.client
+    return [client.get_run(entry.run_id).info.status for entry in project.registry().entries()]
 
 
 @pytest.mark.parametrize("after", [False, True])
 def test_promote_when_killed_beside_the_move_then_the_alias_is_whole_and_the_log_is_mended(
-    project, score_as, after, project_root
+    project, score_as, kill_half_way, after
 ):
     champion = project.add_version("r1", alias="champion")
     challenger = project.add_version("r2")
-    (project.root / "params.yaml").write_text(
-        yaml.safe_dump(project.params.model_dump(mode="json"))
-    )
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED.format(after=after)],
-        cwd=project.root,
-        env=os.environ | {"PYTHONPATH": f"{project_root}/src:{project_root}"},
-        capture_output=True,
-        text=True,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kill_half_way(PROMOTE, "Registry.move_champion", after=after)
     assert project.champion() == (challenger if after else champion)
-    assert [entry.state for entry in project.registry().entries()] == ["decided"]
+    assert states(project) == ["decided"]
     if after:
         assert rollback(project.root, project.params) == (challenger, champion)
     else:
         score_as(0.3, 0.1)
         assert run(project).promoted
-    states = [entry.state for entry in project.registry().entries()]
-    assert states == (["done", "done"] if after else ["interrupted", "done"])
+    assert states(project) == (["done", "done"] if after else ["interrupted", "done"])
+    assert ends(project) == (["FINISHED"] * 2 if after else ["KILLED", "FINISHED"])
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_rollback_when_killed_beside_the_move_then_the_alias_is_whole_and_the_log_is_mended(
+    project, score_as, kill_half_way, after
+):
+    first = project.add_version("r1")
+    score_as(0.2)
+    run(project)
+    second = project.add_version("r2")
+    score_as(0.2, 0.1)
+    run(project)
+    kill_half_way(ROLL_BACK, "Registry.move_champion", after=after)
+    assert project.champion() == (first if after else second)
+    assert states(project) == ["done", "done", "decided"]
+    if after:  # it is back already, and there is nothing before it
+        with pytest.raises(InputError, match="no earlier champion"):
+            rollback(project.root, project.params)
+    else:
+        assert rollback(project.root, project.params) == (second, first)
+    assert project.champion() == first
+    assert states(project)[2:] == (["done"] if after else ["interrupted", "done"])
+    assert ends(project)[2:] == (["FINISHED"] if after else ["KILLED", "FINISHED"])
+
+
+def test_rollback_when_killed_then_a_dry_run_too_closes_the_log(project, score_as, kill_half_way):
+    champion = project.add_version("r1", alias="champion")
+    project.add_version("r2")
+    score_as(0.3, 0.1)
+    run(project)
+    kill_half_way(ROLL_BACK, "Registry.move_champion", after=True)
+    score_as(0.3, 0.1)
+    assert run(project, dry_run=True).content["promote"]
+    assert project.champion() == champion
+    assert states(project) == ["done"] * 3
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_log_when_killed_while_an_entry_is_closed_then_the_next_command_closes_it_whole(
+    project, score_as, kill_half_way, after
+):
+    project.add_version("r1", alias="champion")
+    challenger = project.add_version("r2")
+    kill_half_way(PROMOTE, "MlflowClient.set_terminated", after=after)
+    assert project.champion() == challenger
+    assert not run(project, dry_run=True).promoted
+    assert project.champion() == challenger
+    assert (states(project), ends(project)) == (["done"], ["FINISHED"])

@@ -85,6 +85,26 @@ def test_notify_failure_when_a_flow_fails_then_the_receiver_is_told_why(receiver
     assert "the archive is damaged" in told["text"]
 
 
+def test_notify_failure_when_the_flow_was_called_by_another_then_the_caller_alone_tells(
+    receiver, monkeypatch
+):
+    monkeypatch.setenv(URL_VARIABLE, receiver.url)
+
+    @flow(name="inner", on_failure=[notify_failure])
+    def inner():
+        raise ValueError("the archive is damaged")
+
+    @flow(name="outer", on_failure=[notify_failure])
+    def outer():
+        inner()
+
+    with pytest.raises(ValueError, match="damaged"):
+        outer()
+    (told,) = receiver.got
+    assert told["subject"].startswith("outer ")
+    assert "the archive is damaged" in told["text"]
+
+
 def test_deliver_when_a_secret_block_holds_the_address_then_it_is_told(receiver, monkeypatch):
     Secret(value=receiver.url).save("idc-address", overwrite=True)
     monkeypatch.setenv(BLOCK_VARIABLE, "secret/idc-address")

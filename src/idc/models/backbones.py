@@ -139,7 +139,7 @@ def _require_hub_weights(name: str) -> None:
 def _no_weights(name: str, error: Exception) -> InputError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return InputError(
-        f"model.pretrained: the ImageNet weights of {name} cannot be fetched ({reason}): connect "
+        f"model.pretrained: the ImageNet weights of {name} cannot be fetched ({reason}); connect "
         "to the network once, or set model.pretrained to a folder with "
         f"{name}.safetensors, or to none (training from scratch)"
     )

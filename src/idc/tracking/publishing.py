@@ -78,7 +78,8 @@ def publish_result(result: Result, root: Path) -> Published:
     """Make MLflow agree with the result files: find or create the run and the model version.
 
     The run that trained this model receives the results of its first evaluation; any other
-    combination becomes a run of its own, tagged with the run that trained it.
+    combination becomes a run of its own, tagged with the run that trained it. So does an equal
+    result under another `publish.run_name`; the model version is one.
 
     Raises:
         InputError: If the local store cannot be written.
@@ -100,9 +101,9 @@ def publish_result(result: Result, root: Path) -> Published:
 
 def _find_or_create_run(client: MlflowClient, result: Result, root: Path) -> Run:
     experiment_id = ensure_experiment(client, result.params.publish.experiment, root)
-    known = find_runs(client, experiment_id, RESULT_TAG, result.digest)
-    if known:
-        return known[0]
+    for run in find_runs(client, experiment_id, RESULT_TAG, result.digest):
+        if _may_bear_name(run, result.params):
+            return run
     tags = {
         RESULT_TAG: result.digest,
         MODEL_TAG: result.model_digest,
@@ -110,7 +111,8 @@ def _find_or_create_run(client: MlflowClient, result: Result, root: Path) -> Run
     }
     trainers = find_runs(client, experiment_id, MODEL_TAG, result.model_digest)
     for run in trainers:
-        if RESULT_TAG not in run.data.tags and not _contradicts(run, result.params):
+        is_free = RESULT_TAG not in run.data.tags and _may_bear_name(run, result.params)
+        if is_free and not _contradicts(run, result.params):
             for key, value in tags.items():
                 client.set_tag(run.info.run_id, key, value)
             return run
@@ -120,6 +122,11 @@ def _find_or_create_run(client: MlflowClient, result: Result, root: Path) -> Run
     run = create_run(client, result.params, root, tags)
     client.set_terminated(run.info.run_id)
     return run
+
+
+def _may_bear_name(run: Run, params: Params) -> bool:
+    """Say whether the run has the name that is asked for: points of a sweep may be equal else."""
+    return params.publish.run_name in (None, run.info.run_name)
 
 
 def _contradicts(run: Run, params: Params) -> bool:

@@ -249,9 +249,9 @@ class Registry:
         self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
 
     def close_decision(self, run_id: str, state: State = "done") -> None:
-        """Say how an entry ended."""
-        self._client.set_tag(run_id, _STATE, state)
+        """Say how an entry ended: by its tag last, so that one half closed still counts as open."""
         self._client.set_terminated(run_id, "FINISHED" if state == "done" else "KILLED")
+        self._client.set_tag(run_id, _STATE, state)
 
     def entries(self) -> list[Entry]:
         """Return the promotion log, oldest first."""
