@@ -266,6 +266,12 @@ def test_draw_subgroups_when_there_is_no_interval_then_the_value_stands_alone():
     assert texts(figure) == ["1.100", "120 patches, 3 cases"]
 
 
+def test_draw_learning_curve_when_two_sizes_are_nearly_the_same_then_their_labels_do_not_overlap():
+    points = LEARNING.iloc[:3].assign(size=[3172, 3200, 6400])
+    (axes,) = training.draw_learning_curve(points, "Patches", "AUROC").axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["3,172", "6,400"]
+
+
 def test_draw_learning_curve_when_series_share_sizes_then_they_stand_beside_each_other():
     axes = DRAWINGS["learning_curve"]().axes[0]
     fusion, floor = axes.get_lines()

@@ -75,12 +75,22 @@ def draw_learning_curve(points: pd.DataFrame, size: str, value: str) -> Figure:
     style_axes(axes)
     axes.set_xscale("log", base=2)
     sizes = np.sort(points["size"].unique())
-    axes.set_xticks(sizes, [f"{number:,.0f}" for number in sizes])
+    ticks = _apart(sizes, 2**0.2)
+    axes.set_xticks(ticks, [f"{number:,.0f}" for number in ticks])
     axes.set_xticks([], minor=True)
     axes.set_xlim(sizes[0] / 2**0.35, sizes[-1] * 2**0.35)
     set_labels(axes, "Learning curve", size, value)
     name_beside(axes)
     return figure
+
+
+def _apart(sizes: np.ndarray, least_ratio: float) -> list[float]:
+    """Return the ascending sizes without those too near to one kept: their labels would overlap."""
+    kept: list[float] = []
+    for size in sizes:
+        if not kept or size >= kept[-1] * least_ratio:
+            kept.append(float(size))
+    return kept
 
 
 def _mark_best(axes: Axes, history: pd.DataFrame) -> None:
