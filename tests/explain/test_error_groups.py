@@ -1,8 +1,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from idc.explain.error_groups import describe_groups, draw_groups, find_errors, group_errors
+from idc.explain.error_groups import (
+    describe_groups,
+    draw_groups,
+    embed_patches,
+    find_errors,
+    group_errors,
+)
+from idc.models.fusion import FusionCNN
 
 
 @pytest.fixture
@@ -94,3 +102,13 @@ def test_sheet_when_drawn_then_it_has_a_row_per_group_and_its_words(test_side):
     words = [text.get_text() for text in figure.axes[0].texts]
     assert sum(word.startswith("Group") for word in words) == part["group"].nunique()
     assert sum(word.startswith("p = ") for word in words) == 2 * part["group"].nunique()
+
+
+def test_embeddings_when_there_is_a_texture_member_then_are_those_of_the_backbones(draw_texture):
+    model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.0).eval()
+    model.join_texture(draw_texture(32))
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 50, 50, 3), dtype=np.uint8)
+    found = embed_patches(
+        model, pixels, np.arange(5), size_px=32, batch_size=2, device=torch.device("cpu")
+    )
+    assert [each.shape for each in found] == [(5, 96), (5, 256)]

@@ -31,6 +31,7 @@ SMALL = {
     "sample.allow_fewer": True,
     "split.fractions": {"val": 0.3, "gate": 0.0, "test": 0.3},
     "model.backbones": ["test_resnet"],
+    "model.texture_member": False,
     "model.pretrained": "none",
     "model.size_px": 32,
     "train.epochs": 1,

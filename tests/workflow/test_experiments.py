@@ -17,6 +17,7 @@ SMALL = {
     "sample.num_patches": 120,
     "sample.allow_fewer": True,
     "model.backbones": ["test_resnet"],
+    "model.texture_member": False,
     "model.pretrained": "none",
     "model.size_px": 32,
     "train.epochs": 1,

@@ -1,9 +1,9 @@
 """What errors have in common: neighbours in embedding space, with their traits and examples.
 
-False positives and false negatives are grouped apart, by Ward's method (1963) on the network's
-own embeddings: what lies close there looks alike to the network. Each backbone's part is scaled to
-unit mean square, so that the widest does not decide alone. The number of groups, 2 to 5, is the one
-with the best silhouette (Rousseeuw 1987), so nothing is drawn by chance; few errors are one group.
+False positives and false negatives are grouped apart, by Ward's method (1963) on the backbones' own
+embeddings: what lies close there looks alike to them. Each backbone's part is scaled to unit mean
+square, so that the widest does not decide alone. The number of groups, 2 to 5, is the one with the
+best silhouette (Rousseeuw 1987), so nothing is drawn by chance; few errors are one group.
 """
 
 from typing import Any
@@ -72,6 +72,8 @@ def embed_patches(
 ) -> list[np.ndarray]:
     """Return the embeddings of some patches, one float32 (rows, features) per backbone.
 
+    A texture member's is left out: one number says what it calls a patch, not what that looks like.
+
     Args:
         model: In evaluation mode, on `device`.
         pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
@@ -82,7 +84,7 @@ def embed_patches(
     """
     parts = [np.zeros((0, branch.num_features), np.float32) for branch in model.branches]
     for images in image_batches(pixels, rows, size_px, batch_size, device, "embedding errors"):
-        embedded = [embedding.cpu().numpy() for embedding in model.embed(images)]
+        embedded = [branch(images).cpu().numpy() for branch in model.branches]
         parts = [np.concatenate(pair) for pair in zip(parts, embedded, strict=True)]
     return parts
 

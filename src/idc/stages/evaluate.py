@@ -194,7 +194,7 @@ def _measure(
 def _measure_others(
     test: pd.DataFrame, others: dict[str, Scored], config: EvaluateConfig
 ) -> dict[str, float]:
-    """Measure each backbone alone and each baseline, by the primary metrics only."""
+    """Measure each member alone and each baseline, by the primary metrics only."""
     metrics: dict[str, float] = {}
     for name, other in others.items():
         for metric, score in (("auroc", other.y_score), ("balanced_accuracy", other.y_pred)):

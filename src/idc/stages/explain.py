@@ -171,7 +171,7 @@ def _explain_panel(
     }
     chosen = pixels[panel["row"].to_numpy()]
     contributions = explainer.contributions(chosen)
-    _save_table(panel, contributions, explainer.sources[:-1], folder / f"{name}.csv")
+    _save_table(panel, contributions, explainer.members, folder / f"{name}.csv")
     _log_empty_maps(name, maps)
     for group, meaning in PANELS[name].items():
         members = np.flatnonzero(panel["group"] == group)
@@ -231,10 +231,10 @@ def _labels(patches: pd.DataFrame, added: np.ndarray | None) -> list[str]:
 
 
 def _save_table(
-    panel: pd.DataFrame, contributions: np.ndarray, backbones: list[str], path: Path
+    panel: pd.DataFrame, contributions: np.ndarray, members: list[str], path: Path
 ) -> None:
     table = panel.assign(
-        **{f"contribution_{name}": contributions[:, i] for i, name in enumerate(backbones)}
+        **{f"contribution_{name}": contributions[:, i] for i, name in enumerate(members)}
     )
     table.round(6).to_csv(path, index=False)
 
