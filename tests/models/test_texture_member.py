@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from idc.data.batches import to_images
 from idc.errors import InputError
@@ -105,6 +106,26 @@ def test_gradient_when_a_patch_is_white_black_or_of_tissue_then_is_finite(textur
     texture(images).sum().backward()
     assert torch.isfinite(images.grad).all()
     assert images.grad[0].abs().max() > 0
+
+
+@torch.no_grad()
+def test_texture_when_a_gpu_convolves_with_few_digits_then_its_logits_hardly_move(
+    texture, pixels, monkeypatch
+):
+    images = images_of(200 + pixels // 8)  # bright and faint, as the most of a slide is
+    exact = texture(images)
+    convolve = functional.conv2d
+
+    def to_tf32(values):
+        bits = values.contiguous().view(torch.int32)
+        return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+
+    def convolve_in_tf32(images, filters, stride):
+        return convolve(to_tf32(images), to_tf32(filters), stride=stride)
+
+    monkeypatch.setattr(functional, "conv2d", convolve_in_tf32)
+    moved = (texture(images) - exact).abs().max()
+    assert 0 < moved < 0.01 * exact.std()
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ def mean_activity(images: Tensor, filters: Tensor, offsets: Tensor) -> Tensor:
     """Return how strongly each atom answers on average, then each negative of an atom.
 
     Args:
-        images: float32 (batch, 3, height, width) in grey levels, 0-255; not changed.
+        images: float32 (batch, 3, height, width) in grey levels, whatever counts as 0; not changed.
         filters: float32 (atoms, 3, 6, 6), each summing to 0.
         offsets: float32 (atoms,), taken from every response.
 

@@ -46,7 +46,9 @@ class TextureMember(nn.Module):
     def describe(self, images: Tensor) -> Tensor:
         """Return the root of each atom's mean activity, (batch, 2 x atoms), not standardised."""
         grey = to_grey_levels(images, size_px=self._size_px)
-        return torch.sqrt(mean_activity(grey, self.filters, self.offsets) + _ROOT_FLOOR)
+        # filters are blind to it, but it would take up most of the few digits a GPU computes with
+        centred = grey - grey.mean(dim=(1, 2, 3), keepdim=True)
+        return torch.sqrt(mean_activity(centred, self.filters, self.offsets) + _ROOT_FLOOR)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (batch, 1)."""
