@@ -49,6 +49,7 @@ SMALL: dict[str, Any] = {
     "sample.allow_fewer": True,
     "split.fractions": {"val": 0.2, "gate": 0.15, "test": 0.25},
     "model.backbones": ["test_resnet"],
+    "model.texture_member": False,
     "model.pretrained": "none",
     "model.size_px": 32,
     "train.epochs": 3,

@@ -47,7 +47,12 @@ def project_root() -> Path:
 def change_params() -> Callable[..., Params]:
     """`change_params(train={"epochs": 2})`: the project's values, tiny, with these changes."""
     tiny: dict[str, dict[str, Any]] = {
-        "model": {"backbones": ["test_resnet"], "pretrained": "none", "size_px": 32},
+        "model": {
+            "backbones": ["test_resnet"],
+            "pretrained": "none",
+            "size_px": 32,
+            "texture_member": False,  # whose windows take seconds, however few patches there are
+        },
         "train": {"epochs": 2, "batch_size": 8, "precision": "fp32"},
         "predict": {"baselines": []},
         "evaluate": {"num_replicates": 100},
@@ -63,6 +68,25 @@ def change_params() -> Callable[..., Params]:
         return Params.model_validate(content)
 
     return change
+
+
+@pytest.fixture(scope="session")
+def draw_texture() -> Callable[[int], Any]:
+    """`draw_texture(32)`: a texture member for images of 32 px, of random filters and weights."""
+    import torch
+
+    from idc.models.texture_member import TextureMember
+
+    def draw(size_px: int) -> TextureMember:
+        texture = TextureMember(size_px)
+        generator = torch.Generator().manual_seed(0)
+        filters = 0.3 * torch.randn(texture.filters.shape, generator=generator)
+        filters -= filters.mean(dim=(1, 2, 3), keepdim=True)
+        weight = 0.1 * torch.randn(texture.weight.shape, generator=generator)
+        texture.load_state_dict({**texture.state_dict(), "filters": filters, "weight": weight})
+        return texture
+
+    return draw
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +135,7 @@ def result(tmp_path_factory: pytest.TempPathFactory, change_params: Callable[...
     folder = tmp_path_factory.mktemp("result")
     params = change_params()
     model = create_fusion(params.model)
-    spec = ModelSpec(["test_resnet"], "none", 32, 2, 0.2, True, [1.0, 1.0], [4, 4], 2, 0.8)
+    spec = ModelSpec(["test_resnet"], "none", 32, 2, 0.2, True, False, [1.0, 1.0], [4, 4], 2, 0.8)
     save_bundle(folder / "fusion", model.state_dict(), spec, history, torch.zeros(96))
     model_digest = digest_bundle(folder / "fusion")
     OperatingPoint(

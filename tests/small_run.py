@@ -7,6 +7,7 @@ SMALL: dict[str, Any] = {
     "sample.allow_fewer": True,
     "split.fractions": {"val": 0.3, "gate": 0.0, "test": 0.3},
     "model.backbones": ["test_resnet"],
+    "model.texture_member": False,  # seconds, whatever the number of patches
     "model.pretrained": "none",
     "model.size_px": 32,
     "train.epochs": 1,

@@ -181,6 +181,9 @@ class ModelConfig(Section):
     """Dropout probability before the head."""
     aux_heads: bool
     """A head of its own on each backbone, which learns beside the fusion head."""
+    texture_member: bool
+    """After the training, learn a dictionary of textures with a logistic regression (Coates & Ng
+    2011) on the training patches, and let the logit be the mean of the CNN's and its own."""
     freeze_backbones: bool
     """Keep the backbones as they come and train the heads alone, on embeddings computed once."""
 

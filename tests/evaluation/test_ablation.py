@@ -67,15 +67,17 @@ def differences(**gains):
 @pytest.mark.parametrize(
     ("gain", "words"),
     [
-        ((0.01, 0.002, 0.02), "The fusion beats its best single backbone, b: AUROC +0.010"),
-        ((0.01, -0.002, 0.02), "not shown to beat its best single backbone, b"),
-        ((-0.03, -0.04, -0.02), "is worse than its best single backbone, b"),
+        ((0.01, 0.002, 0.02), "The fusion beats its best single member, b: AUROC +0.010"),
+        ((0.01, -0.002, 0.02), "not shown to beat its best single member, b"),
+        ((-0.03, -0.04, -0.02), "is worse than its best single member, b"),
     ],
 )
 def test_describe_gain_when_the_interval_lies_so_then_says_it(gain, words):
-    text = describe_gain(differences(a=(0.2, 0.1, 0.3), b=gain, trees=(-1, -1, -1)), ["a", "b"])
+    text = describe_gain(
+        differences(a=(0.2, 0.1, 0.3), b=gain, trees=(-1, -1, -1)), {"a": "a", "b": "b"}
+    )
     assert words in text
 
 
 def test_describe_gain_when_there_is_no_member_then_says_nothing():
-    assert describe_gain(differences(trees=(0.1, 0.0, 0.2)), ["a"]) == ""
+    assert describe_gain(differences(trees=(0.1, 0.0, 0.2)), {"a": "a"}) == ""

@@ -2,7 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idc.explain.error_groups import describe_groups, draw_groups, find_errors, group_errors
+from idc.explain.error_groups import (
+    describe_groups,
+    draw_groups,
+    find_errors,
+    group_errors,
+)
 
 
 @pytest.fixture

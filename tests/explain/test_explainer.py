@@ -10,7 +10,7 @@ from torch import nn
 
 from idc.data.batches import to_images
 from idc.errors import InputError
-from idc.explain.attributions import blur
+from idc.explain.attributions import Effort, blur
 from idc.explain.explainer import Explainer, NotFiniteMapError
 from idc.explain.methods import METHODS
 from idc.models.fusion import FusionCNN
@@ -382,3 +382,71 @@ def test_unknown_method_then_names_those_there_are(fusion, pixels):
 def test_table_then_only_eigen_cam_is_not_class_specific_and_costly_ones_are_opt_in(change_params):
     assert [name for name, method in METHODS.items() if not method.class_specific] == ["eigen_cam"]
     assert list(change_params().explain.methods) == DEFAULTS
+
+
+@pytest.fixture
+def textured(draw_texture):
+    torch.manual_seed(5)
+    model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.1).eval()
+    model.join_texture(draw_texture(40))
+    return model
+
+
+def test_contributions_when_there_is_a_texture_member_then_its_is_the_last_and_they_sum_up(
+    textured, pixels
+):
+    mean = torch.rand(sum(member.num_features for member in textured.members)) - 0.5
+    explainer = explain_by(textured, size_px=40, mean=mean)
+    with torch.no_grad():
+        images = to_images(torch.from_numpy(pixels), size_px=40, device=CPU)
+        logit, logit_of_mean = textured(images).numpy(), textured.head(mean[None]).item()
+        own = textured.texture(images)[:, 0].numpy()
+    contributions = explainer.contributions(pixels)
+    assert explainer.sources == ["test_resnet", "test_efficientnet", "fused"]
+    assert explainer.members == ["test_resnet", "test_efficientnet", "texture"]
+    np.testing.assert_allclose(contributions.sum(axis=1), logit - logit_of_mean, rtol=0.01)
+    np.testing.assert_allclose(contributions[:, 2], (own - mean[-1].item()) / 2, rtol=0.01)
+    assert explainer.contributions(pixels[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("method", ["input_x_gradient", "integrated_gradients", "occlusion"])
+def test_pixel_attribution_when_there_is_a_texture_member_then_its_part_is_in_the_fused_map(
+    textured, pixels, method
+):
+    maps = explain_by(textured, size_px=40, mean=torch.zeros(96 + 256 + 1)).explain(method, pixels)
+    part = maps["fused"] - maps["test_resnet"] - maps["test_efficientnet"]
+    texture = textured.texture
+
+    class HalfLogit(nn.Module):
+        def forward(self, images):
+            resized = nn.functional.interpolate(images, size=(40, 40), mode="bilinear")
+            return texture(resized)[:, 0] / 2
+
+    how = METHODS[method].how
+    images = torch.from_numpy(images_of(pixels))
+    expected = how.reduce(how.attribute(HalfLogit(), images, Effort(8, 4, 4, 3))).detach().numpy()
+    assert np.abs(expected).max() > 1e-4
+    np.testing.assert_allclose(part, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("method", DEFAULTS)
+def test_every_method_when_there_is_a_texture_member_and_a_patch_is_white_then_is_a_number(
+    textured, pixels, method
+):
+    pixels[1] = 255
+    mean = torch.zeros(sum(member.num_features for member in textured.members))
+    maps = explain_by(textured, size_px=40, mean=mean).explain(method, pixels)
+    assert list(maps) == ["test_resnet", "test_efficientnet", "fused"]
+    assert all(np.isfinite(heat).all() for heat in maps.values())
+
+
+def test_fused_cam_when_there_is_a_texture_member_then_is_of_the_backbones(textured, pixels):
+    mean = torch.zeros(sum(member.num_features for member in textured.members))
+    explainer = explain_by(textured, size_px=40, mean=mean)
+    maps = explainer.explain("eigen_cam", pixels)
+    size = np.abs(explainer.contributions(pixels))
+    expected = sum(
+        size[:, place, None, None] * maps[name] / maps[name].sum(axis=(1, 2), keepdims=True)
+        for place, name in enumerate(("test_resnet", "test_efficientnet"))
+    )
+    np.testing.assert_allclose(maps["fused"], expected, rtol=1e-4)

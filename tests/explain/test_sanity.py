@@ -88,3 +88,22 @@ def test_rank_correlation_when_one_row_is_constant_then_0_and_both_then_1():
     rows = np.array([[1.0, 1.0, 1.0], [3.0, 1.0, 2.0], [5.0, 5.0, 5.0]])
     other = np.array([[1.0, 2.0, 3.0], [30.0, 10.0, 20.0], [0.0, 0.0, 0.0]])
     assert rank_correlation(rows, other) == pytest.approx([0.0, 1.0, 1.0])
+
+
+def test_cascade_when_there_is_a_texture_member_then_the_last_step_alone_changes_it(
+    images, draw_texture
+):
+    torch.manual_seed(1)
+    model = FusionCNN(["test_resnet"], pretrained="none", dropout=0.0).eval()
+    model.join_texture(draw_texture(64))
+    before = {name: value.clone() for name, value in model.texture.state_dict().items()}
+    head, deep, everything = (randomised(model, step, images, seed=3).texture for step in STEPS)
+    for name, value in before.items():
+        kept = (model.texture, head, deep)
+        assert all(torch.equal(each.state_dict()[name], value) for each in kept), name
+    for name in ("filters", "weight"):
+        assert not torch.equal(everything.state_dict()[name], before[name])
+    with torch.no_grad():
+        intact, damaged = model.texture(images), everything(images)
+    assert (damaged - intact).abs().min() > 1e-3
+    assert damaged.abs().max() < 10 * intact.abs().max(), "it must not outshout the backbones"

@@ -190,3 +190,31 @@ def test_score_when_fast_then_it_is_what_the_explainer_says(subject, store, num_
     )  # fmt: skip
     slow = explain_with(subject.model, subject.mean_embedding + 0.1).logits(store)
     assert np.allclose(score(store), slow, atol=1e-3)
+
+
+@pytest.mark.parametrize("num_patches", [10, 5000])
+def test_scores_when_there_is_a_texture_member_then_its_contribution_is_no_source(
+    store, test_side, draw_texture, num_patches
+):
+    torch.manual_seed(0)
+    model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.0).eval()
+    model.join_texture(draw_texture(32))
+    mean = torch.full((96 + 256 + 1,), 0.1)
+    score = create_score(
+        model, mean, size_px=32, device=torch.device("cpu"), num_patches=num_patches
+    )
+    explainer = explain_with(model, mean)
+    slow = explainer.logits(store)
+    assert slow.shape == (len(store), 4)
+    assert np.allclose(score(store), slow, atol=1e-3)
+    textured = Subject(model, 32, mean, torch.device("cpu"), explain_with)
+    panel = test_side.iloc[::12]
+    pixels = store[panel["row"].to_numpy()]
+    maps = {name: explainer.explain(name, pixels) for name in METHODS}
+    config = CONFIG.model_copy(update={"sources": "each"})
+    found = ExplanationScores(textured, METHODS, config, seed=5).measure(
+        panel, pixels, maps, test_side, store
+    )
+    assert set(found["faithfulness"]) == {"test_resnet", "test_efficientnet", "fused"}
+    assert set(found["mosaics"]["trained"]["saliency"]) == set(found["faithfulness"])
+    assert "texture" not in found["mosaics"]["thrown_off"], "mosaics keep the size of textures"

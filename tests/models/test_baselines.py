@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional
 
 from idc.errors import InputError
 from idc.evaluation.metrics import auroc
+from idc.models import atoms
 from idc.models.baselines import dictionary as dictionary_module
 from idc.models.baselines import plain_cnn as plain_cnn_module
 from idc.models.baselines.dictionary import learn_dictionary
@@ -128,10 +131,30 @@ def test_encode_when_computed_by_convolution_then_equals_the_recipe_window_by_wi
     normal = (windows - windows.mean(1, keepdims=True)) / np.sqrt(windows.var(1) + 10)[:, None]
     filters = dictionary.filters.permute(0, 2, 3, 1).reshape(6, -1).numpy()
     answers = normal @ filters.T - dictionary.offsets.numpy()
-    active = np.maximum(np.stack([answers, -answers]) - dictionary_module._SOFT_THRESHOLD, 0)
+    active = np.maximum(np.stack([answers, -answers]) - atoms._SOFT_THRESHOLD, 0)
     expected = np.sqrt(active.mean(axis=1)).ravel()
     encoded = dictionary.encode(textures, np.array([0]))[0]
     np.testing.assert_allclose(encoded, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_encode_when_computed_then_every_bit_is_that_of_the_formula(textures):
+    dictionary = learn_dictionary(textures, TRAIN, 17, num_atoms=6)
+    rows = np.arange(11)
+    expected = []
+    for chunk in np.split(rows, [8]):
+        images = torch.from_numpy(textures[chunk]).permute(0, 3, 1, 2).float()
+        mean, square = (
+            functional.avg_pool2d(plane.mean(dim=1, keepdim=True), 6, stride=2)
+            for plane in (images - 128.0, (images - 128.0) ** 2)
+        )
+        contrast = torch.sqrt((square - mean**2).clamp_min(0.0) + 10.0)
+        response = functional.conv2d(images, dictionary.filters, stride=2) / contrast
+        shrunk = functional.softshrink(response - dictionary.offsets[:, None, None], 0.5)
+        balance, activity = shrunk.mean(dim=(2, 3)), shrunk.abs().mean(dim=(2, 3))
+        both = torch.cat([activity + balance, activity - balance], dim=1) / 2
+        expected.append(both.clamp_min(0.0).sqrt())
+    encoded = dictionary.encode(textures, rows)
+    np.testing.assert_array_equal(encoded, torch.cat(expected).numpy())
 
 
 def test_encode_when_contrast_is_absent_then_is_finite(textures):

@@ -13,7 +13,7 @@ from idc.models.bundle import (
 )
 from idc.models.fusion import FusionCNN
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.2, True, [1.0, 1.5], [6, 4], 2, 0.8125)
+SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.2, True, False, [1.0, 1.5], [6, 4], 2, 0.8125)
 HISTORY = pd.DataFrame({"epoch": [1, 2], "val_auroc": [0.5, 0.8125]})
 
 

@@ -73,13 +73,13 @@ def test_each_logit_when_backbones_have_heads_then_gives_the_fusion_logit_and_th
     torch.testing.assert_close(logits[:, 0], model(images))
     alone = model.aux_heads[1](model.branches[1](images)).squeeze(1)
     torch.testing.assert_close(logits[:, 2], alone)
-    assert model.scored_backbones == list(TINY)
+    assert model.scored_members == list(TINY)
 
 
 @torch.inference_mode()
 def test_each_logit_when_backbones_have_no_heads_then_gives_the_fusion_logit_alone(model, images):
     assert EachLogit(model)(images).shape == (6, 1)
-    assert model.scored_backbones == []
+    assert model.scored_members == []
 
 
 def test_fusion_when_backbones_are_frozen_then_their_norms_stay_in_training(images):

@@ -78,3 +78,9 @@ def test_embed_patches_when_of_two_backbones_then_each_gives_its_own_in_the_orde
 def test_embed_patches_when_there_are_none_then_no_rows_but_the_features(model, pixels):
     (part,) = embed(model, pixels, [])
     assert part.shape == (0, model.branches[0].num_features)
+
+
+def test_embed_patches_when_there_is_a_texture_member_then_it_comes_last(pixels, draw_texture):
+    model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.0)
+    model.join_texture(draw_texture(32))
+    assert [part.shape for part in embed(model, pixels, [0, 1])] == [(2, 96), (2, 256), (2, 1)]

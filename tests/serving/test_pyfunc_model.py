@@ -13,7 +13,7 @@ from idc.models.fusion import FusionCNN
 from idc.models.scoring import score_patches
 from idc.serving.pyfunc_model import FusionModel
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, False, [1.0, 1.0], [1, 1], 1, 0.5)
+SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, False, False, [1.0, 1.0], [1, 1], 1, 0.5)
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 50, 50, 3), dtype=np.uint8)
 
 

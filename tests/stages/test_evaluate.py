@@ -20,7 +20,7 @@ from idc.stages import evaluate
 
 SPEC = ModelSpec(
     backbones=["test_resnet"], pretrained="none", size_px=32, stem_stride=2, dropout=0.0,
-    aux_heads=True,
+    aux_heads=True, texture_member=False,
     class_weights=[1.0, 3.0], num_training_patches=[30, 10], best_epoch=1, val_auroc=0.5,
 )  # fmt: skip
 
@@ -277,7 +277,7 @@ def test_run_when_done_then_the_evaluation_says_what_the_fusion_adds_and_where(m
     metrics = measure(slides)
     found = load_json(layout.EVALUATION)
     assert set(found["ablation"]["differences"]) == {"resnet50", "colour"}
-    assert "beats its best single backbone, resnet50" in found["ablation"]["text"]
+    assert "beats its best single member, resnet50" in found["ablation"]["text"]
     gain = metrics["test/auroc"] - metrics["test_resnet50/auroc"]
     assert metrics["fusion_minus_resnet50/auroc"] == pytest.approx(gain)
     assert {row["family"] for row in found["subgroups"]} == {
@@ -316,3 +316,18 @@ def test_run_when_the_test_cases_are_the_published_ones_then_there_is_a_benchmar
     row = load_json(layout.EVALUATION)["benchmark"]
     assert "the published 49 test cases; 2,205 patches (differs from" in row["text"]
     assert [each["balanced_accuracy"] for each in row["rows"]] == [0.842, 0.847, 0.868, 0.890]
+
+
+def test_run_when_there_is_a_texture_member_then_it_and_the_cnn_are_members(measure, slides):
+    noise = np.random.default_rng(7).normal(0, 2.0, (2, len(slides)))
+    halves = [(2.0 * slides["y_true"] - 1 + each).astype(np.float32) for each in noise]
+    metrics = measure(slides.assign(logit_cnn=halves[0], logit_texture=halves[1]))
+    ablation = load_json(layout.EVALUATION)["ablation"]
+    assert ablation["members"] == [
+        {"name": "resnet50", "title": "resnet50"},
+        {"name": "cnn", "title": "CNN without the texture member"},
+        {"name": "texture", "title": "texture member"},
+    ]
+    for name in ("cnn", "texture"):
+        gain = metrics["test/auroc"] - metrics[f"test_{name}/auroc"]
+        assert metrics[f"fusion_minus_{name}/auroc"] == pytest.approx(gain)

@@ -1,5 +1,7 @@
 """The stage explain on a tiny untrained network."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,16 +9,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from idc import layout
+from idc.data.batches import to_images
 from idc.data.tables import PREDICTIONS, save_table
 from idc.errors import InputError
 from idc.evaluation.operating_point import OperatingPoint
 from idc.files import load_json, save_json
-from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
+from idc.models.bundle import ModelSpec, digest_bundle, load_model, save_bundle
 from idc.models.fusion import FusionCNN
 from idc.stages import explain
 
 BACKBONES = ["test_resnet", "test_efficientnet"]
-SPEC = ModelSpec(BACKBONES, "none", 32, 2, 0.0, False, [1.0, 1.0], [5, 5], 1, 0.5)
+SPEC = ModelSpec(BACKBONES, "none", 32, 2, 0.0, False, False, [1.0, 1.0], [5, 5], 1, 0.5)
 CHEAP = {
     "methods": ["input_x_gradient", "eigen_cam", "layer_cam"],
     "num_reference": 8, "num_per_group": 2, "num_slides": 0,
@@ -242,3 +245,30 @@ def test_run_when_the_folder_holds_another_architecture_then_says_so_in_one_line
     with pytest.raises(InputError, match="does not hold this network") as raised:
         explain.run(change_params(explain=CHEAP))
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_run_when_there_is_a_texture_member_then_the_tables_hold_its_contribution(
+    folder, change_params, draw_texture
+):
+    model, spec = load_model(layout.BUNDLE)
+    model.join_texture(draw_texture(32))
+    size = sum(member.num_features for member in model.members)
+    save_bundle(
+        layout.BUNDLE, model.state_dict(), replace(spec, texture_member=True),
+        pd.DataFrame({"epoch": [1]}), torch.zeros(size),
+    )  # fmt: skip
+    decide_at(0.5)
+    explain.run(change_params(explain={**CHEAP, "scores": SCORES}))
+    reference = pd.read_csv(layout.EXPLAIN / "reference.csv")
+    names = [name for name in reference if name.startswith("contribution_")]
+    assert names == [f"contribution_{name}" for name in (*BACKBONES, "texture")]
+    pixels = np.load(layout.PIXELS)[reference["row"]]
+    with torch.inference_mode():
+        logit = model(to_images(torch.from_numpy(pixels), size_px=32, device="cpu"))
+        constant = model.head[-1].bias.item()
+    total = reference[names].sum(axis=1) + constant
+    np.testing.assert_allclose(total, logit, rtol=0.01, atol=1e-4)
+    assert reference["contribution_texture"].std() > 0
+    assert not list(layout.EXPLAIN.glob("*_texture.png"))
+    scores = load_json(layout.EXPLAIN_SCORES)
+    assert set(scores["sanity"]["similarity"]["eigen_cam"]) == {*BACKBONES, "fused"}

@@ -1,5 +1,7 @@
 """The stage predict with a tiny network on a handful of patches."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +17,7 @@ from idc.models.fusion import FusionCNN
 from idc.models.scoring import score_patches
 from idc.stages import predict
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, True, [1.0, 1.0], [6, 6], 1, 0.5)
+SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, True, False, [1.0, 1.0], [6, 6], 1, 0.5)
 NUM_PATCHES = 24
 HELD_OUT_ROWS = np.arange(12, NUM_PATCHES)
 PIXELS = np.random.default_rng(5).integers(0, 256, (NUM_PATCHES, 50, 50, 3), dtype=np.uint8)
@@ -97,3 +99,25 @@ def test_predict_when_baselines_are_asked_for_then_holds_what_they_score(project
     expected = score_baseline("trees", PIXELS, train, train % 2, HELD_OUT_ROWS, 4)
     np.testing.assert_array_equal(table["y_score_trees"], expected)
     assert "y_score_dictionary" not in table
+
+
+def test_predict_when_there_is_a_texture_member_then_holds_the_logits_of_both_halves(
+    project, change_params, draw_texture
+):
+    before, _ = load_model(layout.BUNDLE)
+    texture = draw_texture(32)
+    images = to_images(torch.from_numpy(PIXELS[HELD_OUT_ROWS]), size_px=32, device="cpu")
+    with torch.inference_mode():
+        cnn, own = before(images), texture(images)[:, 0]
+    before.join_texture(texture)
+    spec = replace(SPEC, texture_member=True)
+    history = pd.DataFrame({"epoch": [1]})
+    save_bundle(layout.BUNDLE, before.state_dict(), spec, history, torch.zeros(1))
+    predict.run(change_params())
+    table = load_table(layout.PREDICTIONS, PREDICTIONS)
+    logits = [name for name in table if name.startswith("logit")]
+    assert logits == ["logit", "logit_test_resnet", "logit_cnn", "logit_texture"]
+    np.testing.assert_allclose(table["logit_cnn"], cnn, atol=1e-5)
+    np.testing.assert_allclose(table["logit_texture"], own, atol=1e-4)
+    np.testing.assert_allclose(table["logit"], (cnn + own) / 2, atol=1e-4)
+    assert own.std() > 1e-2

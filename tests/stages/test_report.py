@@ -21,7 +21,7 @@ from idc.files import load_json, save_json
 from idc.models.bundle import ModelSpec, save_bundle
 from idc.stages import evaluate, report
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, True, [1.0, 1.0], [50, 50], 1, 0.5)
+SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, True, False, [1.0, 1.0], [50, 50], 1, 0.5)
 INGEST = {
     "published": {"text": "is not the published one"},
     "num_patches": 4410,
@@ -344,3 +344,25 @@ def test_report_when_errors_are_grouped_then_their_traits_and_else_that_there_ar
     assert "case7, 50 %" in page
     assert page.count('<img class="sheet"') == 1
     assert "rgb(180, 120, 171)" in page
+
+
+def test_report_when_there_is_a_texture_member_then_page_and_card_name_it(render, monkeypatch):
+    assert "texture member" not in render(3.0)
+    plain = draw_predictions
+
+    def draw_with_texture(separation):
+        table = plain(separation)
+        noise = np.random.default_rng(8).normal(size=len(table)).astype(np.float32)
+        return table.assign(logit_cnn=table["logit"] + noise, logit_texture=table["logit"] - noise)
+
+    monkeypatch.setitem(globals(), "draw_predictions", draw_with_texture)
+    spec = load_json(layout.BUNDLE / "spec.json")
+    save_json(layout.BUNDLE / "spec.json", {**spec, "texture_member": True})
+    page = render(3.0)
+    rows = re.findall(r"<tr><td>([^<]*)</td><td>[.\d]+</td><td>[+-]", page)
+    assert rows == ["test resnet", "CNN without the texture member", "texture member", "colour"]
+    assert "test_resnet + texture member at 32 px" in page
+    assert "texture member has no map of its own" in page
+    card = layout.MODEL_CARD.read_text(encoding="utf-8")
+    assert "- CNN without the texture member: " in card
+    assert "mean of the CNN's and of a texture member's" in card

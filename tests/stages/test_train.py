@@ -4,11 +4,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from idc import layout
+from idc.data.batches import to_images
+from idc.data.sides import take_side
 from idc.data.tables import INDEX, SPLITS, save_table
 from idc.errors import InputError
 from idc.models.backbones import Backbone
-from idc.models.bundle import load_model
-from idc.models.fusion import create_fusion
+from idc.models.baselines import dictionary
+from idc.models.bundle import load_mean_embedding, load_model
+from idc.models.fusion import EachLogit, create_fusion
+from idc.models.texture_learning import learn_texture_member
 from idc.stages import train
 from idc.training.checkpoint import Checkpoint
 
@@ -169,3 +173,52 @@ def test_fill_stems_when_weights_are_pretrained_or_it_is_off_then_leaves_them(
     pixels = np.random.default_rng(0).integers(0, 256, (12, 50, 50, 3), dtype=np.uint8)
     train._fill_stems(model, pixels, splits, params)
     assert torch.equal(model.branches[0].stem().weight, before) is not filled
+
+
+def test_run_when_a_texture_member_is_wanted_then_it_joins_what_is_trained_without_it(
+    index, splits, change_params, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dictionary, "_WINDOWS", 2000)
+    caplog.set_level("INFO")
+    splits.loc[splits["split"] == "test", "split"] = ["val", "test", "val", "test"]
+    save_table(layout.INDEX, index, INDEX)
+    save_table(layout.SPLITS, splits, SPLITS)
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 50, 50, 3), dtype=np.uint8)
+    np.save(layout.PIXELS, pixels)
+    models, means = [], []
+    for wanted in (False, True):
+        train.run(change_params(model={"texture_member": wanted}, train={"batch_size": 2}))
+        model, spec = load_model(layout.BUNDLE)
+        assert spec.texture_member is wanted
+        models.append(model)
+        means.append(load_mean_embedding(layout.BUNDLE))
+    plain, joined = models
+    images = to_images(torch.from_numpy(pixels), size_px=32, device="cpu")
+    rows, labels = take_side(splits, "train")
+    texture = learn_texture_member(pixels, rows, labels, size_px=32, seed=17)
+    for name, tensor in plain.backbones.state_dict().items():
+        assert torch.equal(joined.backbones.state_dict()[name], tensor), "the CNN trains as before"
+    assert torch.equal(2 * joined.head[-1].weight[:, :-1], plain.head[-1].weight)
+    with torch.inference_mode():
+        logits = EachLogit(joined)(images)
+        torch.testing.assert_close(logits[:, 2], plain(images))
+        torch.testing.assert_close(logits[:, 3], texture(images)[:, 0])
+        torch.testing.assert_close(logits[:, 0], (logits[:, 2] + logits[:, 3]) / 2)
+        own_mean = texture(images[rows.tolist()]).mean()
+    torch.testing.assert_close(means[1], torch.cat([means[0], own_mean[None]]))
+    (said,) = [each for each in caplog.messages if "with the texture member" in each]
+    assert said.endswith(f"{spec.val_auroc:.4f} without")
+
+
+def test_digest_training_when_a_texture_member_is_wanted_then_the_checkpoint_stays(
+    splits, index, change_params, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    save_table(layout.INDEX, index, INDEX)
+    save_table(layout.SPLITS, splits, SPLITS)
+    names = {
+        train._checkpoint(change_params(model={"texture_member": wanted})).name
+        for wanted in (True, False)
+    }
+    assert len(names) == 1

@@ -96,7 +96,8 @@ PREDICTIONS = pa.DataFrameSchema(
 )
 """Logits and colour floor of every pool patch of val, gate and test.
 
-Behind them, a column `logit_<backbone>` for each backbone with a head of its own, and a column
+Behind them, a column `logit_<backbone>` for each backbone with a head of its own; where there is a
+texture member, `logit_cnn` (the fusion without it) and `logit_texture`; and a column
 `y_score_<baseline>` for each of `predict.baselines`.
 """
 

@@ -1,4 +1,4 @@
-"""What the fusion adds: its scores against each single backbone's and each baseline's, in pairs."""
+"""What the fusion adds: its scores against each member's and each baseline's, in pairs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ import pandas as pd
 from idc.evaluation.bootstrap import Estimate
 from idc.evaluation.calibration import choose_threshold, fit_calibration
 from idc.evaluation.compare import PLACE, compare_scorings
+
+_TITLES = {"cnn": "CNN without the texture member", "texture": "texture member"}
 
 _SMALLEST = 1e-9  # a probability of 0 has no logit
 
@@ -27,11 +29,12 @@ def other_logits(predictions: pd.DataFrame) -> dict[str, np.ndarray]:
     """Return, by name, the logits that a table of predictions holds beside the fusion's.
 
     Args:
-        predictions: Columns `logit_<backbone>` of single backbones, and `y_score_<baseline>`,
+        predictions: Columns `logit_<member>` of members (single backbones, and where there is a
+            texture member, the CNN without it and itself), and `y_score_<baseline>`,
             probabilities, of baselines.
 
     Returns:
-        float64 (patches,) each; backbones first.
+        float64 (patches,) each; members first.
     """
     logits = {
         name.removeprefix("logit_"): predictions[name].to_numpy(np.float64)
@@ -43,6 +46,14 @@ def other_logits(predictions: pd.DataFrame) -> dict[str, np.ndarray]:
             share = predictions[name].clip(_SMALLEST, 1 - _SMALLEST).to_numpy(np.float64)
             logits[name.removeprefix("y_score_")] = np.log(share / (1 - share))
     return logits
+
+
+def name_members(predictions: pd.DataFrame) -> dict[str, str]:
+    """Return the titles of the members whose logits a table holds, by name, in its order."""
+    names = [
+        name.removeprefix("logit_") for name in predictions.columns if name.startswith("logit_")
+    ]
+    return {name: _TITLES.get(name, name) for name in names}
 
 
 def score_other(
@@ -60,7 +71,7 @@ def score_other(
 
 
 def score_others(val: pd.DataFrame, test: pd.DataFrame, rule: str) -> dict[str, Scored]:
-    """Return what each backbone alone and each baseline says of test, by name.
+    """Return what each member alone and each baseline says of test, by name.
 
     Args:
         val: Predictions of val, as `other_logits` takes them, with `y_true`.
@@ -110,12 +121,14 @@ def compare_with_others(
     }
 
 
-def describe_gain(differences: Mapping[str, Mapping[str, Estimate]], members: list[str]) -> str:
+def describe_gain(
+    differences: Mapping[str, Mapping[str, Estimate]], members: Mapping[str, str]
+) -> str:
     """Say in one sentence whether the fusion beats its best single member.
 
     Args:
         differences: As `compare_with_others` returns them.
-        members: Names of the single backbones among them; the best is the one that the fusion
+        members: Titles of the members among them, by name; the best is the one that the fusion
             beats by least.
 
     Returns:
@@ -125,10 +138,10 @@ def describe_gain(differences: Mapping[str, Mapping[str, Estimate]], members: li
     if not known:
         return ""
     best = min(known, key=lambda name: differences[name]["auroc"].value)
-    gain = differences[best]["auroc"]
+    gain, title = differences[best]["auroc"], members[best]
     shown = f"AUROC {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
     if gain.low > 0:
-        return f"The fusion beats its best single backbone, {best}: {shown}."
+        return f"The fusion beats its best single member, {title}: {shown}."
     if gain.high < 0:
-        return f"The fusion is worse than its best single backbone, {best}: {shown}."
-    return f"The fusion is not shown to beat its best single backbone, {best}: {shown}."
+        return f"The fusion is worse than its best single member, {title}: {shown}."
+    return f"The fusion is not shown to beat its best single member, {title}: {shown}."

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from idc.evaluation.ablation import Scored, compare_with_others, describe_gain
+from idc.evaluation.ablation import Scored, compare_with_others, describe_gain, name_members
 from idc.evaluation.cases import (
     Absent,
     compare_burden,
@@ -33,7 +33,7 @@ NUM_WORST_CASES = 10
 def summarise_ablation(
     test: pd.DataFrame, others: Mapping[str, Scored], *, num_replicates: int, seed: int
 ) -> dict[str, Any]:
-    """Return how the fusion fares against each backbone alone and each baseline on test.
+    """Return how the fusion fares against each member alone and each baseline on test.
 
     Args:
         test: Decided test side.
@@ -42,16 +42,17 @@ def summarise_ablation(
         seed: Seed of the draws.
 
     Returns:
-        `text`: whether the fusion beats its best single backbone; `differences`: by name and
-        metric, fusion minus other (value, low, high).
+        `text`: whether the fusion beats its best single member; `members`: their names and titles;
+        `differences`: by name and metric, fusion minus other (value, low, high).
     """
     fusion = Scored(test["y_score"].to_numpy(), test["y_pred"].to_numpy())
     differences = compare_with_others(
         test, fusion, others, num_replicates=num_replicates, seed=seed
     )
-    members = [name.removeprefix("logit_") for name in test.columns if name.startswith("logit_")]
+    members = name_members(test)
     return {
         "text": describe_gain(differences, members),
+        "members": [{"name": name, "title": title} for name, title in members.items()],
         "differences": {
             name: {metric: vars(estimate) for metric, estimate in metrics.items()}
             for name, metrics in differences.items()

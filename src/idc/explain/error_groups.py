@@ -1,9 +1,9 @@
 """What errors have in common: neighbours in embedding space, with their traits and examples.
 
-False positives and false negatives are grouped apart, by Ward's method (1963) on the network's
-own embeddings: what lies close there looks alike to the network. Each backbone's part is scaled to
-unit mean square, so that the widest does not decide alone. The number of groups, 2 to 5, is the one
-with the best silhouette (Rousseeuw 1987), so nothing is drawn by chance; few errors are one group.
+False positives and false negatives are grouped apart, by Ward's method (1963) on the backbones' own
+embeddings: what lies close there looks alike to them. Each backbone's part is scaled to unit mean
+square, so that the widest does not decide alone. The number of groups, 2 to 5, is the one with the
+best silhouette (Rousseeuw 1987), so nothing is drawn by chance; few errors are one group.
 """
 
 from typing import Any

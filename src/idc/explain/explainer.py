@@ -1,14 +1,16 @@
 """Where the evidence for IDC+ lies: one map per backbone and one for the fusion, by any method.
 
 What is explained. The head is linear, so the logit is a constant plus one *contribution* per
-backbone: w_b . (embedding_b - mean training embedding_b), which is Integrated Gradients on the
+member: w_m . (embedding_m - mean training embedding_m), which is Integrated Gradients on the
 embedding from the training mean (Sundararajan et al. 2017), and exact. A backbone's map explains
-its contribution; the map of `fused` explains the logit.
+its contribution; the map of `fused` explains the logit. A texture member contributes, but has no
+map of its own.
 
 How maps are fused. A captum method is linear in what it explains, so its attributions are summed
-over the backbones before the channels become one: that is the method applied to the logit. A CAM
+over the members before the channels become one: that is the method applied to the logit. A CAM
 reads one layer of one backbone and has no common scale: each map is brought to a sum of 1, and the
-fused map is their sum weighted by |contribution|.
+fused map is their sum weighted by |contribution|. A texture member has no layer for a CAM to read:
+the fused CAM is of the backbones alone.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,6 +28,7 @@ from idc.explain.methods import METHODS, Method, require_methods
 from idc.explain.panel import FUSED
 from idc.models.backbones import Backbone
 from idc.models.fusion import FusionCNN
+from idc.models.texture_member import TextureMember
 
 
 class NotFiniteMapError(InputError):
@@ -82,15 +85,18 @@ class Explainer:
         self._device = device
         self._effort = Effort(batch_size, smooth_grad_samples, integrated_gradients_steps, seed)
         self._layers = _find_cam_layers(model.branches, cam_layers or {})
-        sizes = [backbone.num_features for backbone in model.branches]
+        sizes = [member.num_features for member in model.members]
         with _gradients():
             means = mean_embedding.detach().to(device).clone().split(sizes)  # type: ignore[no-untyped-call]
         ends = np.cumsum(sizes)
         self._contributions = [
-            _Contribution(backbone, model.head[-1], slice(end - size, end), mean, size_px)
-            for backbone, size, end, mean in zip(model.branches, sizes, ends, means, strict=True)
+            _Contribution(member, model.head[-1], slice(end - size, end), mean, size_px)
+            for member, size, end, mean in zip(model.members, sizes, ends, means, strict=True)
         ]
         self.sources = [*(backbone.name for backbone in model.branches), FUSED]
+        """What has maps: the backbones, then `fused`."""
+        self.members = [member.name for member in model.members]
+        """What contributes: the backbones, then the texture member, where there is one."""
 
     def explain(
         self, method: str, pixels: np.ndarray, *, negated: bool = False
@@ -131,15 +137,15 @@ class Explainer:
         return maps
 
     def contributions(self, pixels: np.ndarray) -> np.ndarray:
-        """Return what each backbone adds to the logit, float32 (patches, backbones).
+        """Return what each of `members` adds to the logit, float32 (patches, members).
 
         They sum to the logit of the patch minus the logit of the mean training embedding.
         """
         return self.logits(pixels)[:, 1:]
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the fused logit, then each backbone's contribution, float32 (patches, 1 + b)."""
-        rows = [np.zeros((0, len(self.sources)), np.float32)]
+        """Return the fused logit, then each contribution, float32 (patches, 1 + members)."""
+        rows = [np.zeros((0, 1 + len(self.members)), np.float32)]
         with torch.inference_mode():
             for images in self._batches(pixels):
                 parts = torch.stack([part(images) for part in self._contributions], dim=1)
@@ -162,18 +168,20 @@ class Explainer:
             sign * how.attribute(contribution, images, self._effort).detach()
             for contribution in self._contributions
         ]
-        parts.append(torch.stack(parts).sum(dim=0))
+        of_backbones = parts[: len(self._layers)]
+        fused = torch.stack(parts).sum(dim=0)
         return {
             source: how.reduce(part).float().cpu()
-            for source, part in zip(self.sources, parts, strict=True)
+            for source, part in zip(self.sources, [*of_backbones, fused], strict=True)
         }
 
     def _draw_cams(self, how: Cam, images: Tensor, sign: int) -> dict[str, Tensor]:
         maps: dict[str, Tensor] = {}
         fused = torch.zeros(len(images), *images.shape[-2:])
-        for contribution, layer in zip(self._contributions, self._layers, strict=True):
+        of_backbones = self._contributions[: len(self._layers)]
+        for contribution, layer in zip(of_backbones, self._layers, strict=True):
             cam, output = draw_cam(how.kind, contribution, layer, images, sign=sign)
-            maps[contribution.backbone.name] = cam
+            maps[contribution.member.name] = cam
             mass = cam.sum(dim=(1, 2), keepdim=True)
             share = torch.where(mass > 0, cam / mass, cam)  # an empty map adds nothing
             fused += output.abs()[:, None, None] * share
@@ -181,7 +189,7 @@ class Explainer:
 
 
 class _Contribution(nn.Module):
-    """What one backbone adds to the logit.
+    """What one member adds to the logit.
 
     Shape:
         images: float32 (batch, 3, height, width) in 0-1, as large as the patches are.
@@ -191,10 +199,15 @@ class _Contribution(nn.Module):
     mean: Tensor
 
     def __init__(
-        self, backbone: Backbone, linear: nn.Module, place: slice, mean: Tensor, size_px: int
+        self,
+        member: Backbone | TextureMember,
+        linear: nn.Module,
+        place: slice,
+        mean: Tensor,
+        size_px: int,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.member = member
         self.linear = linear
         self._place = place
         self.register_buffer("mean", mean)
@@ -206,7 +219,7 @@ class _Contribution(nn.Module):
             images = nn.functional.interpolate(
                 images, size=size, mode="bilinear", align_corners=False
             )
-        embedding = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        embedding = self.member(images.contiguous(memory_format=torch.channels_last))
         weight: Tensor = self.linear.weight[0, self._place]  # type: ignore[index]
         contribution: Tensor = (embedding - self.mean) @ weight
         return contribution

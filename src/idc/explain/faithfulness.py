@@ -40,7 +40,7 @@ HIGHER_IS_BETTER = {"deletion_auc": False, "insertion_auc": True, "road": True}
 """The scores of this module, and which way each is better."""
 
 Score = Callable[[np.ndarray], np.ndarray]
-"""uint8 (n, 50, 50, 3) patches -> float (n, sources): the fused logit, then each contribution."""
+"""uint8 (n, 50, 50, 3) patches -> float (n, 1 + members): fused logit, then each contribution."""
 
 _BLUR_SIGMA_PX = 5.0  # a nucleus is about 5 px wide: this leaves no trace of one
 # weights of a pixel's neighbours in ROAD's imputation

@@ -1,4 +1,4 @@
-"""The fused logit and each backbone's contribution, as fast as patches can be scored."""
+"""The fused logit and each member's contribution, as fast as patches can be scored."""
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ class EachScore(nn.Module):
     """The network as it is, with the logit taken apart.
 
     The head is linear, so the logit is its value at the mean training embedding plus one
-    contribution per backbone (see `idc.explain.explainer`).
+    contribution per member (see `idc.explain.explainer`).
 
     Shape:
         images: float32 (batch, 3, size_px, size_px) in 0-1.
-        returns: (batch, 1 + backbones), the fused logit first.
+        returns: (batch, 1 + members), the fused logit first.
     """
 
     mean: Tensor
@@ -30,7 +30,7 @@ class EachScore(nn.Module):
         self.model = model
         self.register_buffer("mean", mean_embedding.detach().clone())
         self._last: nn.Linear = model.head[-1]  # type: ignore[assignment]
-        self._sizes = [branch.num_features for branch in model.branches]
+        self._sizes = [member.num_features for member in model.members]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the fused logit, then each contribution."""
@@ -52,7 +52,7 @@ def create_score(
     device: torch.device,
     num_patches: int,
 ) -> Score:
-    """Return what scores patches: uint8 (n, 50, 50, 3) to float32 (n, 1 + backbones).
+    """Return what scores patches: uint8 (n, 50, 50, 3) to float32 (n, 1 + members).
 
     Args:
         model: In evaluation mode, on `device`.

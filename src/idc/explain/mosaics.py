@@ -115,12 +115,12 @@ def pointing_share(maps: np.ndarray, right_cell: np.ndarray) -> np.ndarray:
 def find_thrown_off(
     names: Sequence[str], on_mosaics: np.ndarray, on_cells: np.ndarray
 ) -> list[str]:
-    """Return the backbones that answer mosaics out of proportion to their cells.
+    """Return the members that answer mosaics out of proportion to their cells.
 
     Args:
-        names: The backbones.
-        on_mosaics: Their contributions to the logit, float (mosaics, backbones).
-        on_cells: Those of the single patches, float (4 * mosaics, backbones).
+        names: The members.
+        on_mosaics: Their contributions to the logit, float (mosaics, members).
+        on_cells: Those of the single patches, float (4 * mosaics, members).
     """
     strength = np.abs(on_mosaics).mean(axis=0)
     usual = np.abs(on_cells).mean(axis=0)

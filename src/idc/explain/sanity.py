@@ -5,9 +5,10 @@ downwards, and the maps of each damaged network are compared with those of the i
 whose maps stay as they were draws the picture and not the network.
 
 Three steps, each keeping the damage of those before: the `head`; `deep`, the layers behind the ones
-whose maps a CAM reads; `all`. After each, the batch norms measure their statistics anew on the
-patches at hand: with the old ones the activations of a random network vanish or explode, and every
-map would change for that reason alone. So the last step is also what an untrained network is.
+whose maps a CAM reads; `all`, a texture member with them. After each, the batch norms measure
+their statistics anew on the patches at hand: with the old ones the activations of a random network
+vanish or explode, and every map would change for that reason alone. So the last step is also what
+an untrained network is.
 """
 
 import copy
@@ -79,6 +80,8 @@ def _layers_down_to(model: FusionCNN, step: str) -> Iterator[nn.Module]:
             yield from _holders_behind_cam_layer(branch)
         elif step == "all":
             yield from _holders(branch)
+    if step == "all" and model.texture is not None:
+        yield from _holders(model.texture)
 
 
 def _holders(module: nn.Module) -> Iterator[nn.Module]:

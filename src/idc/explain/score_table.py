@@ -159,7 +159,8 @@ class ExplanationScores:
         rivals = {name: draw(pixels, self._seed) for name, draw in BASELINES.items()}
         table: dict[str, Any] = {}
         for source in sources:
-            # scores come with the fused logit first, sources with it last
+            # scores come with the fused logit first, then the backbones, then perhaps a texture
+            # member, which is no source; sources come with the fused one last
             column = (self._explainer.sources.index(source) + 1) % len(self._explainer.sources)
             measured = {
                 name: perturbations.measure(by_source[source], column)
@@ -324,7 +325,7 @@ class ExplanationScores:
 
     def _find_thrown_off(self, pictures: np.ndarray, cells: np.ndarray) -> list[str]:
         thrown_off = find_thrown_off(
-            self._explainer.sources[:-1],
+            self._explainer.members,
             self._explainer.contributions(pictures),
             self._explainer.contributions(cells),
         )

@@ -18,6 +18,7 @@ from torch import Tensor
 from idc.errors import InputError
 from idc.files import load_json, replacing_folder, save_json
 from idc.models.fusion import FusionCNN
+from idc.models.texture_member import TextureMember
 
 _WEIGHTS = "model.safetensors"
 _PROFILE = "profile.safetensors"
@@ -35,6 +36,7 @@ class ModelSpec:
     stem_stride: int
     dropout: float
     aux_heads: bool
+    texture_member: bool
     class_weights: list[float]
     """Weight of IDC- and of IDC+ in the training loss."""
     num_training_patches: list[int]
@@ -42,7 +44,8 @@ class ModelSpec:
     best_epoch: int
     """Epoch (from 1) whose weights these are."""
     val_auroc: float
-    """AUROC on all pool patches of the val cases at that epoch."""
+    """AUROC on all pool patches of the val cases at that epoch, of the CNN without a texture
+    member."""
 
 
 def save_bundle(
@@ -87,6 +90,7 @@ def load_model(folder: Path) -> tuple[FusionCNN, ModelSpec]:
         dropout=spec.dropout,
         stem_stride=spec.stem_stride,
         aux_heads=spec.aux_heads,
+        texture=TextureMember(spec.size_px) if spec.texture_member else None,
     )
     path = folder / _WEIGHTS
     try:

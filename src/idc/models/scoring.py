@@ -90,7 +90,7 @@ def embed_patches(
     batch_size: int,
     device: torch.device,
 ) -> list[np.ndarray]:
-    """Return the embeddings of some patches, one float32 (rows, features) per backbone.
+    """Return the embeddings of some patches, one float32 (rows, features) per member.
 
     They stay on the device until the last batch, like the logits of `score_patches`.
 
@@ -103,7 +103,7 @@ def embed_patches(
         device: Where to compute.
     """
     model.eval()
-    parts = [[torch.zeros(0, branch.num_features, device=device)] for branch in model.branches]
+    parts = [[torch.zeros(0, member.num_features, device=device)] for member in model.members]
     for images in image_batches(pixels, rows, size_px, batch_size, device, "embedding"):
         for part, embedding in zip(parts, model.embed(images), strict=True):
             part.append(embedding.float())

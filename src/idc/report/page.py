@@ -106,16 +106,19 @@ def _render(template: str, inputs: ReportInputs, **pictures: Any) -> str:  # noq
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    others = inputs.evaluation["ablation"]["differences"]
-    members = [name for name in inputs.spec["backbones"] if name in others]
+    ablation = inputs.evaluation["ablation"]
+    members = {member["name"]: member["title"] for member in ablation["members"]}
+    baselines = [name for name in ablation["differences"] if name not in members]
     tables = {side: select_estimates(inputs.metrics, side) for side in _SIDES}
     return environment.get_template(template).render(
         inputs=inputs,
         metrics=inputs.metrics,
         evaluation=inputs.evaluation,
         point=inputs.operating_point,
-        members=members,
-        baselines=[name for name in others if name not in members],
+        members=list(members),
+        baselines=baselines,
+        titles={name: name.replace("_", " ") for name in baselines}
+        | {name: title.replace("_", " ") for name, title in members.items()},
         labels=METRIC_LABELS,
         places=_PLACES,
         primary=PRIMARY,

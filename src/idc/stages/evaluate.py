@@ -210,7 +210,7 @@ def _why_unmeasurable(manifest: pd.DataFrame) -> str:
 def _measure_others(
     test: pd.DataFrame, others: dict[str, Scored], config: EvaluateConfig
 ) -> dict[str, float]:
-    """Measure each backbone alone and each baseline, by the primary metrics only."""
+    """Measure each member alone and each baseline, by the primary metrics only."""
     metrics: dict[str, float] = {}
     for name, other in others.items():
         for metric, score in (("auroc", other.y_score), ("balanced_accuracy", other.y_pred)):

@@ -171,7 +171,7 @@ def _explain_panel(
     }
     chosen = pixels[panel["row"].to_numpy()]
     contributions = explainer.contributions(chosen)
-    _save_table(panel, contributions, explainer.sources[:-1], folder / f"{name}.csv")
+    _save_table(panel, contributions, explainer.members, folder / f"{name}.csv")
     _log_empty_maps(name, maps)
     for group, meaning in PANELS[name].items():
         members = np.flatnonzero(panel["group"] == group)
@@ -231,10 +231,10 @@ def _labels(patches: pd.DataFrame, added: np.ndarray | None) -> list[str]:
 
 
 def _save_table(
-    panel: pd.DataFrame, contributions: np.ndarray, backbones: list[str], path: Path
+    panel: pd.DataFrame, contributions: np.ndarray, members: list[str], path: Path
 ) -> None:
     table = panel.assign(
-        **{f"contribution_{name}": contributions[:, i] for i, name in enumerate(backbones)}
+        **{f"contribution_{name}": contributions[:, i] for i, name in enumerate(members)}
     )
     table.round(6).to_csv(path, index=False)
 
@@ -309,7 +309,8 @@ def _group_errors(
         batch_size=params.runtime.scoring_batch_size,
         device=subject.device,
     )
-    grouped = group_errors(errors, embeddings)
+    # a texture member's one number says what it calls a patch, not what that looks like
+    grouped = group_errors(errors, embeddings[: len(subject.model.branches)])
     colours = pixels[rows].mean(axis=(1, 2), dtype=np.float64)
     save_json(folder / layout.ERROR_GROUPS.name, describe_groups(grouped, colours))
     for kind, meaning in KINDS.items():

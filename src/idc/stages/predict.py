@@ -42,7 +42,7 @@ def run(params: Params) -> None:
         device=device,
         d4_average=params.predict.d4_average,
     )
-    columns = ["logit", *(f"logit_{name}" for name in model.scored_backbones)]
+    columns = ["logit", *(f"logit_{name}" for name in model.scored_members)]
     held_out[columns] = logits
     train_rows, train_labels = take_side(splits, "train")
     floor = fit_colour_floor(colour_statistics(pixels, train_rows), train_labels)

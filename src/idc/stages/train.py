@@ -18,11 +18,13 @@ from idc.config import Params
 from idc.data.patches import load_pixels
 from idc.data.sides import HELD_OUT, take_side
 from idc.data.tables import INDEX, SPLITS, load_table
+from idc.evaluation.metrics import auroc
 from idc.lineage import git_commit
 from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
 from idc.models.device import choose_device, describe_environment
 from idc.models.fusion import FusionCNN, create_fusion
-from idc.models.scoring import mean_embedding
+from idc.models.scoring import mean_embedding, score_patches
+from idc.models.texture_learning import learn_texture_member
 from idc.models.textures import fill_stems
 from idc.tracking.live import live_run
 from idc.training.checkpoint import Checkpoint, digest_inputs
@@ -96,16 +98,16 @@ def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Check
         )  # fmt: skip
         if ranks.leads:
             model.load_state_dict(trained.state)
-            profile = mean_embedding(
-                model,
-                pixels,
-                train.rows,
-                size_px=params.model.size_px,
-                batch_size=params.runtime.scoring_batch_size,
-                device=device,
-            )
+            if params.model.texture_member:
+                _join_texture(model, pixels, train, params, device)
+                joined = score_patches(model, pixels, val_rows, **_scoring(params, device))
+                log.info(
+                    "val AUROC %.4f with the texture member, %.4f without",
+                    auroc(val_labels, joined), trained.best.val_auroc,
+                )  # fmt: skip
+            profile = mean_embedding(model, pixels, train.rows, **_scoring(params, device))
             spec = _describe(params, trained, weights, train.labels)
-            save_bundle(layout.BUNDLE, trained.state, spec, trained.history_table(), profile)
+            save_bundle(layout.BUNDLE, model.state_dict(), spec, trained.history_table(), profile)
             name_model(digest_bundle(layout.BUNDLE), describe_environment(device))
     ranks.wait()
 
@@ -171,6 +173,26 @@ def _fill_stems(model: FusionCNN, pixels: np.ndarray, splits: pd.DataFrame, para
         log.info("first convolutions start from a dictionary of textures")
 
 
+def _scoring(params: Params, device: torch.device) -> dict[str, Any]:
+    size_px, batch_size = params.model.size_px, params.runtime.scoring_batch_size
+    return {"size_px": size_px, "batch_size": batch_size, "device": device}
+
+
+def _join_texture(
+    model: FusionCNN,
+    pixels: np.ndarray,
+    train: TrainingPatches,
+    params: Params,
+    device: torch.device,
+) -> None:
+    started = time.monotonic()
+    texture = learn_texture_member(
+        pixels, train.rows, train.labels, size_px=params.model.size_px, seed=params.train.seed
+    )
+    model.join_texture(texture.to(device))
+    log.info("texture member learnt in %.0f s", time.monotonic() - started)
+
+
 def _pretrain(
     model: FusionCNN,
     pixels: np.ndarray,
@@ -224,7 +246,11 @@ def _digest_training(
     data = {"splits": layout.SPLITS, "index": layout.INDEX}
     if params.model.pretrained not in ("none", "imagenet"):
         data |= {path.name: path for path in Path(params.model.pretrained).glob("*.safetensors")}
-    facts = {name: getattr(params, name).model_dump(mode="json") for name in sections}
+    # a texture member is learnt after the training, which does not know of it
+    facts = {
+        name: getattr(params, name).model_dump(mode="json", exclude={"texture_member"})
+        for name in sections
+    }
     return digest_inputs({**facts, "extra": extra}, code | data)
 
 
@@ -253,6 +279,7 @@ def _describe(
         stem_stride=params.model.stem_stride,
         dropout=params.model.dropout,
         aux_heads=params.model.aux_heads,
+        texture_member=params.model.texture_member,
         class_weights=[float(weight) for weight in weights],
         num_training_patches=[int(count) for count in np.bincount(labels, minlength=2)],
         best_epoch=trained.best.epoch,

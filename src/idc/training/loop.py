@@ -122,7 +122,7 @@ class _Run:
         self.device, self.ranks, self.checkpoint = device, ranks, checkpoint
         self.class_weights = torch.tensor(class_weights, dtype=torch.float32, device=device)
         self.head_weights = torch.tensor(
-            [1.0] + [self.config.aux_weight] * len(model.scored_backbones), device=device
+            [1.0] + [self.config.aux_weight] * len(model.scored_members), device=device
         )
         self.autocast = choose_autocast(self.config.precision, device)
         if device.type == "cpu":

@@ -7,6 +7,7 @@ they ranked unseen training cases better: the mean is over the whole patch, not 
 has no upper left), and its square root is taken, which keeps rare strong answers from ruling.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,23 +16,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-from torch.nn import functional
 
+from idc.models.atoms import CONTRAST_FLOOR, NUM_ATOMS, WINDOW_PX, mean_activity
 from idc.models.textures import cluster_on_sphere, whiten
 
-WINDOW_PX = 6
-NUM_ATOMS = 320
-
 _WINDOWS = 60_000
-_CONTRAST_FLOOR = (
-    10.0  # added to a window's variance, in grey levels squared: even glass stays even
-)
 _WHITENING_FLOOR = 0.1  # added to the eigenvalues: what hardly varies is noise
-_SOFT_THRESHOLD = 0.5
-_STRIDE_PX = 2
 _PENALTIES = (0.003, 0.01, 0.03, 0.1)
 _BLOCKS = 3
 _ROWS_PER_CHUNK = 8  # what one chunk makes stays in the processor's cache
+
+Look = Callable[[np.ndarray], np.ndarray]
+"""Patches uint8 (n, 50, 50, 3) -> how they look to whoever learns, in grey levels, same shape."""
 
 
 def score_dictionary(
@@ -45,7 +41,7 @@ def score_dictionary(
     dictionary = learn_dictionary(pixels, train_rows, seed)
     scaler = StandardScaler(copy=False)
     features = scaler.fit_transform(dictionary.encode(pixels, train_rows))
-    model = _regression(_choose_penalty(features, train_labels)).fit(features, train_labels)
+    model = fit_regression(features, train_labels)
     scored = scaler.transform(dictionary.encode(pixels, score_rows))
     scores: np.ndarray = model.predict_proba(scored)[:, 1].astype(np.float64)
     return scores
@@ -71,21 +67,19 @@ class Dictionary:
         with torch.inference_mode():
             for start in range(0, len(rows), _ROWS_PER_CHUNK):
                 chunk = slice(start, start + _ROWS_PER_CHUNK)
-                features[chunk] = self._encode_images(_to_images(pixels[rows[chunk]])).numpy()
+                images = _to_images(pixels[rows[chunk]])
+                activity = mean_activity(images, self.filters, self.offsets)
+                features[chunk] = activity.sqrt_().numpy()
         return features
-
-    def _encode_images(self, images: Tensor) -> Tensor:
-        response = functional.conv2d(images, self.filters, stride=_STRIDE_PX)
-        response.div_(_contrast(images)).sub_(self.offsets[:, None, None])  # in place: memory-bound
-        shrunk = functional.softshrink(response, _SOFT_THRESHOLD)
-        balance = shrunk.mean(dim=(2, 3))
-        activity = shrunk.abs_().mean(dim=(2, 3))
-        both = torch.cat([activity + balance, activity - balance], dim=1) / 2
-        return both.clamp_min_(0.0).sqrt_()  # rounding may leave a little below 0
 
 
 def learn_dictionary(
-    pixels: np.ndarray, rows: np.ndarray, seed: int, *, num_atoms: int = NUM_ATOMS
+    pixels: np.ndarray,
+    rows: np.ndarray,
+    seed: int,
+    *,
+    num_atoms: int = NUM_ATOMS,
+    look: Look | None = None,
 ) -> Dictionary:
     """Learn atoms from random windows of patches.
 
@@ -94,9 +88,10 @@ def learn_dictionary(
         rows: Patches that windows are taken from.
         seed: Seed of the windows and of the first atoms.
         num_atoms: How many atoms.
+        look: How patches look to whoever will encode them; None: as they are.
     """
     rng = np.random.default_rng(seed)
-    windows = _normalise(_draw_windows(pixels, rows, rng))
+    windows = _normalise(_draw_windows(pixels, rows, rng, look))
     mean = windows.mean(axis=0)
     whitening = whiten(windows, _WHITENING_FLOOR)
     atoms = cluster_on_sphere((windows - mean) @ whitening, num_atoms, rng)
@@ -110,7 +105,19 @@ def learn_dictionary(
     )
 
 
-def _draw_windows(pixels: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def fit_regression(features: np.ndarray, labels: np.ndarray) -> LogisticRegression:
+    """Fit a logistic regression in which both classes weigh the same.
+
+    Args:
+        features: Standardised, float32 (rows, features), rows in order of case.
+        labels: 0 or 1, (rows,).
+    """
+    return _regression(_choose_penalty(features, labels)).fit(features, labels)
+
+
+def _draw_windows(
+    pixels: np.ndarray, rows: np.ndarray, rng: np.random.Generator, look: Look | None
+) -> np.ndarray:
     """Return float32 (windows, 108), as many of each patch as it takes."""
     each = -(-_WINDOWS // len(rows))
     height, width = pixels.shape[1:3]
@@ -118,29 +125,20 @@ def _draw_windows(pixels: np.ndarray, rows: np.ndarray, rng: np.random.Generator
     for place, row in enumerate(rows):
         tops = rng.integers(0, height - WINDOW_PX + 1, each)
         lefts = rng.integers(0, width - WINDOW_PX + 1, each)
+        patch = pixels[row] if look is None else look(pixels[[row]])[0]
         for window, (top, left) in enumerate(zip(tops, lefts, strict=True)):
-            windows[place, window] = pixels[row, top : top + WINDOW_PX, left : left + WINDOW_PX]
+            windows[place, window] = patch[top : top + WINDOW_PX, left : left + WINDOW_PX]
     return windows.reshape(len(rows) * each, -1)
 
 
 def _normalise(windows: np.ndarray) -> np.ndarray:
     variance = windows.var(axis=1, keepdims=True)
     centred = windows - windows.mean(axis=1, keepdims=True)
-    return np.asarray(centred / np.sqrt(variance + _CONTRAST_FLOOR), np.float32)
+    return np.asarray(centred / np.sqrt(variance + CONTRAST_FLOOR), np.float32)
 
 
 def _to_images(patches: np.ndarray) -> Tensor:
     return torch.from_numpy(patches).permute(0, 3, 1, 2).float()
-
-
-def _contrast(images: Tensor) -> Tensor:
-    """Return the floored SD of the window at each place, (patches, 1, places, places)."""
-    centred = images - 128.0  # keeps the squares small, and so exact
-    mean, square = (
-        functional.avg_pool2d(plane.mean(dim=1, keepdim=True), WINDOW_PX, stride=_STRIDE_PX)
-        for plane in (centred, centred**2)
-    )
-    return torch.sqrt((square - mean**2).clamp_min(0.0) + _CONTRAST_FLOOR)
 
 
 def _choose_penalty(features: np.ndarray, labels: np.ndarray) -> float:
