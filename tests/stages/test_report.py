@@ -204,7 +204,7 @@ def test_report_when_a_baseline_or_the_best_member_is_not_beaten_then_says_so(
 ):
     page = render(separation)
     assert ("Not shown to beat colour" in page) is warned
-    assert f"The fusion {says} its best single backbone, test_resnet" in page
+    assert f"The fusion {says} its best single member, test_resnet" in page
     assert "No backbone is scored alone" not in page
     card = layout.MODEL_CARD.read_text(encoding="utf-8")
     assert "- colour: " in card
