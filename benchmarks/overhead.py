@@ -3,7 +3,8 @@
 Each round runs the same small recipe three times, each time in a new copy of the project with a
 cache, a store and a Prefect home of its own, on the same synthetic archive:
 
-- `direct`: the nine stages by `python -m idc STAGE`, one process after another;
+- `direct`: the nine stages by `python -m idc STAGE`, one process after another; before the last,
+  uncounted, `dvc commit`, since `publish` tells MLflow of the lock;
 - `dvc`: `dvc repro`;
 - `flow`: `python -m flows.pipeline`, which starts a Prefect server and runs each stage by DVC.
 
