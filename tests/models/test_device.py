@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from idc.models.device import choose_autocast, keep_depthwise_in_fp32
+from idc.models.device import choose_autocast, describe_environment, keep_depthwise_in_fp32
 
 CPU = torch.device("cpu")
 
@@ -19,20 +19,39 @@ class _Separable(nn.Module):
         return self.pointwise(self.depthwise(images))
 
 
-def _pretend_matrix_units(monkeypatch, has):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has}, raising=False)
+def _pretend(monkeypatch, **capabilities):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
 
 
-@pytest.mark.parametrize("has", [True, False])
-def test_auto_is_bf16_on_a_cpu_with_matrix_units_alone(monkeypatch, has):
-    _pretend_matrix_units(monkeypatch, has)
+@pytest.mark.parametrize(
+    ("capabilities", "enabled"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx512_bf16": True, "amx_bf16": False}, True),
+        ({"avx512_bf16": True, "amx_bf16": True}, True),
+    ],
+)
+def test_auto_is_bf16_on_a_cpu_with_instructions_for_it_alone(monkeypatch, capabilities, enabled):
+    _pretend(monkeypatch, **capabilities)
     with choose_autocast("auto", CPU):
-        assert torch.is_autocast_enabled("cpu") == has
+        assert torch.is_autocast_enabled("cpu") == enabled
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "named"), [({"avx512_bf16": True}, "AVX512_BF16"), ({"amx_bf16": True}, "AMX")]
+)
+def test_the_environment_names_the_instructions_that_choose_the_arithmetic(
+    monkeypatch, capabilities, named
+):
+    _pretend(monkeypatch)
+    without = describe_environment(CPU)["device"]
+    _pretend(monkeypatch, **capabilities)
+    assert describe_environment(CPU)["device"] == f"{without} {named}"
 
 
 @pytest.mark.parametrize(("precision", "enabled"), [("fp32", False), ("bf16", True)])
 def test_what_is_asked_for_is_what_runs(monkeypatch, precision, enabled):
-    _pretend_matrix_units(monkeypatch, not enabled)
+    _pretend(monkeypatch, amx_bf16=not enabled)
     with choose_autocast(precision, CPU):
         assert torch.is_autocast_enabled("cpu") == enabled
 

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from idc.config import RuntimeConfig
 from idc.errors import InputError
 
+_BF16_INSTRUCTIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512_BF16"}
+"""By torch's name of the capability, the faster ones first."""
+
 
 def choose_device(runtime: RuntimeConfig) -> torch.device:
     """Return the GPU where there is one and it is wanted, else the CPU; set the CPU threads.
@@ -40,8 +43,8 @@ def choose_autocast(
 ) -> torch.autocast:
     """Return the autocast context of the training step.
 
-    `auto` is bf16 where the device computes in it: on such a GPU, and on a CPU with matrix units
-    for it (AMX). On other CPUs bf16 is slower than fp32.
+    `auto` is bf16 where the device computes in it: on such a GPU, and on a CPU with instructions
+    for it (AMX or AVX-512 BF16). On other CPUs bf16 is slower than fp32.
     """
     enabled = precision == "bf16" or (precision == "auto" and _computes_in_bf16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
@@ -50,8 +53,8 @@ def choose_autocast(
 def keep_depthwise_in_fp32(model: nn.Module) -> None:
     """Let depthwise convolutions on a CPU leave autocast, in place; weights and names stay.
 
-    The matrix units have nothing to multiply there, and oneDNN's backward pass of a depthwise
-    convolution takes up to thirty times as long in bf16 as in fp32.
+    There are no long dot products there for those instructions, and oneDNN's backward pass of a
+    depthwise convolution takes up to thirty times as long in bf16 as in fp32.
     """
     for module in model.modules():
         if type(module) is nn.Conv2d and module.groups == module.in_channels > 1:
@@ -80,16 +83,18 @@ def describe_environment(device: torch.device) -> dict[str, str]:
 def _computes_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return _has_matrix_units()
+    return _bf16_instructions() is not None
 
 
-def _has_matrix_units() -> bool:
+def _bf16_instructions() -> str | None:
+    """Return the fastest instructions of this CPU that multiply in bf16."""
     # older releases of torch do not tell
-    tell = getattr(torch.cpu, "get_capabilities", None)
-    return tell is not None and bool(tell().get("amx_bf16", False))
+    tell = getattr(torch.cpu, "get_capabilities", dict)
+    has = tell()
+    return next((name for flag, name in _BF16_INSTRUCTIONS.items() if has.get(flag)), None)
 
 
 def _cpu_name() -> str:
-    """Return the processor's model and instruction set, which choose the kernels."""
+    """Return the processor's model and instruction sets, which choose the kernels."""
     parts = [platform.processor() or platform.machine(), torch.backends.cpu.get_cpu_capability()]
-    return " ".join([*parts, "AMX"] if _has_matrix_units() else parts)
+    return " ".join([*parts, *filter(None, [_bf16_instructions()])])
