@@ -6,7 +6,6 @@ from importlib.metadata import version
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
 
 from idc.config import RuntimeConfig
 from idc.errors import InputError
@@ -48,23 +47,6 @@ def choose_autocast(
     """
     enabled = precision == "bf16" or (precision == "auto" and _computes_in_bf16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def keep_depthwise_in_fp32(model: nn.Module) -> None:
-    """Let depthwise convolutions on a CPU leave autocast, in place; weights and names stay.
-
-    There are no long dot products there for those instructions, and oneDNN's backward pass of a
-    depthwise convolution takes up to thirty times as long in bf16 as in fp32.
-    """
-    for module in model.modules():
-        if type(module) is nn.Conv2d and module.groups == module.in_channels > 1:
-            module.__class__ = _DepthwiseInFp32  # the weights stay where the optimizer finds them
-
-
-class _DepthwiseInFp32(nn.Conv2d):
-    def forward(self, input: Tensor) -> Tensor:
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(input.float())
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:

@@ -19,7 +19,8 @@ from idc.data.batches import TrainingBatches, create_loader, to_images
 from idc.data.device_augment import DeviceAugmentation
 from idc.errors import InputError
 from idc.files import replacing_file
-from idc.models.device import choose_autocast, keep_depthwise_in_fp32
+from idc.models.cpu_convolutions import adapt_convolutions
+from idc.models.device import choose_autocast
 from idc.models.fusion import FusionCNN
 from idc.progress import track
 from idc.training.checkpoint import Checkpoint
@@ -98,7 +99,7 @@ class _Run:
         self.loss = SelfSupervisedLoss(NTXentLoss(temperature=self.config.temperature))
         self.autocast = choose_autocast(params.train.precision, device)
         if device.type == "cpu":
-            keep_depthwise_in_fp32(model)
+            adapt_convolutions(model)
         self.num_batches = len(self._patches(0))
         self.optimizer = create_optimizer(
             self.network,

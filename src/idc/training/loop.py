@@ -17,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from idc.config import Params
 from idc.errors import InputError
 from idc.evaluation.metrics import auroc
-from idc.models.device import choose_autocast, describe_environment, keep_depthwise_in_fp32
+from idc.models.cpu_convolutions import adapt_convolutions
+from idc.models.device import choose_autocast, describe_environment
 from idc.models.fusion import FusionCNN
 from idc.progress import track
 from idc.training.checkpoint import Checkpoint
@@ -126,7 +127,7 @@ class _Run:
         )
         self.autocast = choose_autocast(self.config.precision, device)
         if device.type == "cpu":
-            keep_depthwise_in_fp32(self.model)
+            adapt_convolutions(self.model)
         self.optimizer = create_optimizer(
             model, self.config, learning_rate=self.config.learning_rate, device=device
         )
