@@ -10,6 +10,7 @@ from idc.config import ModelConfig, load_params
 from idc.models.cpu_convolutions import adapt_convolutions
 from idc.models.device import choose_autocast
 from idc.models.fusion import create_fusion
+from idc.models.inference import create_scorer
 
 CPU = torch.device("cpu")
 GEOMETRIES = list(itertools.product([1, 3, 5, 7], [1, 2], [0, 1, 2, 3], [1, 2, 3, 4, 7]))
@@ -123,3 +124,15 @@ def test_a_copy_computes_with_its_own_weights():
         twin.depthwise.bias.zero_()
     assert twin.depthwise(torch.rand(1, 8, 5, 5)).abs().max() == 0
     assert model.depthwise(torch.rand(1, 8, 5, 5)).abs().max() > 0
+
+
+def test_a_network_in_training_is_scored_by_onnx_runtime_like_any_other(caplog):
+    torch.manual_seed(0)
+    model = create_fusion(_from_scratch(load_params(Path("params.yaml")).model, 32)).eval()
+    model = model.to(memory_format=torch.channels_last)
+    plain = create_scorer(model, CPU, 32, num_images=10_000)
+    adapt_convolutions(model)
+    adapted = create_scorer(model, CPU, 32, num_images=10_000)
+    images = torch.rand(33, 3, 32, 32)
+    assert "plain torch" not in caplog.text
+    torch.testing.assert_close(adapted(images), plain(images), rtol=0, atol=1e-3)

@@ -33,14 +33,15 @@ def adapt_convolutions(model: nn.Module) -> None:
 class _DenseConvolution(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         edge, stride = _output_edge(self, input), self.stride[0]
+        # rows in the order of channels_last, so that they are read as they lie in memory
         if edge == 1:
             pixels, weight = _seen(self, input)
+            rows = pixels.permute(0, 2, 3, 1).flatten(1)[:, None, None]
         elif self.kernel_size[0] == 1 and self.padding[0] == 0 and edge**2 <= _FEW_PIXELS:
-            pixels, weight = input[:, :, ::stride, ::stride], self.weight
+            weight = self.weight
+            rows = input[:, :, ::stride, ::stride].permute(0, 2, 3, 1)
         else:
             return super().forward(input)
-        # in the order of channels_last, so that both are read as they lie in memory
-        rows = pixels.permute(0, 2, 3, 1).reshape(len(input), edge, edge, -1)
         product = F.linear(rows, weight.permute(0, 2, 3, 1).flatten(1), self.bias)
         return product.permute(0, 3, 1, 2)
 
