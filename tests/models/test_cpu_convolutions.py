@@ -47,43 +47,68 @@ def test_every_geometry_gives_the_same_output_and_gradients(groups, bias):
         ).double()
         adapted = copy.deepcopy(plain)
         adapt_convolutions(adapted)
-        assert type(adapted) is not nn.Conv2d
+        assert (type(adapted) is nn.Conv2d) == (groups == 1 and padding >= kernel)
         images = torch.randn(3, 8, edge, edge, dtype=torch.float64)
         images = images.contiguous(memory_format=torch.channels_last)
-        # the depthwise form computes in fp32
-        tolerance = 1e-10 if groups == 1 else 1e-4
         expected = _gradients(plain, images)
-        if groups > 1:
-            adapted = adapted.float()
         for ours, theirs in zip(_gradients(adapted, images), expected, strict=True):
-            torch.testing.assert_close(ours.double(), theirs, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
         compared += 1
     assert compared > 50
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        nn.Conv2d(8, 8, 3, padding="same"),
-        nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
-        nn.Conv2d(8, 8, 3, padding=2, dilation=2),
-        nn.Conv2d(8, 8, (1, 3)),
-        nn.Conv2d(8, 8, 3, groups=2),
-        nn.Conv2d(8, 16, 3, groups=8),
-    ],
-)
-def test_other_convolutions_keep_their_form(layer):
+_OTHERS = {
+    "same": nn.Conv2d(8, 8, 3, padding="same"),
+    "reflect": nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
+    "dilated": nn.Conv2d(8, 8, 3, padding=2, dilation=2),
+    "oblong": nn.Conv2d(8, 8, (1, 3)),
+    "padded to the whole kernel": nn.Conv2d(8, 8, 1, padding=1),
+    "groups": nn.Conv2d(8, 8, 3, groups=2),
+}
+
+
+@pytest.mark.parametrize("name", _OTHERS)
+def test_other_convolutions_keep_their_form(name):
+    layer = copy.deepcopy(_OTHERS[name])
     adapt_convolutions(layer)
     assert type(layer) is nn.Conv2d
 
 
-def test_maps_that_are_not_square_are_computed_as_before():
+@pytest.mark.parametrize(
+    "depthwise",
+    [
+        nn.Conv2d(8, 8, 3, padding="same", groups=8),
+        nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8),
+        nn.Conv2d(8, 8, (1, 3), groups=8),
+        nn.Conv2d(8, 16, 3, groups=8),
+    ],
+)
+def test_every_depthwise_convolution_leaves_autocast(depthwise):
+    adapted, images = copy.deepcopy(depthwise), torch.randn(2, 8, 3, 3)
+    adapt_convolutions(adapted)
+    with choose_autocast("bf16", CPU):
+        output = adapted(images)
+    assert output.dtype == torch.float32
+    assert torch.equal(output, depthwise(images))
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("groups", [1, 8])
+def test_maps_that_are_not_square_are_computed_as_before(kernel, groups):
     torch.manual_seed(0)
-    plain = nn.Conv2d(8, 8, 3, padding=1)
+    plain = nn.Conv2d(8, 8, kernel, padding=kernel // 2, groups=groups)
     adapted = copy.deepcopy(plain)
     adapt_convolutions(adapted)
     images = torch.randn(2, 8, 1, 4)
     assert torch.equal(adapted(images), plain(images))
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+def test_a_map_smaller_than_the_kernel_is_refused_as_before(groups):
+    layer = nn.Conv2d(8, 8, 5, padding=1, groups=groups)
+    adapt_convolutions(layer)
+    with pytest.raises(RuntimeError, match="Kernel size"):
+        layer(torch.randn(2, 8, 2, 2))
 
 
 @pytest.mark.parametrize("size_px", [32, 64])
@@ -128,7 +153,10 @@ def test_a_copy_computes_with_its_own_weights():
 
 def test_a_network_in_training_is_scored_by_onnx_runtime_like_any_other(caplog):
     torch.manual_seed(0)
-    model = create_fusion(_from_scratch(load_params(Path("params.yaml")).model, 32)).eval()
+    config = load_params(Path("params.yaml")).model.model_copy(
+        update={"backbones": ("densenet121",)}
+    )
+    model = create_fusion(_from_scratch(config, 32)).eval()
     model = model.to(memory_format=torch.channels_last)
     plain = create_scorer(model, CPU, 32, num_images=10_000)
     adapt_convolutions(model)

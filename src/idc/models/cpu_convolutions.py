@@ -14,20 +14,20 @@ _FEW_PIXELS = 4  # up to so many pixels of a map a pointwise convolution is fast
 
 
 def adapt_convolutions(model: nn.Module) -> None:
-    """Give a model's square convolutions their faster forms for training on a CPU, in place.
+    """Give a model's convolutions their faster forms for training on a CPU, in place.
 
     Parameters and their names stay, and outputs differ by rounding alone.
 
     Args:
-        model: Takes maps (batch, channels, edge, edge) in channels_last.
+        model: Takes maps (batch, channels, height, width) in channels_last.
     """
     for module in model.modules():
-        if type(module) is not nn.Conv2d or not _is_plain(module):
+        if type(module) is not nn.Conv2d:
             continue
-        if module.groups == 1:
-            module.__class__ = _DenseConvolution  # the weights stay where the optimizer finds them
-        elif module.groups == module.in_channels == module.out_channels:
-            module.__class__ = _DepthwiseConvolution
+        if module.groups == module.in_channels > 1:
+            module.__class__ = _DepthwiseConvolution  # the weights stay where the optimizer is
+        elif module.groups == 1 and _is_square(module):
+            module.__class__ = _DenseConvolution
 
 
 class _DenseConvolution(nn.Conv2d):
@@ -37,7 +37,7 @@ class _DenseConvolution(nn.Conv2d):
         if edge == 1:
             pixels, weight = _seen(self, input)
             rows = pixels.permute(0, 2, 3, 1).flatten(1)[:, None, None]
-        elif self.kernel_size[0] == 1 and self.padding[0] == 0 and edge**2 <= _FEW_PIXELS:
+        elif self.kernel_size[0] == 1 and self.padding[0] == 0 and 0 < edge**2 <= _FEW_PIXELS:
             weight = self.weight
             rows = input[:, :, ::stride, ::stride].permute(0, 2, 3, 1)
         else:
@@ -49,30 +49,33 @@ class _DenseConvolution(nn.Conv2d):
 class _DepthwiseConvolution(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
-            input = input.float()
-            if _output_edge(self, input) > 1:
+            input = input.to(self.weight.dtype)
+            several = self.out_channels != self.in_channels
+            if several or not _is_square(self) or _output_edge(self, input) != 1:
                 return super().forward(input)
             pixels, weight = _seen(self, input)
             product = (pixels * weight.squeeze(1)).sum((2, 3), keepdim=True)
             return product if self.bias is None else product + self.bias[:, None, None]
 
 
-def _is_plain(layer: nn.Conv2d) -> bool:
-    """Tell whether a convolution is square, undilated, and padded with zeros alike on all sides."""
+def _is_square(layer: nn.Conv2d) -> bool:
+    """Tell whether a convolution is square, undilated, and padded by zeros alike on all sides."""
     return (
         layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)
         and layer.dilation == (1, 1)
         and all(len(set(pair)) == 1 for pair in (layer.kernel_size, layer.stride, layer.padding))
+        and layer.padding[0] < layer.kernel_size[0]
     )
 
 
 def _output_edge(layer: nn.Conv2d, images: Tensor) -> int:
     """Return the edge of the output for square maps, 0 for others, which keep their form."""
     height, width = images.shape[-2:]
-    if height != width:
+    padded = height + 2 * int(layer.padding[0])
+    if height != width or padded < layer.kernel_size[0]:
         return 0
-    return (height + 2 * int(layer.padding[0]) - layer.kernel_size[0]) // layer.stride[0] + 1
+    return (padded - layer.kernel_size[0]) // layer.stride[0] + 1
 
 
 def _seen(layer: nn.Conv2d, images: Tensor) -> tuple[Tensor, Tensor]:
