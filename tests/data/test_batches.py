@@ -64,8 +64,11 @@ def test_batches_when_augmented_then_only_the_pixels_are_others():
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_batches_when_ranks_share_them_then_their_parts_make_up_the_whole(world_size):
-    ranks = [batches(rank=rank, world_size=world_size) for rank in range(world_size)]
-    for number, whole in enumerate(batches()):
+    size = 2 * world_size
+    ranks = [
+        batches(batch_size=size, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    for number, whole in enumerate(batches(batch_size=size)):
         for part, wanted in enumerate(whole):
             assert torch.equal(torch.cat([rank[number][part] for rank in ranks]), wanted)
 
@@ -73,6 +76,11 @@ def test_batches_when_ranks_share_them_then_their_parts_make_up_the_whole(world_
 def test_batches_when_a_batch_cannot_be_shared_equally_then_says_so():
     with pytest.raises(InputError, match=r"train\.batch_size: 4 cannot be shared equally by 3"):
         batches(rank=0, world_size=3)
+
+
+def test_batches_when_a_process_would_get_a_single_patch_then_says_so():
+    with pytest.raises(InputError, match=r"batch_size: 4 leaves each of 4 processes one patch.* 8"):
+        batches(rank=0, world_size=4)
 
 
 def test_batches_when_fewer_patches_than_a_batch_then_names_both_and_what_to_do():

@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +108,23 @@ def test_digest_training_when_a_parameter_changes_then_the_checkpoint_is_another
     same = train._checkpoint(change_params(runtime={"num_workers": 3})).name
     assert len(names) == 3
     assert same in names
+
+
+@pytest.mark.parametrize(
+    "changed", ["models/fusion.py", "stages/train.py", "evaluation/metrics.py"]
+)
+def test_digest_training_when_its_code_changes_then_the_checkpoint_is_another(
+    splits, index, change_params, tmp_path, monkeypatch, changed
+):
+    monkeypatch.chdir(tmp_path)
+    save_table(layout.INDEX, index, INDEX)
+    save_table(layout.SPLITS, splits, SPLITS)
+    package = shutil.copytree(Path(train.idc.__file__).parent, tmp_path / "idc")
+    monkeypatch.setattr(train.idc, "__file__", str(package / "__init__.py"))
+    before = train._checkpoint(change_params()).name
+    with (package / changed).open("a") as file:
+        file.write("# another line\n")
+    assert train._checkpoint(change_params()).name != before
 
 
 def test_digest_training_when_weights_in_a_folder_change_then_the_checkpoint_is_another(

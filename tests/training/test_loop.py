@@ -3,6 +3,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from idc.errors import InputError
 from idc.models.fusion import create_fusion
@@ -40,7 +41,7 @@ TRAIN, VAL = take(0, 32), take(32, NUM_PATCHES)
 def train(pixels, change_params, tmp_path):
     def run(
         *, checkpoint="a", seed=17, weights_seed=3, on_epoch=None, workers=0, model=None,
-        augment_on="workers", cached=True, compiled=False, **changes,
+        augment_on="workers", cached=True, compiled=False, interval_s=0.0, **changes,
     ):  # fmt: skip
         params = change_params(
             model=model or {},
@@ -57,7 +58,7 @@ def train(pixels, change_params, tmp_path):
             model, source, VAL.labels, params,
             class_weights=np.ones(2),
             device=device,
-            checkpoint=Checkpoint(tmp_path / checkpoint),
+            checkpoint=Checkpoint(tmp_path / checkpoint, interval_s=interval_s),
             on_epoch=on_epoch or (lambda result, speed: None),
         )  # fmt: skip
         return trained, model.state_dict()
@@ -301,6 +302,29 @@ def test_train_fusion_when_the_loss_diverges_then_names_the_step_and_keeps_good_
         train(learning_rate=1e30)
     kept = Checkpoint(tmp_path / "a").load()
     assert kept is None or all(torch.isfinite(value).all() for value in kept["model"].values())
+
+
+def test_train_fusion_when_the_loss_diverges_before_a_checkpoint_then_keeps_the_best_epoch(
+    train, tmp_path, monkeypatch
+):
+    expected, _ = train(epochs=1, learning_rate=0.001)
+    losses = loop._Run._losses
+
+    def diverge_later(run, *args):
+        factor = 1.0 if run.epoch == 0 else torch.nan
+        return losses(run, *args) * factor
+
+    monkeypatch.setattr(loop._Run, "_losses", diverge_later)
+    with pytest.raises(InputError, match=r"epoch 2, batch 1\).* of epoch 1 are kept in .*\.s"):
+        train(checkpoint="b", epochs=3, interval_s=1e9)
+    kept = load_file(tmp_path / "b" / loop.BEST_WEIGHTS)
+    assert kept.keys() == expected.state.keys()
+    assert all(torch.isfinite(value).all() for value in kept.values())
+
+
+def test_train_fusion_when_the_first_epoch_diverges_then_says_that_nothing_is_kept(train):
+    with pytest.raises(InputError, match="nothing is kept, for this is the first epoch"):
+        train(learning_rate=1e30, epochs=1, interval_s=1e9)
 
 
 def test_best_when_two_epochs_tie_then_is_the_earlier():

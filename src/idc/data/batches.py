@@ -10,6 +10,8 @@ from idc.errors import InputError
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
+_FEWEST_A_PROCESS = 2
+
 
 class TrainingBatches(Dataset[Batch]):
     """The batches of one epoch in a seeded order.
@@ -98,6 +100,11 @@ def _check_batch_size(batch_size: int, num_patches: int, world_size: int) -> Non
         raise InputError(
             f"train.batch_size: {batch_size} cannot be shared equally by {world_size} processes; "
             f"set it to a multiple of runtime.num_devices"
+        )
+    if batch_size // world_size < _FEWEST_A_PROCESS:
+        raise InputError(
+            f"train.batch_size: {batch_size} leaves each of {world_size} processes one patch, "
+            f"too few for batch norms; set it to {_FEWEST_A_PROCESS * world_size} or more"
         )
 
 

@@ -243,6 +243,8 @@ def _digest_training(
         for part in ("data", "models", "training")
         for path in (package / part).glob("*.py")
     }
+    for name in ("stages/train.py", "evaluation/metrics.py"):  # targets; which epoch is the best
+        code[name] = package / name
     data = {"splits": layout.SPLITS, "index": layout.INDEX}
     if params.model.pretrained not in ("none", "imagenet"):
         data |= {path.name: path for path in Path(params.model.pretrained).glob("*.safetensors")}

@@ -130,15 +130,18 @@ class _Run:
             self.batch += 1
             if self.batch < self.num_batches and self.checkpoint.is_due():
                 self._save()
+        self._require_number(self.total)
         mean = float(self.total) / self.num_batches
-        if not np.isfinite(mean):
-            raise InputError(
-                f"train: the loss of the pretraining is {mean} in epoch {self.epoch + 1}: "
-                "lower pretrain.learning_rate"
-            )
         self.epoch, self.batch = self.epoch + 1, 0
         self.total.zero_()
         log.info("pretraining %d of %d: loss %.4f", self.epoch, self.config.epochs, mean)
+
+    def _require_number(self, total: Tensor) -> None:
+        if not torch.isfinite(total):
+            raise InputError(
+                f"train: the loss of the pretraining is {float(total)} in epoch {self.epoch + 1}: "
+                "lower pretrain.learning_rate"
+            )
 
     def _step(self, patches: Tensor) -> Tensor:
         views = [self._view(patches, view) for view in (0, 1)]
@@ -172,6 +175,7 @@ class _Run:
         )  # fmt: skip
 
     def _save(self) -> None:
+        self._require_number(self.total)
         state = {
             "epoch": self.epoch,
             "batch": self.batch,

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from idc.config import Params
 from idc.errors import InputError
 from idc.evaluation.metrics import auroc
+from idc.files import replacing_file
 from idc.models.cpu_convolutions import adapt_convolutions
 from idc.models.device import choose_autocast, describe_environment
 from idc.models.fusion import FusionCNN
@@ -27,6 +29,9 @@ from idc.training.ranks import Ranks
 from idc.training.sources import BatchSource
 
 log = logging.getLogger(__name__)
+
+BEST_WEIGHTS = "best_epoch.safetensors"
+"""In the folder of the checkpoint, where training ended by a fault before one was due."""
 
 _SMALLEST_MICRO_BATCH = 2  # a batch norm over one patch has no variance
 
@@ -321,15 +326,25 @@ class _Run:
             self._refuse(f"the loss is {float(losses[batch])}", batch + 1)
 
     def _refuse(self, what: str, batch: int) -> None:
-        kept = (
-            f"; the last good weights are kept in {self.checkpoint.folder}"
-            if self.checkpoint.exists()
-            else ""
-        )
+        kept = self._keep_good_weights() if self.ranks.leads else ""
         step = self.epoch * self.source.num_batches + batch
         raise InputError(
             f"train: {what} at step {step} (epoch {self.epoch + 1}, batch {batch}): "
             f"lower train.learning_rate{kept}"
+        )
+
+    def _keep_good_weights(self) -> str:
+        """Say where the last good weights lie; write those of the best epoch if none do yet."""
+        if self.checkpoint.exists():
+            return f"; the last good weights are kept in {self.checkpoint.folder}"
+        if not self.trained.history:
+            return "; nothing is kept, for this is the first epoch"
+        with replacing_file(self.checkpoint.folder / BEST_WEIGHTS) as partial:
+            weights = {name: tensor.contiguous() for name, tensor in self.trained.state.items()}
+            save_file(weights, partial)
+        return (
+            f"; the weights of epoch {self.trained.best.epoch} are kept in "
+            f"{self.checkpoint.folder / BEST_WEIGHTS}"
         )
 
     def _save_if_due(self) -> None:
