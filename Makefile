@@ -20,7 +20,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check shown pipeline repro plan up down doctor ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage bench-explain experiments sweep
+.PHONY: help setup demo test check shown pipeline repro plan up down doctor ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage bench-explain experiments cross-validation benchmark-val sweep
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,7 +50,7 @@ check: setup  ## format, lint, types, import contracts, spelling
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell src flows tasks tests benchmarks docs README.md ARCHITECTURE.md params.yaml experiments.yaml sweep.yaml dvc.yaml deploy Dockerfile
+	$(BIN)/codespell src flows tasks tests benchmarks docs README.md ARCHITECTURE.md params.yaml experiments.yaml benchmark_val.yaml sweep.yaml dvc.yaml deploy Dockerfile
 
 shown: setup  ## show on a synthetic archive that the whole thing holds together
 	$(BIN)/python -m tests.shown
@@ -77,6 +77,16 @@ doctor: setup  ## say what is missing, with the command that mends it
 experiments: setup  ## the screen of experiments.yaml by cross-validation: which changes earn their place
 	$(BIN)/python -m flows.experiments screen
 
+# the recipe of the tables from scratch in docs/experiments.md, on a CPU core-hours
+SCRATCH = sample.num_patches=all split.exclude=benchmark162/val.txt model.pretrained=none model.size_px=32 \
+	train.learning_rate=0.0015 train.weight_decay=0.05 train.epochs=7 train.patience=7 train.seed=18
+
+cross-validation: setup  ## fusion against members, trees and texture dictionary: five folds of cases, from scratch
+	$(BIN)/python -m flows.experiments folds texture32 --set $(SCRATCH)
+
+benchmark-val: setup  ## the published validation cases, from scratch (benchmark_val.yaml)
+	$(BIN)/python -m flows.sweep benchmark_val.yaml
+
 sweep: setup  ## run the grid of sweep.yaml, one MLflow run per point
 	$(BIN)/python -m flows.sweep
 
@@ -93,13 +103,13 @@ bench-leakage: setup  ## what a split by patch flatters, on ARCHIVE="one.zip two
 	$(BIN)/python -m benchmarks.leakage $(ARCHIVE)
 
 bench-train: setup  ## training speed against a plain loop, and timm's script at TIMM_TRAIN
-	$(BIN)/python -m benchmarks.train $(if $(TIMM_TRAIN),--timm-train $(TIMM_TRAIN)) $(if $(SIZE_PX),--size-px $(SIZE_PX))
+	$(BIN)/python -m benchmarks.train $(if $(TIMM_TRAIN),--timm-train $(TIMM_TRAIN)) $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(PATCHES),--patches $(PATCHES)) $(if $(BATCH_SIZE),--batch-size $(BATCH_SIZE)) $(if $(COMPILE),--compile) $(if $(BANDWIDTH),--bandwidth-tb-s $(BANDWIDTH))
 
 bench-batches: setup  ## the input pipeline alone against what the device can train on
 	$(BIN)/python -m benchmarks.batches $(if $(PIXELS),--pixels $(PIXELS)) $(if $(SIZE_PX),--size-px $(SIZE_PX))
 
 bench-predict: setup  ## scoring patches against plain eager torch, on the device at hand
-	$(BIN)/python -m benchmarks.predict $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(PATCHES),--patches $(PATCHES)) $(if $(THREADS),--threads $(THREADS))
+	$(BIN)/python -m benchmarks.predict $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(PATCHES),--patches $(PATCHES)) $(if $(BATCH_SIZE),--batch-size $(BATCH_SIZE)) $(if $(THREADS),--threads $(THREADS))
 
 bench-baselines: setup  ## trees, a patch dictionary and a plain CNN on the project's splits
 	$(BIN)/python -m benchmarks.baselines $(or $(PATCHES_FOLDER),data/patches) --splits $(or $(SPLITS),data/splits.csv) $(if $(MODELS),--models $(MODELS)) $(if $(OUT),--out $(OUT))

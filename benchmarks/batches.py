@@ -40,6 +40,7 @@ from idc.data.batches import TrainingBatches, create_loader, to_images
 from idc.data.device_augment import DeviceAugmentation
 from idc.data.synthetic import draw_slide
 from idc.data.synthetic.slide import cut_patches
+from idc.models.cpu_convolutions import adapt_convolutions
 from idc.models.device import choose_autocast, choose_device
 from idc.models.fusion import create_fusion
 
@@ -185,7 +186,9 @@ class _Demand:
         self._device, self._num_steps, self._size_px = device, options.steps, options.size_px
         model = create_fusion(params.model.model_copy(update={"pretrained": "none"}))
         self._model = model.to(device, memory_format=torch.channels_last).train()
-        self._optimizer = torch.optim.AdamW(model.parameters(), fused=device.type == "cuda")
+        if device.type == "cpu":
+            adapt_convolutions(model)
+        self._optimizer = torch.optim.AdamW(model.parameters(), fused=True)
         self._autocast = choose_autocast(params.train.precision, device)
         self._patches = torch.from_numpy(np.array(pixels[: options.batch_size])).to(device)
         self._labels = (torch.arange(options.batch_size, device=device) % 2).float()

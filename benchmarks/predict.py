@@ -42,7 +42,7 @@ def main() -> None:
     params = load_params(ROOT / "params.yaml")
     torch.set_num_threads(options.threads or torch.get_num_threads())
     device = choose_device(params.runtime)
-    batch_size = params.runtime.scoring_batch_size
+    batch_size = options.batch_size or params.runtime.scoring_batch_size
     torch.manual_seed(17)
     model = FusionCNN(params.model.backbones, pretrained="none", dropout=0.0).eval().to(device)
     pixels = _draw_pixels(options.patches)
@@ -59,6 +59,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--patches", type=int, default=512, help="scored by each in each round")
     parser.add_argument("--threads", type=int, help="of the CPU (default: what torch takes)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--batch-size", type=int, help="default: runtime.scoring_batch_size; more suits a GPU"
+    )
     return parser.parse_args()
 
 

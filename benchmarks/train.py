@@ -36,7 +36,8 @@ from idc.training.checkpoint import Checkpoint
 from idc.training.loop import train_fusion
 from idc.training.sources import ImageSource, TrainingPatches
 
-_BATCH_SIZES = (32, 64, 128)
+_CPU_BATCH_SIZES, _GPU_BATCH_SIZES = (32, 64, 128), (128, 256, 512, 1024)
+_CPU_SIZES, _GPU_SIZES = {"patches": 384, "batch_size": 64}, {"patches": 20_480, "batch_size": 1024}
 _TRAFFIC_MB = {64: 72.0, 96: 162.0, 128: 287.0, 224: 880.0}  # bf16, every kernel fused, a patch
 _TARGET_CPU, _TARGET_GPU = 1.3, 3.0
 
@@ -91,6 +92,8 @@ def _compare(
         plain.append(
             _time_plain(folder, params.model.backbones, batch_size, workers, device, options)
         )
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # what is told below is ours
         ours.append(_time_ours(pixels, labels, params, device))
     ratios = [one / other for one, other in zip(ours, plain, strict=True)]
     target = _TARGET_GPU if device.type == "cuda" else _TARGET_CPU
@@ -204,7 +207,8 @@ def _find_best(
 ) -> tuple[int, int]:
     """Return the plain loop's best batch size and number of workers."""
     speeds: dict[tuple[int, int], float] = {}
-    for batch_size, workers in itertools.product(_BATCH_SIZES, (0, options.workers)):
+    sizes = _GPU_BATCH_SIZES if device.type == "cuda" else _CPU_BATCH_SIZES
+    for batch_size, workers in itertools.product(sizes, (0, options.workers)):
         if batch_size > options.patches:
             continue
         speeds[batch_size, workers] = _time_plain(
@@ -245,7 +249,9 @@ def _parameters(options: argparse.Namespace) -> Params:
     train = params.train.model_copy(
         update={"epochs": 2, "patience": 2, "batch_size": options.batch_size, "ema_decay": None}
     )
-    runtime = params.runtime.model_copy(update={"num_threads": options.threads})
+    runtime = params.runtime.model_copy(
+        update={"num_threads": options.threads, "compile": options.compile}
+    )
     return params.model_copy(update={"model": model, "train": train, "runtime": runtime})
 
 
@@ -284,8 +290,9 @@ def _memory(device: torch.device) -> dict[str, Any]:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size-px", type=int, default=64)
-    parser.add_argument("--patches", type=int, default=384, help="patches a round (default: 384)")
-    parser.add_argument("--batch-size", type=int, default=64, help="ours (default: 64)")
+    parser.add_argument("--patches", type=int, help="a round (default: 384, on a GPU 20,480)")
+    parser.add_argument("--batch-size", type=int, help="ours (default: 64, on a GPU 1,024)")
+    parser.add_argument("--compile", action="store_true", help="ours: CUDA graphs on a GPU")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="of the peers, beside 0")
     parser.add_argument("--threads", type=int, help="of torch; all cores unless given")
@@ -295,6 +302,9 @@ def _parse() -> argparse.Namespace:
         "--bandwidth-tb-s", type=float, default=4.3, help="of the GPU's memory (H200: 4.3 in use)"
     )
     options = parser.parse_args()
+    for name, size in (_GPU_SIZES if torch.cuda.is_available() else _CPU_SIZES).items():
+        if getattr(options, name) is None:
+            setattr(options, name, size)
     if options.timm_train and not options.timm_train.is_file():
         parser.error(f"--timm-train: {options.timm_train} does not exist")
     return options
