@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from idc.data.patches import spread_rows
 from idc.monitoring.drift import measure_drift
-from idc.monitoring.profile import build_profile, spread_rows
+from idc.monitoring.profile import build_profile
 
 NUM_FEATURES = 4
 

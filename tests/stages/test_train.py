@@ -231,6 +231,25 @@ def test_run_when_a_texture_member_is_wanted_then_it_joins_what_is_trained_witho
     assert said.endswith(f"{spec.val_auroc:.4f} without")
 
 
+def test_run_when_the_training_side_is_large_then_a_part_of_it_is_profiled(
+    index, splits, change_params, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "_NUM_PROFILED", 3)
+    splits.loc[splits["split"] == "test", "split"] = ["val", "test", "val", "test"]
+    save_table(layout.INDEX, index, INDEX)
+    save_table(layout.SPLITS, splits, SPLITS)
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 50, 50, 3), dtype=np.uint8)
+    np.save(layout.PIXELS, pixels)
+    train.run(change_params(train={"batch_size": 2}))
+    model, _ = load_model(layout.BUNDLE)
+    rows = take_side(splits, "train")[0][[0, 2, 3]]
+    with torch.inference_mode():
+        images = to_images(torch.from_numpy(pixels[rows]), size_px=32, device="cpu")
+        expected = torch.cat(model.eval().embed(images), dim=1).mean(dim=0)
+    torch.testing.assert_close(load_mean_embedding(layout.BUNDLE), expected)
+
+
 def test_digest_training_when_a_texture_member_is_wanted_then_the_checkpoint_stays(
     splits, index, change_params, tmp_path, monkeypatch
 ):

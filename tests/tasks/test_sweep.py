@@ -27,9 +27,12 @@ def load(project_root, tmp_path):
     return load
 
 
-def test_load_sweep_when_given_the_projects_file_then_every_point_is_possible(project_root):
-    sweep = load_sweep(project_root / "sweep.yaml", project_root)
-    assert len(sweep.points) == 6
+@pytest.mark.parametrize(("file", "num_points"), [("sweep.yaml", 6), ("benchmark_val.yaml", 1)])
+def test_load_sweep_when_given_the_projects_file_then_every_point_is_possible(
+    project_root, file, num_points
+):
+    sweep = load_sweep(project_root / file, project_root)
+    assert len(sweep.points) == num_points
 
 
 def test_points_when_two_parameters_vary_then_every_combination_is_one_with_a_readable_name(load):

@@ -40,3 +40,11 @@ def load_pixels(path: Path) -> np.ndarray:
         raise InputError(f"{path} is missing: run `dvc repro ingest`")
     pixels: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return pixels
+
+
+def spread_rows(rows: np.ndarray, number: int) -> np.ndarray:
+    """Return at most so many of the rows, evenly spread over them: the same ones each time."""
+    if len(rows) <= number:
+        return rows
+    chosen: np.ndarray = rows[np.linspace(0, len(rows) - 1, number).round().astype(np.int64)]
+    return chosen

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from idc.config import DriftConfig
-from idc.monitoring.profile import measure_stain, spread_rows
+from idc.data.patches import spread_rows
+from idc.monitoring.profile import measure_stain
 
 Embed = Callable[[np.ndarray], np.ndarray]
 """Rows of the pixel store -> float32 (rows, features)."""

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from idc.data.patches import spread_rows
 from idc.data.quality import describe_pixels
 from idc.errors import InputError
 from idc.models.colour import colour_statistics
@@ -58,11 +59,3 @@ def measure_stain(pixels: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
     """
     colours = pd.DataFrame(colour_statistics(pixels, rows), columns=_COLOURS)
     return pd.concat([colours, describe_pixels(pixels, rows)], axis=1)
-
-
-def spread_rows(rows: np.ndarray, number: int) -> np.ndarray:
-    """Return at most so many of the rows, evenly spread over them: the same ones each time."""
-    if len(rows) <= number:
-        return rows
-    chosen: np.ndarray = rows[np.linspace(0, len(rows) - 1, number).round().astype(np.int64)]
-    return chosen
