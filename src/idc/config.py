@@ -245,8 +245,8 @@ class TrainConfig(Section):
     """Frozen backbones: epoch e repeats the batches of epoch e mod this, whose embeddings are
     computed once."""
     precision: Literal["auto", "fp32", "bf16"]
-    """Arithmetic of the forward and backward pass; `auto` is bf16 on a GPU or CPU that has
-    units for it."""
+    """Arithmetic of the forward and backward pass; `auto` is bf16 on a GPU or CPU that is
+    faster in it (`idc.models.device`)."""
     seed: Seed
     """Seed of initial weights, order, augmentation and dropout."""
 

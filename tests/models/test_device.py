@@ -14,8 +14,9 @@ def _pretend(monkeypatch, **capabilities):
     ("capabilities", "enabled"),
     [
         ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, False),
-        ({"avx512_bf16": True, "amx_bf16": False}, True),
-        ({"avx512_bf16": True, "amx_bf16": True}, True),
+        ({"avx512_bf16": True, "amx_bf16": False, "cpu_name": "AMD EPYC"}, True),
+        ({"avx512_bf16": True, "amx_bf16": False, "cpu_name": "Intel Xeon"}, False),
+        ({"avx512_bf16": True, "amx_bf16": True, "cpu_name": "Intel Xeon"}, True),
     ],
 )
 def test_auto_is_bf16_on_a_cpu_with_instructions_for_it_alone(monkeypatch, capabilities, enabled):
@@ -25,7 +26,11 @@ def test_auto_is_bf16_on_a_cpu_with_instructions_for_it_alone(monkeypatch, capab
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "named"), [({"avx512_bf16": True}, "AVX512_BF16"), ({"amx_bf16": True}, "AMX")]
+    ("capabilities", "named"),
+    [
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, "AVX512_BF16"),
+        ({"avx512_bf16": True, "amx_bf16": True}, "AMX"),
+    ],
 )
 def test_the_environment_names_the_instructions_that_choose_the_arithmetic(
     monkeypatch, capabilities, named
