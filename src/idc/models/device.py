@@ -3,7 +3,7 @@
 import os
 import platform
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -70,7 +70,7 @@ def _bf16_instructions() -> str | None:
     """Return the instructions of this CPU that multiply in bf16 faster than in fp32."""
     # older releases of torch do not tell
     tell = getattr(torch.cpu, "get_capabilities", dict)
-    has = tell()
+    has: dict[str, Any] = tell()
     if has.get("amx_bf16"):
         return "AMX"
     amd = str(has.get("cpu_name", "")).startswith("AMD")
