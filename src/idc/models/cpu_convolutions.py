@@ -25,7 +25,7 @@ def adapt_convolutions(model: nn.Module) -> None:
         if type(module) is not nn.Conv2d:
             continue
         if module.groups == module.in_channels > 1:
-            module.__class__ = _DepthwiseConvolution  # the weights stay where the optimizer is
+            module.__class__ = _DepthwiseConvolution  # the optimizer keeps its weights
         elif module.groups == 1 and _is_square(module):
             module.__class__ = _DenseConvolution
 
