@@ -42,8 +42,8 @@ setup: $(VENV)/.installed .dvc/config.local  ## make the environment, nothing el
 demo: setup  ## the whole pipeline on a synthetic archive, under 5 minutes
 	$(BIN)/python -m flows.demo
 
-test: setup  ## run the tests
-	$(BIN)/python -m pytest -q
+test: setup  ## run the tests, two at a time
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 check: setup  ## format, lint, types, import contracts, spelling
 	$(BIN)/ruff format --check .
