@@ -9,6 +9,7 @@ from idc.errors import InputError
 from idc.models.fusion import create_fusion
 from idc.training import loop
 from idc.training.checkpoint import Checkpoint
+from idc.training.gradients import GradientAccumulator
 from idc.training.loop import EpochResult, TrainedModel, train_fusion
 from idc.training.sources import EmbeddingSource, ImageSource, TrainingPatches
 
@@ -134,10 +135,10 @@ def kill_at(monkeypatch):
         learn = loop._Run._learn_from
         steps = iter(range(1, step + 2))
 
-        def learn_or_die(run, *batch):
+        def learn_or_die(run, batch):
             if next(steps) > step:
                 raise KilledError
-            return learn(run, *batch)
+            return learn(run, batch)
 
         monkeypatch.setattr(loop._Run, "_learn_from", learn_or_die)
 
@@ -200,14 +201,14 @@ def memory_for(monkeypatch):
     """`memory_for(3)`: more than three patches at a time do not fit."""
 
     def limit(num_patches):
-        losses = loop._Run._losses
+        losses = GradientAccumulator._losses
 
-        def losses_or_full(run, logits, labels, targets):
+        def losses_or_full(accumulator, logits, labels, targets):
             if len(logits) > num_patches:
                 raise torch.OutOfMemoryError
-            return losses(run, logits, labels, targets)
+            return losses(accumulator, logits, labels, targets)
 
-        monkeypatch.setattr(loop._Run, "_losses", losses_or_full)
+        monkeypatch.setattr(GradientAccumulator, "_losses", losses_or_full)
 
     return limit
 
@@ -308,13 +309,14 @@ def test_train_fusion_when_the_loss_diverges_before_a_checkpoint_then_keeps_the_
     train, tmp_path, monkeypatch
 ):
     expected, _ = train(epochs=1, learning_rate=0.001)
-    losses = loop._Run._losses
+    accumulate = GradientAccumulator.accumulate
+    steps = iter(range(1, 100))
 
-    def diverge_later(run, *args):
-        factor = 1.0 if run.epoch == 0 else torch.nan
-        return losses(run, *args) * factor
+    def diverge_later(accumulator, batch, seed):
+        factor = 1.0 if next(steps) <= len(TRAIN.rows) // 8 else torch.nan
+        return accumulate(accumulator, batch, seed=seed) * factor
 
-    monkeypatch.setattr(loop._Run, "_losses", diverge_later)
+    monkeypatch.setattr(GradientAccumulator, "accumulate", diverge_later)
     with pytest.raises(InputError, match=r"epoch 2, batch 1\).* of epoch 1 are kept in .*\.s"):
         train(checkpoint="b", epochs=3, interval_s=1e9)
     kept = load_file(tmp_path / "b" / loop.BEST_WEIGHTS)

@@ -1,10 +1,8 @@
 """Train the fusion CNN until the AUROC on the val cases stops rising, and keep the best epoch."""
 
 import logging
-import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,28 +10,26 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from idc.config import Params
 from idc.errors import InputError
 from idc.evaluation.metrics import auroc
 from idc.files import replacing_file
 from idc.models.cpu_convolutions import adapt_convolutions
-from idc.models.device import choose_autocast, describe_environment
+from idc.models.device import describe_environment
 from idc.models.fusion import FusionCNN
 from idc.progress import track
 from idc.training.checkpoint import Checkpoint
+from idc.training.gradients import GradientAccumulator
 from idc.training.optim import create_average, create_optimizer, create_schedule
 from idc.training.ranks import Ranks
-from idc.training.sources import BatchSource
+from idc.training.sources import Batch, BatchSource
 
 log = logging.getLogger(__name__)
 
 BEST_WEIGHTS = "best_epoch.safetensors"
 """In the folder of the checkpoint, where training ended by a fault before one was due."""
-
-_SMALLEST_MICRO_BATCH = 2  # a batch norm over one patch has no variance
 
 
 @dataclass(frozen=True)
@@ -126,11 +122,6 @@ class _Run:
         self.source, self.val_labels, self.params = source, val_labels, params
         self.config = params.train
         self.device, self.ranks, self.checkpoint = device, ranks, checkpoint
-        self.class_weights = torch.tensor(class_weights, dtype=torch.float32, device=device)
-        self.head_weights = torch.tensor(
-            [1.0] + [self.config.aux_weight] * len(model.scored_members), device=device
-        )
-        self.autocast = choose_autocast(self.config.precision, device)
         if device.type == "cpu":
             adapt_convolutions(self.model)
         self.optimizer = create_optimizer(
@@ -142,11 +133,11 @@ class _Run:
             warmup_share=self.config.warmup_share,
         )
         self.average = create_average(model, self.config.ema_decay)
-        network = source.network(model)
-        self.exchange = DistributedDataParallel(network) if self.ranks.several else None
-        self.network = self._compile(self.exchange or network)
+        self.gradients = GradientAccumulator(
+            model, source.network(model), params, class_weights, device, ranks,
+            batch_size=source.batch_size,
+        )  # fmt: skip
         self.first_step = True  # of this process: the one that compiles
-        self.micro_batch_size = source.batch_size
         self.epoch, self.batch = 0, 0  # what comes next
         self.losses = torch.zeros(source.num_batches, device=device)
         self.trained = TrainedModel(state={})
@@ -193,28 +184,22 @@ class _Run:
         self.model.train()
         first = self.batch
         if self.ranks.several and self.step == 0:
-            self._agree_on_micro_batches()
+            self.gradients.agree_on_micro_batches(
+                lambda: next(iter(self.source.batches(0, 0))), seed=self._step_seed()
+            )
         batches = self.source.batches(self.epoch, first)
         rest = self.source.num_batches - first
-        for inputs, labels, targets in track(batches, total=rest, what=f"epoch {self.epoch + 1}"):
-            self.losses[self.batch] = self._learn_from(inputs, labels, targets)
+        for batch in track(batches, total=rest, what=f"epoch {self.epoch + 1}"):
+            self.losses[self.batch] = self._learn_from(batch)
             self.batch += 1
             if self.batch < self.source.num_batches:
                 self._save_if_due()
         self._require_numbers(self.ranks.sum(self.losses.clone()))
 
-    def _learn_from(self, inputs: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    def _learn_from(self, batch: Batch) -> Tensor:
         """Take one optimizer step and return its loss, still on the device."""
         start = time.monotonic()
-        while True:
-            try:
-                loss = self._accumulate_gradients(self.network, inputs, labels, targets)
-                break
-            except torch.OutOfMemoryError:
-                if self.ranks.several:
-                    raise  # the others wait for this one's gradients
-            # not above: there the error still holds what the failed step had allocated
-            self._halve_micro_batch()
+        loss = self.gradients.accumulate(batch, seed=self._step_seed())
         self.optimizer.step()
         self.schedule.step()
         if self.average is not None:
@@ -224,96 +209,9 @@ class _Run:
         self.first_step = False
         return loss
 
-    def _accumulate_gradients(
-        self, network: nn.Module, inputs: Tensor, labels: Tensor, targets: Tensor
-    ) -> Tensor:
-        """Add up the gradients of the batch in micro-batches that fit into memory.
-
-        Every patch counts 1 / batch size, whatever the micro-batch or process it is in.
-        """
-        torch.manual_seed(self._step_seed())
-        self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
-        whole = (inputs, labels, targets)
-        # equal but for one patch: a batch norm has no variance over a short rest of one
-        num_parts = math.ceil(len(inputs) / self.micro_batch_size)
-        parts = list(zip(*(torch.tensor_split(t, num_parts) for t in whole), strict=True))
-        for number, (part, part_labels, part_targets) in enumerate(parts, start=1):
-            with self._gradient_exchange(last=number == len(parts)):
-                with self.autocast:
-                    logits = network(part)
-                losses = self._losses(logits.float(), part_labels, part_targets) / len(inputs)
-                (losses * self.head_weights).sum().backward()  # type: ignore[no-untyped-call]
-            total += losses[0].detach()
-        return total
-
-    def _losses(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-        """Return the summed, class-weighted cross-entropy of each head, (heads,)."""
-        losses = nn.functional.binary_cross_entropy_with_logits(
-            logits, targets[:, None].expand_as(logits), reduction="none"
-        )
-        return (self.class_weights[labels.long()][:, None] * losses).sum(dim=0)
-
-    def _gradient_exchange(self, *, last: bool) -> AbstractContextManager[None]:
-        """Let the processes exchange gradients once a step, at its last micro-batch."""
-        if last or self.exchange is None:
-            return nullcontext()
-        return self.exchange.no_sync()
-
-    def _compile(self, network: nn.Module) -> nn.Module:
-        if not self.params.runtime.compile:
-            return network
-        # CUDA graphs spare the launches of some 2,500 small kernels a step
-        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-        compiled: nn.Module = torch.compile(network, mode=mode)  # type: ignore[assignment]
-        return compiled
-
     def _step_seed(self) -> int:
         entropy = [self.config.seed, self.step, self.ranks.rank]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
-
-    def _halve_micro_batch(self) -> None:
-        if self.micro_batch_size <= _SMALLEST_MICRO_BATCH:
-            raise InputError(
-                f"train: not even {self.micro_batch_size} patches at a time fit into memory: "
-                "lower model.size_px"
-            )
-        if self.params.runtime.compile:  # a captured graph keeps the memory of the larger batch
-            raise InputError(
-                "train: out of memory in a compiled step: set runtime.compile to false, or lower "
-                "train.batch_size"
-            )
-        self.micro_batch_size = max(_SMALLEST_MICRO_BATCH, math.ceil(self.micro_batch_size / 2))
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        log.warning(
-            "out of memory: going on with micro-batches of %d; a step still learns from %d patches"
-            " (batch norms see one micro-batch at a time)",
-            self.micro_batch_size, self.source.batch_size,
-        )  # fmt: skip
-
-    def _agree_on_micro_batches(self) -> None:
-        """Find micro-batches that fit on every process, before gradients are first exchanged.
-
-        One process that ran out of memory in the middle of a step would leave the others waiting.
-        """
-        assert self.exchange is not None
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        with self.exchange.no_sync():
-            while True:
-                try:
-                    batch = next(iter(self.source.batches(self.epoch, 0)))
-                    # the module itself: the wrapper shares buffers even in a forward pass alone
-                    self._accumulate_gradients(self.exchange.module, *batch)
-                    break
-                except torch.OutOfMemoryError:
-                    pass
-                self._halve_micro_batch()
-        self.optimizer.zero_grad(set_to_none=True)
-        for name, buffer in self.model.named_buffers():
-            buffer.copy_(buffers[name])
-        self.micro_batch_size = self.ranks.least(self.micro_batch_size)
 
     def _mean_loss(self) -> float:
         return float(self.ranks.sum(self.losses.mean())) / self.ranks.world_size
@@ -378,7 +276,7 @@ class _Run:
                 for key, value in self.schedule.state_dict().items()
                 if key != "lr_lambdas"
             },
-            "micro_batch_size": self.micro_batch_size,
+            "micro_batch_size": self.gradients.micro_batch_size,
             "best": self.trained.state,
             "history": [asdict(result) for result in self.trained.history],
         }
@@ -398,7 +296,7 @@ class _Run:
             self.average.module.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None]})
-        self.micro_batch_size = state["micro_batch_size"]
+        self.gradients.micro_batch_size = state["micro_batch_size"]
         history = [EpochResult(**result) for result in state["history"]]
         self.trained = TrainedModel(state["best"], history)
         log.info("going on at epoch %d, batch %d", self.epoch + 1, self.batch + 1)
