@@ -35,6 +35,18 @@ def splits(index):
     return table[table["in_manifest"] | (table["split"] == "test")].reset_index(drop=True)
 
 
+@pytest.fixture
+def trainable_pixels(index, splits, tmp_path, monkeypatch):
+    """What `train` reads, in the current folder; half of b's patches are val."""
+    monkeypatch.chdir(tmp_path)
+    splits.loc[splits["split"] == "test", "split"] = ["val", "test", "val", "test"]
+    save_table(layout.INDEX, index, INDEX)
+    save_table(layout.SPLITS, splits, SPLITS)
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 50, 50, 3), dtype=np.uint8)
+    np.save(layout.PIXELS, pixels)
+    return pixels
+
+
 def test_train_pool_when_the_manifest_is_a_part_then_holds_all_patches_of_train_cases(
     splits, index
 ):
@@ -144,15 +156,10 @@ def test_digest_training_when_weights_in_a_folder_change_then_the_checkpoint_is_
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("trainable_pixels")
 def test_run_when_backbones_are_pretrained_and_frozen_then_the_model_holds_what_simclr_made(
-    index, splits, change_params, tmp_path, monkeypatch
+    change_params, tmp_path
 ):
-    monkeypatch.chdir(tmp_path)
-    splits.loc[splits["split"] == "test", "split"] = ["val", "test", "val", "test"]
-    save_table(layout.INDEX, index, INDEX)
-    save_table(layout.SPLITS, splits, SPLITS)
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 50, 50, 3), dtype=np.uint8)
-    np.save(layout.PIXELS, pixels)
     params = change_params(
         model={"freeze_backbones": True},
         pretrain={"method": "simclr", "epochs": 1, "batch_size": 4},
@@ -196,16 +203,10 @@ def test_fill_stems_when_weights_are_pretrained_or_it_is_off_then_leaves_them(
 
 
 def test_run_when_a_texture_member_is_wanted_then_it_joins_what_is_trained_without_it(
-    index, splits, change_params, tmp_path, monkeypatch, caplog
+    trainable_pixels, splits, change_params, monkeypatch, caplog
 ):
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(dictionary, "_WINDOWS", 2000)
     caplog.set_level("INFO")
-    splits.loc[splits["split"] == "test", "split"] = ["val", "test", "val", "test"]
-    save_table(layout.INDEX, index, INDEX)
-    save_table(layout.SPLITS, splits, SPLITS)
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 50, 50, 3), dtype=np.uint8)
-    np.save(layout.PIXELS, pixels)
     models, means = [], []
     for wanted in (False, True):
         train.run(change_params(model={"texture_member": wanted}, train={"batch_size": 2}))
@@ -214,9 +215,9 @@ def test_run_when_a_texture_member_is_wanted_then_it_joins_what_is_trained_witho
         models.append(model)
         means.append(load_mean_embedding(layout.BUNDLE))
     plain, joined = models
-    images = to_images(torch.from_numpy(pixels), size_px=32, device="cpu")
+    images = to_images(torch.from_numpy(trainable_pixels), size_px=32, device="cpu")
     rows, labels = take_side(splits, "train")
-    texture = learn_texture_member(pixels, rows, labels, size_px=32, seed=17)
+    texture = learn_texture_member(trainable_pixels, rows, labels, size_px=32, seed=17)
     for name, tensor in plain.backbones.state_dict().items():
         assert torch.equal(joined.backbones.state_dict()[name], tensor), "the CNN trains as before"
     assert torch.equal(2 * joined.head[-1].weight[:, :-1], plain.head[-1].weight)
@@ -232,20 +233,14 @@ def test_run_when_a_texture_member_is_wanted_then_it_joins_what_is_trained_witho
 
 
 def test_run_when_the_training_side_is_large_then_a_part_of_it_is_profiled(
-    index, splits, change_params, tmp_path, monkeypatch
+    trainable_pixels, splits, change_params, monkeypatch
 ):
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "_NUM_PROFILED", 3)
-    splits.loc[splits["split"] == "test", "split"] = ["val", "test", "val", "test"]
-    save_table(layout.INDEX, index, INDEX)
-    save_table(layout.SPLITS, splits, SPLITS)
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 50, 50, 3), dtype=np.uint8)
-    np.save(layout.PIXELS, pixels)
     train.run(change_params(train={"batch_size": 2}))
     model, _ = load_model(layout.BUNDLE)
     rows = take_side(splits, "train")[0][[0, 2, 3]]
     with torch.inference_mode():
-        images = to_images(torch.from_numpy(pixels[rows]), size_px=32, device="cpu")
+        images = to_images(torch.from_numpy(trainable_pixels[rows]), size_px=32, device="cpu")
         expected = torch.cat(model.eval().embed(images), dim=1).mean(dim=0)
     torch.testing.assert_close(load_mean_embedding(layout.BUNDLE), expected)
 

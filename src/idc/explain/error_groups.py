@@ -115,7 +115,8 @@ def draw_groups(grouped: pd.DataFrame, pixels: np.ndarray, *, num_examples: int)
         inside = np.flatnonzero(grouped["group"] == group)
         top = row * (pitch + _HEAD_PX)
         part = grouped.iloc[inside]
-        says = f"Group {group}\n{len(part):,} patches of {part['case'].nunique()} cases"
+        patches = _count(len(part), "patch", "patches")
+        says = f"Group {group}\n{patches} of {_count(part['case'].nunique(), 'case', 'cases')}"
         axes.text(8, top + _CELL_PX / 2, says, va="center", fontsize=9)
         for column, number in enumerate(inside[:num_examples]):
             left = _TEXT_PX + column * pitch
@@ -129,6 +130,10 @@ def draw_groups(grouped: pd.DataFrame, pixels: np.ndarray, *, num_examples: int)
     axes.set_ylim(sheet.shape[0], 0)
     axes.imshow(sheet, extent=(0, sheet.shape[1], sheet.shape[0], 0), aspect="auto")
     return figure
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number:,} {one if number == 1 else more}"
 
 
 def _describe(group: pd.DataFrame, colours: np.ndarray) -> dict[str, Any]:
