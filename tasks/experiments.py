@@ -48,6 +48,8 @@ class BasePlan(Section):
     """Folder of the results; another base needs another name."""
     overrides: Overrides
     """New parameter values by dotted key, in force for every variant too."""
+    repeats: dict[Name, Overrides] = Field(default_factory=dict)
+    """The base again but for chance, such as another seed: what a variant must beat as well."""
 
 
 class FoldsPlan(Section):
@@ -68,8 +70,9 @@ class Plan(Section):
     """What each variant changes in the base."""
 
     def all_overrides(self) -> dict[str, Overrides]:
-        """Return the overrides of the base and of each variant, base first."""
-        changed = {name: self.base.overrides | more for name, more in self.variants.items()}
+        """Return the overrides of the base, of each repeat and of each variant, in this order."""
+        changes = {**self.base.repeats, **self.variants}
+        changed = {name: self.base.overrides | more for name, more in changes.items()}
         return {BASE: self.base.overrides, **changed}
 
     def result_name(self, variant: str) -> str:
@@ -84,8 +87,13 @@ def load_plan(path: Path, root: Path) -> Plan:
         InputError: Naming the file, the variant or key, and the fault.
     """
     plan = read_plan(path, Plan, example="experiments.yaml")
-    if BASE in plan.variants:
-        raise InputError(f"{path}: variants.{BASE}: that name is taken: call the variant otherwise")
+    for name in plan.variants:
+        if name == BASE or name in plan.base.repeats:
+            raise InputError(
+                f"{path}: variants.{name}: that name is taken: call the variant otherwise"
+            )
+    if BASE in plan.base.repeats:
+        raise InputError(f"{path}: base.repeats.{BASE}: that name is taken: call it otherwise")
     choose_folds(plan.folds.num_folds, plan.folds.only)
     for name, overrides in plan.all_overrides().items():
         try:

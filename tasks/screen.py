@@ -1,6 +1,6 @@
 """A base and its variants, cross-validated: which of them earn their place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ def describe_variant(root: Path, plan: Plan, name: str) -> dict[str, Any]:
 
     `overrides`, `num_patches`, `num_cases`, `training_minutes` (None: unknown), `auroc` and
     `balanced_accuracy` (value, low, high); unless it is the base, `differences` to the base by
-    metric (value, low, high) and `earns_its_place`.
+    metric (value, low, high); unless it is a repeat of the base, `against_repeats`, the same
+    differences to each of those, and `earns_its_place`.
 
     Raises:
         InputError: If it was not tested on the patches and in the folds of the base.
@@ -27,17 +28,21 @@ def describe_variant(root: Path, plan: Plan, name: str) -> dict[str, Any]:
     figures = read_figures(root, result)
     minutes = [fold["training_minutes"] for fold in figures["folds"]]
     described = {
-        "overrides": plan.variants.get(name, {}),
+        "overrides": {**plan.base.repeats, **plan.variants}.get(name, {}),
         **{key: figures[key] for key in ("num_patches", "num_cases", "auroc", "balanced_accuracy")},
         "training_minutes": None if None in minutes else sum(minutes),
     }
     if name == BASE:
         return described
-    differences = compare_results(root, result, plan.result_name(BASE))
-    return described | {
-        "differences": differences,
-        "earns_its_place": differences["auroc"]["low"] > 0,
+    described["differences"] = compare_results(root, result, plan.result_name(BASE))
+    if name in plan.base.repeats:
+        return described
+    repeats = {
+        repeat: compare_results(root, result, plan.result_name(repeat))
+        for repeat in plan.base.repeats
     }
+    lows = [each["auroc"]["low"] for each in (described["differences"], *repeats.values())]
+    return described | {"against_repeats": repeats, "earns_its_place": min(lows) > 0}
 
 
 @task(cache_policy=NO_CACHE)
@@ -68,34 +73,54 @@ def format_screen(content: Mapping[str, Any]) -> str:
     folds = content["folds"]
     only = folds["only"]
     which = "all of them" if only is None else f"only {', '.join(map(str, only))}"
+    repeats = list(content["base"]["repeats"])
+    against = [f"AUROC against {name}" for name in (BASE, *repeats)]
     lines = [
         f"# Screen `{content['base']['name']}`",
         "",
         f"Cross-validation by case, {folds['num_folds']} folds, {which}; every patch is scored by "
         "a model that never saw its case. Intervals are 95 % by case bootstrap; those of "
-        "differences are paired (the same cases drawn for both). A variant earns its place where "
-        "the whole interval lies above 0: of forty variants that are worth nothing, one still "
-        "would. One training seed each.",
+        "differences are paired (the same cases drawn for both). They tell the chance of the "
+        "cases, not that of a training: "
+        + (
+            f"the base was trained again as {', '.join(repeats)}, and a variant earns its place "
+            "where it beats each of them, by the whole interval."
+            if repeats
+            else "the base was trained once, and a variant that earns its place here may have "
+            "been lucky."
+        ),
         "",
-        "| variant | AUROC | balanced accuracy | AUROC against base | earns its place "
+        f"| variant | AUROC | balanced accuracy | {' | '.join(against)} | earns its place "
         "| training minutes |",
-        "|---|---|---|---|---|---|",
+        "|---" * (len(against) + 5) + "|",
     ]
-    lines += [_format_row(variant) for variant in content["variants"]]
-    lines += [f"| {name} | failed: {why} | | | | |" for name, why in content["failed"].items()]
+    lines += [_format_row(variant, repeats) for variant in content["variants"]]
+    cells = " |" * (len(against) + 3)
+    lines += [f"| {name} | failed: {why} |{cells}" for name, why in content["failed"].items()]
     return "\n".join(lines) + "\n"
 
 
-def _format_row(variant: Mapping[str, Any]) -> str:
-    difference, verdict = "", ""
-    if "differences" in variant:
-        estimate = variant["differences"]["auroc"]
-        difference = format_estimate(estimate, sign="+")
-        worse = "no, it is worse" if estimate["high"] < 0 else "no"
-        verdict = "**yes**" if variant["earns_its_place"] else worse
+def _format_row(variant: Mapping[str, Any], repeats: Sequence[str]) -> str:
+    compared = {BASE: variant.get("differences"), **variant.get("against_repeats", {})}
+    differences = [compared.get(name) for name in (BASE, *repeats)]
+    cells = [
+        "" if each is None else format_estimate(each["auroc"], sign="+") for each in differences
+    ]
     minutes = variant["training_minutes"]
     return (
         f"| {variant['name']} | {format_estimate(variant['auroc'])} "
-        f"| {format_estimate(variant['balanced_accuracy'])} | {difference} | {verdict} "
+        f"| {format_estimate(variant['balanced_accuracy'])} | {' | '.join(cells)} "
+        f"| {_verdict(variant, differences)} "
         f"| {'unknown' if minutes is None else format(minutes, '.1f')} |"
     )
+
+
+def _verdict(
+    variant: Mapping[str, Any], differences: Sequence[Mapping[str, Mapping[str, float]] | None]
+) -> str:
+    if "earns_its_place" not in variant:
+        return ""
+    worse = all(each is not None and each["auroc"]["high"] < 0 for each in differences)
+    if variant["earns_its_place"]:
+        return "**yes**"
+    return "no, it is worse" if worse else "no"

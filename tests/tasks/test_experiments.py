@@ -41,6 +41,7 @@ PLAN = {
     "folds": {"num_folds": NUM_FOLDS, "only": None},
     "variants": {"better": {"train.ema_decay": 0.9}},
 }
+REPEATED = PLAN["base"] | {"repeats": {"again": {"train.seed": 18}}}
 
 
 @pytest.fixture
@@ -144,7 +145,8 @@ def test_describe_variant_when_it_is_clearly_better_then_it_earns_its_place(proj
     assert not found["worse"]["earns_its_place"]
     assert not found["same"]["earns_its_place"]
     assert found["same"]["differences"]["auroc"] == {"value": 0.0, "low": 0.0, "high": 0.0}
-    content = {"base": {"name": "tiny"}, "folds": PLAN["folds"], "failed": {"odd": "diverged"},
+    content = {"base": {"name": "tiny", "repeats": {}}, "folds": PLAN["folds"],
+               "failed": {"odd": "diverged"},
                "variants": [{"name": name, **each} for name, each in found.items()]}  # fmt: skip
     rows = {line.split(" | ")[0]: line for line in format_screen(content).splitlines()}
     assert "| **yes** | unknown |" in rows["| better"]
@@ -153,9 +155,31 @@ def test_describe_variant_when_it_is_clearly_better_then_it_earns_its_place(proj
     assert "| odd | failed: diverged |" in format_screen(content)
 
 
+def test_describe_variant_when_a_repeat_of_the_base_is_as_good_then_it_does_not_earn_its_place(
+    project,
+):
+    plan = Plan.model_validate(PLAN | {"base": REPEATED, "variants": {"lucky": {}, "better": {}}})
+    strengths = {"base": 0.5, "again": 1.5, "lucky": 1.5, "better": 4.0}
+    for name, strength in strengths.items():
+        write_results(project, f"tiny/{name}", strength)
+    assert list(plan.all_overrides()) == list(strengths)
+    found = {name: describe_variant.fn(project, plan, name) for name in plan.all_overrides()}
+    assert found["again"]["overrides"] == {"train.seed": 18}
+    assert "earns_its_place" not in found["again"]
+    assert found["lucky"]["differences"]["auroc"]["low"] > 0
+    assert not found["lucky"]["earns_its_place"]
+    assert found["better"]["earns_its_place"]
+    content = {"base": REPEATED, "folds": PLAN["folds"], "failed": {"odd": "diverged"},
+               "variants": [{"name": name, **each} for name, each in found.items()]}  # fmt: skip
+    table = [line for line in format_screen(content).splitlines() if line.startswith("|")]
+    assert "| AUROC against base | AUROC against again |" in table[0]
+    assert len({line.count("|") for line in table}) == 1
+    assert "| no |" in next(line for line in table if line.startswith("| lucky"))
+
+
 def test_format_screen_when_folds_are_left_out_then_says_which_were_run():
-    content = {"base": {"name": "t"}, "folds": {"num_folds": 5, "only": [0, 2]}, "variants": [],
-               "failed": {}}  # fmt: skip
+    content = {"base": {"name": "t", "repeats": {}}, "folds": {"num_folds": 5, "only": [0, 2]},
+               "variants": [], "failed": {}}  # fmt: skip
     assert "5 folds, only 0, 2;" in format_screen(content)
 
 
@@ -243,6 +267,8 @@ def test_load_plan_when_read_then_variants_change_the_base(project):
         ({"variant": {}}, "variant: extra inputs are not permitted"),
         ({"variants": {"a b": {}}}, r"variants\.a b.*should match pattern"),
         ({"variants": {"base": {}}}, r"variants\.base: that name is taken"),
+        ({"base": {**REPEATED, "repeats": {"base": {}}}}, r"base\.repeats\.base: that name is t"),
+        ({"base": REPEATED, "variants": {"again": {}}}, r"variants\.again: that name is taken"),
         ({"variants": {"v": {"train.epoch": 3}}}, "v: override train.epoch: .* no such parameter"),
         ({"variants": {"v": {"train.epochs": 0}}}, "v: params.yaml: train.epochs = 0: input"),
         (
