@@ -22,7 +22,7 @@ def describe_variant(root: Path, plan: Plan, name: str) -> dict[str, Any]:
     differences to each of those, and `earns_its_place`.
 
     Raises:
-        InputError: If it was not tested on the patches and in the folds of the base.
+        InputError: If it was not tested on the patches and folds of the base and its repeats.
     """
     result = plan.result_name(name)
     figures = read_figures(root, result)
@@ -84,7 +84,7 @@ def format_screen(content: Mapping[str, Any]) -> str:
         "cases, not that of a training: "
         + (
             f"the base was trained again as {', '.join(repeats)}, and a variant earns its place "
-            "where it beats each of them, by the whole interval."
+            "where it beats each of these trainings, by the whole interval."
             if repeats
             else "the base was trained once, and a variant that earns its place here may have "
             "been lucky."
