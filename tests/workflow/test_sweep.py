@@ -75,7 +75,12 @@ def test_sweep_when_some_points_fail_then_the_others_line_up_below_one_parent_an
     assert parent.info.status == "FAILED"
     assert set(runs) == {f"pretrained=none learning_rate={rate}" for rate in (0.001, 0.002)}
     first, second = runs.values()
-    assert set(first.data.metrics) == set(second.data.metrics) >= {"val/auroc", "test/auroc_low"}
+    # but for scores of explanations: an interval needs maps of two cases that are not empty
+    names = [
+        {name for name in run.data.metrics if not name.startswith("explain/")}
+        for run in (first, second)
+    ]
+    assert names[0] == names[1] >= {"val/auroc", "test/auroc_low"}
     assert set(first.data.params) == set(second.data.params)
     differing = [
         key for key, value in first.data.params.items() if second.data.params[key] != value
