@@ -84,6 +84,7 @@ def pool_results(root: Path, name: str, dealt: Dealt, workspaces: Mapping[int, P
     figures = measure_pooled(pooled, num_replicates=settings.num_replicates, seed=settings.seed)
     for fold, workspace in workspaces.items():
         figures["folds"][str(fold)] |= {
+            "model": _model_digest(workspace),
             "training_minutes": load_training_minutes(root, workspace),
             **_describe_training(workspace),
         }
@@ -272,9 +273,12 @@ def _bootstrap_settings(root: Path) -> EvaluateConfig:
     return load_params(root / PARAMS).evaluate
 
 
+def _model_digest(workspace: Path) -> str:
+    return recorded_md5(load_lock(workspace), "train", str(BUNDLE))
+
+
 def _minutes_path(root: Path, workspace: Path) -> Path:
-    digest = recorded_md5(load_lock(workspace), "train", str(BUNDLE))
-    return root / _MINUTES / f"{digest}.json"
+    return root / _MINUTES / f"{_model_digest(workspace)}.json"
 
 
 def _take_scoring(table: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -18,8 +18,9 @@ def describe_variant(root: Path, plan: Plan, name: str) -> dict[str, Any]:
 
     `overrides`, `num_patches`, `num_cases`, `training_minutes` (None: unknown), `auroc` and
     `balanced_accuracy` (value, low, high); unless it is the base, `differences` to the base by
-    metric (value, low, high); unless it is a repeat of the base, `against_repeats`, the same
-    differences to each of those, and `earns_its_place`.
+    metric (value, low, high); unless it is a repeat of the base, `trained` (False: the base's own
+    models, scored otherwise), `against_repeats`, the same differences to each of those where it was
+    trained, and `earns_its_place`.
 
     Raises:
         InputError: If it was not tested on the patches and folds of the base and its repeats.
@@ -37,12 +38,23 @@ def describe_variant(root: Path, plan: Plan, name: str) -> dict[str, Any]:
     described["differences"] = compare_results(root, result, plan.result_name(BASE))
     if name in plan.base.repeats:
         return described
+    # no chance of a training lies between two scorings of the same models
+    trained = _models(figures) != _models(read_figures(root, plan.result_name(BASE)))
     repeats = {
         repeat: compare_results(root, result, plan.result_name(repeat))
-        for repeat in plan.base.repeats
+        for repeat in (plan.base.repeats if trained else ())
     }
     lows = [each["auroc"]["low"] for each in (described["differences"], *repeats.values())]
-    return described | {"against_repeats": repeats, "earns_its_place": min(lows) > 0}
+    return described | {
+        "trained": trained,
+        "against_repeats": repeats,
+        "earns_its_place": min(lows) > 0,
+    }
+
+
+def _models(figures: Mapping[str, Any]) -> list[str]:
+    """Return the digest of each fold's model."""
+    return [fold["model"] for fold in figures["folds"]]
 
 
 @task(cache_policy=NO_CACHE)
@@ -84,7 +96,8 @@ def format_screen(content: Mapping[str, Any]) -> str:
         "cases, not that of a training: "
         + (
             f"the base was trained again as {', '.join(repeats)}, and a variant earns its place "
-            "where it beats each of these trainings, by the whole interval."
+            "where it beats each of these trainings, by the whole interval; one that only scores "
+            "the base's own models otherwise is compared with the base alone."
             if repeats
             else "the base was trained once, and a variant that earns its place here may have "
             "been lucky."
@@ -120,7 +133,7 @@ def _verdict(
 ) -> str:
     if "earns_its_place" not in variant:
         return ""
-    worse = all(each is not None and each["auroc"]["high"] < 0 for each in differences)
+    worse = all(each["auroc"]["high"] < 0 for each in differences if each is not None)
     if variant["earns_its_place"]:
         return "**yes**"
     return "no, it is worse" if worse else "no"

@@ -92,11 +92,15 @@ def write_fold(workspace, fold, strength, digest="1a.dir"):
     return workspace
 
 
-def write_results(project, name, strength):
+def write_results(project, name, strength, models_of=None):
+    """The results of a training; or of the models of another one, scored otherwise."""
     workspaces = {
-        fold: write_fold(project / f"{name.replace('/', '-')}-{fold}", fold, strength)
+        fold: write_fold(
+            project / f"{name.replace('/', '-')}-{fold}", fold, strength,
+            digest=f"{models_of or name} {fold}.dir",
+        )
         for fold in range(NUM_FOLDS)
-    }
+    }  # fmt: skip
     pool_results.fn(project, name, "case", workspaces)
     return project / RESULTS / name / "predictions.parquet"
 
@@ -118,6 +122,7 @@ def test_pool_results_when_folds_are_done_then_writes_table_and_figures(project)
     assert set(table["fold"]) == {0, 1}
     assert figures["logit/auroc"] == pytest.approx(auroc(table["y_true"], table["logit"]))
     assert figures["logit/auroc_low"] < figures["logit/auroc"] < figures["logit/auroc_high"]
+    assert [figures["folds"][fold]["model"] for fold in ("0", "1")] == ["aa.dir", "bb.dir"]
     assert figures["folds"]["0"]["training_minutes"] == 1.5
     assert figures["folds"]["1"]["training_minutes"] is None
     training = ("num_training_patches", "num_training_cases", "share_touching_train")
@@ -175,6 +180,26 @@ def test_describe_variant_when_a_repeat_of_the_base_is_as_good_then_it_does_not_
     assert "| AUROC against base | AUROC against again |" in table[0]
     assert len({line.count("|") for line in table}) == 1
     assert "| no |" in next(line for line in table if line.startswith("| lucky"))
+
+
+def test_describe_variant_when_it_scores_the_models_of_the_base_then_no_repeat_is_its_match(
+    project,
+):
+    plan = Plan.model_validate(PLAN | {"base": REPEATED, "variants": {"rescored": {}, "lucky": {}}})
+    write_results(project, "tiny/base", 0.5)
+    write_results(project, "tiny/again", 1.5)
+    write_results(project, "tiny/rescored", 1.5, models_of="tiny/base")
+    write_results(project, "tiny/lucky", 1.5)
+    found = {name: describe_variant.fn(project, plan, name) for name in plan.all_overrides()}
+    assert not found["rescored"]["trained"]
+    assert found["rescored"]["against_repeats"] == {}
+    assert found["rescored"]["earns_its_place"]
+    assert found["lucky"]["trained"]
+    assert list(found["lucky"]["against_repeats"]) == ["again"]
+    content = {"base": REPEATED, "folds": PLAN["folds"], "failed": {},
+               "variants": [{"name": name, **each} for name, each in found.items()]}  # fmt: skip
+    row = next(line for line in format_screen(content).splitlines() if "| rescored" in line)
+    assert "|  | **yes** |" in row
 
 
 def test_format_screen_when_folds_are_left_out_then_says_which_were_run():

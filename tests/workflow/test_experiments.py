@@ -85,6 +85,7 @@ def test_screen_when_run_then_every_case_but_the_excluded_is_tested_once_and_a_t
     assert (base["name"], d4["name"]) == ("base", "d4")
     assert base["training_minutes"] > 0
     assert d4["training_minutes"] == base["training_minutes"]
+    assert not d4["trained"]
     low, value, high = (d4["differences"]["auroc"][key] for key in ("low", "value", "high"))
     assert low <= value <= high
     assert value == pytest.approx(d4["auroc"]["value"] - base["auroc"]["value"], abs=1e-9)
