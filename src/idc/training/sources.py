@@ -164,13 +164,19 @@ class EmbeddingSource:
         return EachHead(model)
 
     def batches(self, epoch: int, first_batch: int) -> Iterator[Batch]:
-        """Yield embeddings (batch, all features), labels and targets."""
+        """Return batches of embeddings (batch, all features), labels and targets.
+
+        Embeddings to be kept are computed before this returns, with a progress of their own.
+        """
         view = epoch % self._views
         if self._folder is None:
-            for images, labels, targets in self._images.batches(view, first_batch):
-                yield self._embed(images), labels, targets
-            return
-        kept = self._view(view)
+            images = self._images.batches(view, first_batch)
+            return ((self._embed(batch), labels, targets) for batch, labels, targets in images)
+        return self._kept_batches(self._view(view), first_batch)
+
+    def _kept_batches(
+        self, kept: tuple[np.ndarray, np.ndarray, np.ndarray], first_batch: int
+    ) -> Iterator[Batch]:
         for batch in range(first_batch, self.num_batches):
             embeddings, labels, targets = (
                 torch.from_numpy(np.array(values[batch])).to(self._images.device) for values in kept
