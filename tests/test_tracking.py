@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
+from sqlalchemy import create_engine, event
+from sqlalchemy.orm import Session
 
 from idc.errors import InputError, StoreAwayError
 from idc.tracking.connection import check_store, tracking_uri
@@ -192,6 +194,46 @@ def test_publish_result_when_the_store_was_wiped_then_rebuilds_it(tmp_path, empt
     assert state.runs[published.run_id].data.metrics["test/auroc"] == 0.75
     assert state.versions == {published.model_version: "r1"}
     assert "card.md" in state.files[published.run_id]
+
+
+@contextlib.contextmanager
+def rival_adds_first(root, *tables):
+    """Another process that writes the very rows of these tables which are about to be written."""
+    engine = create_engine(tracking_uri(root))
+    met = []
+
+    def write_first(session, *_):
+        for row in session.new:
+            table = row.__table__
+            if table.name in tables and table.name not in met:
+                met.append(table.name)
+                values = {column.name: getattr(row, column.name) for column in table.columns}
+                known = {name: value for name, value in values.items() if value is not None}
+                with engine.begin() as connection:
+                    connection.execute(table.insert().values(known))
+
+    event.listen(Session, "before_flush", write_first)
+    try:
+        yield met
+    finally:
+        event.remove(Session, "before_flush", write_first)
+        engine.dispose()
+
+
+def test_publish_result_when_another_is_published_at_once_then_both_are_whole(
+    tmp_path, empty_store, result
+):
+    root = open_root(tmp_path, empty_store)
+    tables = ("experiments", "datasets", "registered_model_aliases")
+    with rival_adds_first(root, *tables) as met:
+        published = publish_result(result, root)
+    assert met == list(tables)
+    state = snapshot(root, result)
+    assert list(state.runs) == [published.run_id]
+    assert state.versions == {published.model_version: "r1"}
+    assert state.challenger == published.model_version
+    inputs = state.runs[published.run_id].inputs.dataset_inputs
+    assert {item.dataset.digest for item in inputs} == {"raw1", "manifest1"}
 
 
 def test_live_run_when_an_error_passes_then_the_run_is_failed(

@@ -5,17 +5,22 @@ import os
 import sqlite3
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import mlflow
 import sqlalchemy
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    RESOURCE_ALREADY_EXISTS,
+    TEMPORARILY_UNAVAILABLE,
+    ErrorCode,
+)
 from mlflow.store.db.utils import _get_latest_schema_revision
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
 from idc.errors import InputError, StoreAwayError
 from idc.layout import MLRUNS
@@ -23,6 +28,11 @@ from idc.store import ARTIFACTS, DATABASE, find_outdated
 
 _SQLITE = "sqlite:///"
 _LOCK_PATIENCE_S = 30
+_CONFLICTS = 5
+
+_T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
 
 
 def tracking_uri(root: Path) -> str:
@@ -111,14 +121,37 @@ def connect(root: Path) -> MlflowClient:
 
 
 def ensure_experiment(client: MlflowClient, name: str, root: Path) -> str:
-    """Return the id of an experiment, which is made where there is none of that name."""
+    """Return the id of the experiment of that name, which is made where there is none."""
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)
     path = local_database(root)
     # a server decides for itself
     location = None if path is None else (path.parent / ARTIFACTS).as_uri()
-    return str(client.create_experiment(name, artifact_location=location))
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException as error:
+        another_s = client.get_experiment_by_name(name)
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS) or another_s is None:
+            raise
+        return str(another_s.experiment_id)
+
+
+def repeat_in_conflict(action: Callable[[], _T]) -> _T:
+    """Do what can be repeated again where another process wrote the same row meanwhile.
+
+    MLflow looks whether a row is there, then adds it; two that publish at once both find none. Each
+    conflict means that another one got on, so a few attempts suffice.
+    """
+    for _ in range(_CONFLICTS):
+        try:
+            return action()
+        except MlflowException as error:
+            # it stands in the message alone where a server passes the error on
+            if f"/{IntegrityError.code})" not in str(error):
+                raise
+            log.info("another process wrote to the MLflow store meanwhile: once more")
+    return action()
 
 
 @contextmanager

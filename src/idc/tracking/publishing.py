@@ -16,7 +16,12 @@ from mlflow.types.schema import ColSpec, DataType, Schema
 
 import idc
 from idc.config import OF_NO_STAGE, Params, flatten
-from idc.tracking.connection import calling_away_what_is_away, connect, ensure_experiment
+from idc.tracking.connection import (
+    calling_away_what_is_away,
+    connect,
+    ensure_experiment,
+    repeat_in_conflict,
+)
 from idc.tracking.live import tell_what_waits
 from idc.tracking.recording import (
     COMMIT_TAG,
@@ -88,14 +93,19 @@ def publish_result(result: Result, root: Path) -> Published:
     with calling_away_what_is_away(root):
         client = connect(root)
         tell_what_waits(client, root)
-        run = _find_or_create_run(client, result, root)
-        log_params(client, run, result.params, _SECTIONS)
-        _log_missing_metrics(client, run, result)
-        _log_datasets(client, run, result)
-        _log_missing_artifacts(client, run, result)
-        model = _find_version(client, result) or _register(client, run, result)
-        if result.params.publish.move_challenger:
-            _move_alias(client, model)
+        return repeat_in_conflict(lambda: _publish(client, result, root))
+
+
+def _publish(client: MlflowClient, result: Result, root: Path) -> Published:
+    """Add what is missing; a second call goes on where the first was interrupted."""
+    run = _find_or_create_run(client, result, root)
+    log_params(client, run, result.params, _SECTIONS)
+    _log_missing_metrics(client, run, result)
+    _log_datasets(client, run, result)
+    _log_missing_artifacts(client, run, result)
+    model = _find_version(client, result) or _register(client, run, result)
+    if result.params.publish.move_challenger:
+        _move_alias(client, model)
     return Published(run.info.run_id, model.name, str(model.version))
 
 
