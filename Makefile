@@ -109,7 +109,7 @@ bench-batches: setup  ## the input pipeline alone against what the device can tr
 	$(BIN)/python -m benchmarks.batches $(if $(PIXELS),--pixels $(PIXELS)) $(if $(SIZE_PX),--size-px $(SIZE_PX))
 
 bench-predict: setup  ## scoring patches against plain eager torch, on the device at hand
-	$(BIN)/python -m benchmarks.predict $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(PATCHES),--patches $(PATCHES)) $(if $(BATCH_SIZE),--batch-size $(BATCH_SIZE)) $(if $(THREADS),--threads $(THREADS))
+	$(BIN)/python -m benchmarks.predict $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(PATCHES),--patches $(PATCHES)) $(if $(BATCH_SIZE),--batch-size $(BATCH_SIZE)) $(if $(THREADS),--threads $(THREADS)) $(if $(PRECISION),--precision $(PRECISION))
 
 bench-baselines: setup  ## trees, a patch dictionary and a plain CNN on the project's splits
 	$(BIN)/python -m benchmarks.baselines $(or $(PATCHES_FOLDER),data/patches) --splits $(or $(SPLITS),data/splits.csv) $(if $(MODELS),--models $(MODELS)) $(if $(OUT),--out $(OUT))

@@ -1,9 +1,9 @@
 """Scoring patches against plain eager torch, in interleaved rounds: `make bench-predict`.
 
-Ours is what the stage predict does with a batch, from uint8 patches to logits, after the scorer is
-made; the seconds of making it stand apart. The peer is the same network as it comes: eager, fp32,
-NCHW, in batches of `runtime.scoring_batch_size`, logits fetched batch by batch. `ratio_small` is
-against the same peer in the batches of 32 that suit a CPU better.
+Ours is what the stage predict does with a batch, from uint8 patches to logits, in the arithmetic
+asked for; the seconds of making the scorer stand apart. The peer is the same network as it comes:
+eager, fp32, NCHW, in batches of `runtime.scoring_batch_size`, logits fetched batch by batch.
+`ratio_small` is against the same peer in the batches of 32 that suit a CPU better.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from benchmarks.measuring import (
     print_result,
     summarise,
 )
-from idc.config import load_params
+from idc.config import Precision, load_params
 from idc.data.batches import to_images
 from idc.models.device import choose_device
 from idc.models.fusion import FusionCNN
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 FULL_SIZE = 277_524
 FULL_SIZE_PX = 64
 SMALL_BATCH = 32
-MAX_DIFFERENCE = 1e-3
+MAX_DIFFERENCE = {"fp32": 1e-3, "bf16": 3e-2}
 
 
 def main() -> None:
@@ -48,9 +48,10 @@ def main() -> None:
     pixels = _draw_pixels(options.patches)
     print(describe_machine())
     print(describe_versions("torch", "onnxruntime", "timm"))
-    print(f"{_describe_device(device)}; {', '.join(params.model.backbones)}, {options.size_px} px")
-    _compare(model, pixels, options.size_px, batch_size, device, options.rounds)
-    _time_full_size(model, batch_size, device)
+    networks = ", ".join(params.model.backbones)
+    print(f"{_describe_device(device)}; {networks}, {options.size_px} px, ours {options.precision}")
+    _compare(model, pixels, options.size_px, batch_size, device, options.precision, options.rounds)
+    _time_full_size(model, batch_size, device, options.precision)
 
 
 def _parse() -> argparse.Namespace:
@@ -59,6 +60,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--patches", type=int, default=512, help="scored by each in each round")
     parser.add_argument("--threads", type=int, help="of the CPU (default: what torch takes)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", choices=list(MAX_DIFFERENCE), default="fp32")
     parser.add_argument(
         "--batch-size", type=int, help="default: runtime.scoring_batch_size; more suits a GPU"
     )
@@ -82,10 +84,11 @@ def _compare(
     size_px: int,
     batch_size: int,
     device: torch.device,
+    precision: Precision,
     rounds: int,
 ) -> None:
     start = time.perf_counter()
-    scorer = create_scorer(model, device, size_px, num_images=FULL_SIZE)
+    scorer = create_scorer(model, device, size_px, num_images=FULL_SIZE, precision=precision)
     scorer(torch.rand(batch_size, 3, size_px, size_px, device=device)).cpu()
     making_s = time.perf_counter() - start
 
@@ -105,8 +108,10 @@ def _compare(
     logits, our_memory = ours(), _peak_memory_mb()
     tasks = {"ours": ours, "peer": peer(batch_size), "peer_small": peer(SMALL_BATCH)}
     difference = float((logits - tasks["peer"]()).abs().max())
-    if not difference <= MAX_DIFFERENCE:
-        raise SystemExit(f"logits differ by {difference:.2g}, more than {MAX_DIFFERENCE}")
+    if not difference <= MAX_DIFFERENCE[precision]:
+        raise SystemExit(
+            f"logits differ by {difference:.2g}, more than {MAX_DIFFERENCE[precision]}"
+        )
     tasks["peer_small"]()
     seconds = interleave(rounds, tasks)
     for number, (a, b, c) in enumerate(zip(*seconds.values(), strict=True), start=1):
@@ -136,14 +141,24 @@ def _peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _time_full_size(model: FusionCNN, batch_size: int, device: torch.device) -> None:
+def _time_full_size(
+    model: FusionCNN, batch_size: int, device: torch.device, precision: Precision
+) -> None:
     what = f"{FULL_SIZE:,} patches at {FULL_SIZE_PX} px on a GPU"
     if device.type != "cuda":
         print(f"{what}: not measured; on a machine with one: make bench-predict")
         return
     pixels, rows = _draw_pixels(FULL_SIZE), np.arange(FULL_SIZE)
     start = time.perf_counter()
-    score_patches(model, pixels, rows, size_px=FULL_SIZE_PX, batch_size=batch_size, device=device)
+    score_patches(
+        model,
+        pixels,
+        rows,
+        size_px=FULL_SIZE_PX,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+    )
     print(f"{what}: {time.perf_counter() - start:.1f} s")
 
 

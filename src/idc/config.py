@@ -26,6 +26,8 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 FEWEST_FOLDS, MOST_FOLDS = 3, 50
 NumFolds = Annotated[int, Field(ge=FEWEST_FOLDS, le=MOST_FOLDS)]
+Precision = Literal["auto", "fp32", "bf16"]
+"""Arithmetic of a network; `auto` is bf16 where that is faster (`idc.models.device.use_bf16`)."""
 Flag = Literal["sliver", "blank", "near_blank", "out_of_focus", "ink"]
 
 _SENSITIVITY_RULE = re.compile(r"sensitivity\s*>=\s*(\d+(?:\.\d*)?|\.\d+)")
@@ -244,9 +246,8 @@ class TrainConfig(Section):
     frozen_views: Annotated[int, Field(ge=1)]
     """Frozen backbones: epoch e repeats the batches of epoch e mod this, whose embeddings are
     computed once."""
-    precision: Literal["auto", "fp32", "bf16"]
-    """Arithmetic of the forward and backward pass; `auto` is bf16 on a GPU or CPU that is
-    faster in it (`idc.models.device`)."""
+    precision: Precision
+    """Arithmetic of the forward and backward pass."""
     seed: Seed
     """Seed of initial weights, order, augmentation and dropout."""
 
@@ -286,6 +287,9 @@ class PredictConfig(Section):
 
     d4_average: bool
     """Average the logits over the eight symmetries of the square, at eight times the cost."""
+    precision: Precision
+    """Arithmetic of the backbones; with bf16 the last digits of a score differ from those of fp32,
+    in which models are served, and with `auto` from machine to machine."""
     seed: Seed
     """Seed of the baselines' training."""
 

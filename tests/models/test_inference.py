@@ -90,6 +90,38 @@ def test_scorer_when_made_then_leaves_the_network_as_it_was(model):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def score_in(precision, model, images):
+    return create_scorer(model, CPU, SIZE_PX, num_images=1, precision=precision)(images)
+
+
+def test_scorer_when_in_bf16_then_logits_are_near_and_the_network_stays_as_it_was(model, images):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    exact, reduced = (score_in(precision, model, images) for precision in ("fp32", "bf16"))
+    assert reduced.dtype == torch.float32
+    assert not torch.equal(reduced, exact)
+    assert (reduced - exact).abs().max() < exact.std() / 4
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_scorer_when_in_bf16_then_norms_keep_what_they_have_learnt(model):
+    reduced = inference._reduce_to_bf16(model, on_cpu=True)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    others = [module for module in reduced.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    for norm, other in zip(norms, others, strict=True):
+        assert other.weight.dtype == torch.float32
+        assert all(torch.equal(a, b) for a, b in zip(norm.buffers(), other.buffers(), strict=True))
+
+
+@pytest.mark.parametrize(("has_amx", "same_as"), [(False, "fp32"), (True, "bf16")])
+def test_scorer_when_precision_is_auto_then_the_processor_decides(
+    model, images, monkeypatch, has_amx, same_as
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_amx}, raising=False)
+    found, other = (score_in(precision, model, images) for precision in ("auto", same_as))
+    assert torch.equal(found, other)
+
+
 class BranchOnBatchSize(nn.Module):
     """Tracing sees only one of its branches."""
 

@@ -72,6 +72,24 @@ def test_predict_when_averaging_is_asked_for_or_not_then_the_logits_follow(
     np.testing.assert_allclose(table["logit"], averaged if d4_average else single, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_predict_when_a_precision_is_asked_for_then_the_logits_follow(
+    project, change_params, precision
+):
+    predict.run(change_params(predict={"precision": precision}))
+    table = load_table(layout.PREDICTIONS, PREDICTIONS)
+    model, _ = load_model(layout.BUNDLE)
+    exact, reduced = (
+        score_patches(
+            model, PIXELS, HELD_OUT_ROWS, size_px=32, batch_size=16, device=torch.device("cpu"),
+            precision=each,
+        )
+        for each in ("fp32", "bf16")
+    )  # fmt: skip
+    assert np.abs(exact - reduced).max() > 1e-4, "bf16 must make a difference"
+    np.testing.assert_allclose(table["logit"], exact if precision == "fp32" else reduced, atol=1e-5)
+
+
 def test_predict_when_backbones_have_heads_then_holds_their_logits_too(project, change_params):
     predict.run(change_params())
     table = load_table(layout.PREDICTIONS, PREDICTIONS)

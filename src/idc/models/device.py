@@ -3,11 +3,11 @@
 import os
 import platform
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from idc.config import RuntimeConfig
+from idc.config import Precision, RuntimeConfig
 from idc.errors import InputError
 
 
@@ -34,16 +34,19 @@ def choose_device(runtime: RuntimeConfig) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def choose_autocast(
-    precision: Literal["auto", "fp32", "bf16"], device: torch.device
-) -> torch.autocast:
-    """Return the autocast context of the training step.
+def use_bf16(precision: Precision, device: torch.device) -> bool:
+    """Say whether to compute in bf16.
 
-    `auto` is bf16 where the device computes in it faster: on such a GPU, and on a CPU with AMX, or
-    of AMD with AVX-512 BF16. Other CPUs have the latter too, but there it has been seen to be
-    slower than fp32.
+    `auto` does so where the device is faster in it: on such a GPU, and on a CPU with AMX, or of AMD
+    with AVX-512 BF16. Other CPUs have the latter too, but there it has been seen to be slower than
+    fp32.
     """
-    enabled = precision == "bf16" or (precision == "auto" and _computes_in_bf16(device))
+    return precision == "bf16" or (precision == "auto" and _is_faster_in_bf16(device))
+
+
+def choose_autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Return the autocast context of the training step."""
+    enabled = use_bf16(precision, device)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
@@ -60,7 +63,7 @@ def describe_environment(device: torch.device) -> dict[str, str]:
     }
 
 
-def _computes_in_bf16(device: torch.device) -> bool:
+def _is_faster_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return _bf16_instructions() is not None

@@ -1,10 +1,12 @@
 """Many patches through a trained network, fast: on a CPU by ONNX Runtime, on a GPU by torch.
 
 Batch norms fold into the convolutions and the layout suits the vector units. Arithmetic stays fp32,
-and logits agree with those of the plain network within 1e-3. How it was chosen, and what lost:
-docs/experiments.md, `make bench-predict`.
+and logits agree with those of the plain network within 1e-3; on request torch computes the
+backbones in bf16, where they do not. How it was chosen, and what lost: docs/experiments.md,
+`make bench-predict`.
 """
 
+import copy
 import logging
 import tempfile
 import warnings
@@ -14,6 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from idc.config import Precision
+from idc.models.backbones import Backbone
+from idc.models.cpu_convolutions import adapt_convolutions
+from idc.models.device import use_bf16
+
 log = logging.getLogger(__name__)
 
 Scorer = Callable[[Tensor], Tensor]
@@ -22,11 +29,17 @@ Scorer = Callable[[Tensor], Tensor]
 _MAX_DIFFERENCE = 1e-3  # share of the logit, or of 1 where that is larger
 _WORTH_CONVERTING = 2000  # images whose gain pays for the seconds of the conversion
 _CPU_BATCH = 32  # activations of more images leave the caches: a batch of 128 is a quarter slower
+_CPU_BATCH_BF16 = 64
 
 
 @torch.inference_mode()
 def create_scorer(
-    model: nn.Module, device: torch.device, size_px: int, *, num_images: int
+    model: nn.Module,
+    device: torch.device,
+    size_px: int,
+    *,
+    num_images: int,
+    precision: Precision = "fp32",
 ) -> Scorer:
     """Return what scores images fastest, as the network is now: later training does not reach it.
 
@@ -40,33 +53,69 @@ def create_scorer(
         device: Where images will come from and logits will be.
         size_px: Edge length of the images.
         num_images: How many will be scored in all; few are not worth a conversion.
+        precision: Arithmetic of the backbones; normalisation, heads and texture member are fp32.
 
     Returns:
         The scorer. Equal images in equal batches give equal bits, on the same machine with the
         same number of threads.
     """
-    if device.type != "cpu":
+    on_cpu, in_bf16 = device.type == "cpu", use_bf16(precision, device)
+    if in_bf16:
+        model = _reduce_to_bf16(model, on_cpu=on_cpu)
+    if not on_cpu:
         return lambda images: _score(model, images)
-    if num_images >= _WORTH_CONVERTING:
+    if num_images >= _WORTH_CONVERTING and not in_bf16:
         try:
-            return _in_pieces(_convert(model, size_px))
+            return _in_pieces(_convert(model, size_px), _CPU_BATCH)
         except _NotConvertibleError as error:
             log.warning("scoring at the speed of plain torch: %s", error)
-    return _in_pieces(lambda images: _score(model, images))
+    return _in_pieces(
+        lambda images: _score(model, images), _CPU_BATCH_BF16 if in_bf16 else _CPU_BATCH
+    )
 
 
 class _NotConvertibleError(Exception):
     """A network that ONNX cannot express."""
 
 
+@torch.inference_mode()
 def _score(model: nn.Module, images: Tensor) -> Tensor:
     logits: Tensor = model(images.contiguous(memory_format=torch.channels_last))
     return logits.float()
 
 
-def _in_pieces(scorer: Scorer) -> Scorer:
+class _BF16Net(nn.Module):
+    """A timm network in bf16: images and embeddings stay fp32."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+        exact = [copy.deepcopy(norm.state_dict()) for norm in norms]
+        self.net = net.to(torch.bfloat16).to(memory_format=torch.channels_last)
+        # norms stay fp32: the mean they subtract may be far larger than what is left
+        for norm, state in zip(norms, exact, strict=True):
+            norm.float().load_state_dict(state)
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.to(torch.bfloat16, memory_format=torch.channels_last)
+        embedding: Tensor = self.net(images)
+        return embedding.float()
+
+
+def _reduce_to_bf16(model: nn.Module, *, on_cpu: bool) -> nn.Module:
+    """Return a copy whose backbones compute in bf16."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, Backbone):
+            module.net = _BF16Net(module.net)
+            if on_cpu:
+                adapt_convolutions(module.net)
+    return model
+
+
+def _in_pieces(scorer: Scorer, num_images: int) -> Scorer:
     def score(images: Tensor) -> Tensor:
-        pieces: tuple[Tensor, ...] = images.split(_CPU_BATCH)  # type: ignore[no-untyped-call]
+        pieces: tuple[Tensor, ...] = images.split(num_images)  # type: ignore[no-untyped-call]
         return torch.cat([scorer(piece) for piece in pieces])
 
     return score

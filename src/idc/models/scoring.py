@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from idc.config import Precision
 from idc.data.batches import to_images
 from idc.models.fusion import FusionCNN
 from idc.models.inference import create_scorer
@@ -22,12 +23,13 @@ def score_patches(
     batch_size: int,
     device: torch.device,
     d4_average: bool = False,
+    precision: Precision = "fp32",
 ) -> np.ndarray:
     """Return the logit of each patch, float32 (rows,) or (rows, heads).
 
-    Arithmetic is fp32 on a CPU, and what torch makes of fp32 on a GPU (TF32 in convolutions, unless
-    switched off). Twice the same call on the same CPU gives equal bytes. Logits stay on the device
-    until the last batch: fetching those of each would make the CPU wait for a GPU.
+    On a GPU fp32 is what torch makes of it (TF32 in convolutions, unless switched off). Twice the
+    same call on the same CPU gives equal bytes. Logits stay on the device until the last batch:
+    fetching those of each would make the CPU wait for a GPU.
 
     Args:
         model: A `FusionCNN`, or an `EachLogit` for the logit of every head; on `device`; put into
@@ -39,10 +41,11 @@ def score_patches(
         device: Where to compute.
         d4_average: Return the mean logit over the eight symmetries of the square, at eight times
             the cost; it does not depend on how a patch is turned or mirrored.
+        precision: Arithmetic of the backbones.
     """
     model.eval()
     num_images = len(rows) * (8 if d4_average else 1)
-    scorer = create_scorer(model, device, size_px, num_images=num_images)
+    scorer = create_scorer(model, device, size_px, num_images=num_images, precision=precision)
     logits = [
         torch.stack([scorer(view) for view in symmetries(images)]).mean(dim=0)
         if d4_average

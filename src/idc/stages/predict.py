@@ -41,6 +41,7 @@ def run(params: Params) -> None:
         batch_size=params.runtime.scoring_batch_size,
         device=device,
         d4_average=params.predict.d4_average,
+        precision=params.predict.precision,
     )
     columns = ["logit", *(f"logit_{name}" for name in model.scored_members)]
     held_out[columns] = logits
