@@ -22,7 +22,18 @@ from idc.config import Params
 
 ROOT = Path(__file__).parents[1]
 
+_FIRST = "test_retraining.py"
+
 cv2.setNumThreads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the file whose fixture trains a whole model first.
+
+    Of two processes the one that ends first takes tests from the end of the other's list, and would
+    train that model once more.
+    """
+    items.sort(key=lambda item: item.path.name != _FIRST)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -120,8 +131,9 @@ def result(tmp_path_factory: pytest.TempPathFactory, change_params: Callable[...
     import torch
 
     from idc.evaluation.operating_point import OperatingPoint
-    from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
+    from idc.models.bundle import save_bundle
     from idc.models.fusion import create_fusion
+    from idc.models.spec import ModelSpec, digest_bundle
     from idc.tracking.publishing import Result
 
     history = pd.DataFrame(

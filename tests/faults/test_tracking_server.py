@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from idc.files import load_json
 from idc.layout import BUNDLE, PUBLISHED
-from idc.models.bundle import load_history
+from idc.models.spec import load_history
 from idc.untold import UNTOLD
 from idc.workspace import copy_project, stage_environment
 from tests.operations.servers import free_port, mlflow_server, wait_until

@@ -3,15 +3,9 @@ import pytest
 import torch
 
 from idc.errors import InputError
-from idc.models.bundle import (
-    ModelSpec,
-    digest_bundle,
-    load_history,
-    load_model,
-    load_spec,
-    save_bundle,
-)
+from idc.models.bundle import load_model, save_bundle
 from idc.models.fusion import FusionCNN
+from idc.models.spec import ModelSpec, digest_bundle, load_history, load_spec
 
 SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.2, True, False, [1.0, 1.5], [6, 4], 2, 0.8125)
 HISTORY = pd.DataFrame({"epoch": [1, 2], "val_auroc": [0.5, 0.8125]})

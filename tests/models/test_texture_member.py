@@ -15,9 +15,10 @@ from idc.evaluation.metrics import auroc
 from idc.files import load_json, save_json
 from idc.models.baselines import dictionary as dictionary_module
 from idc.models.baselines.registry import score_baseline
-from idc.models.bundle import ModelSpec, load_model, save_bundle
+from idc.models.bundle import load_model, save_bundle
 from idc.models.fusion import EachLogit, FusionCNN
 from idc.models.inference import create_scorer
+from idc.models.spec import ModelSpec
 from idc.models.texture_learning import learn_texture_member
 from idc.models.texture_member import TextureMember, to_grey_levels
 

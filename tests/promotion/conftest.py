@@ -12,8 +12,9 @@ from mlflow.tracking import MlflowClient
 from idc import layout
 from idc.data.tables import SPLITS, save_table
 from idc.evaluation.operating_point import OperatingPoint
-from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
+from idc.models.bundle import save_bundle
 from idc.models.fusion import FusionCNN
+from idc.models.spec import ModelSpec, digest_bundle
 from idc.promotion.gate import Scored
 from idc.tracking.connection import connect, ensure_experiment
 from idc.tracking.registry import Registry

@@ -8,9 +8,10 @@ import torch
 
 from idc.errors import InputError
 from idc.evaluation.operating_point import OperatingPoint
-from idc.models.bundle import ModelSpec, digest_bundle, load_model, save_bundle
+from idc.models.bundle import load_model, save_bundle
 from idc.models.fusion import FusionCNN
 from idc.models.scoring import score_patches
+from idc.models.spec import ModelSpec, digest_bundle
 from idc.serving.pyfunc_model import FusionModel
 
 SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, False, False, [1.0, 1.0], [1, 1], 1, 0.5)

@@ -15,7 +15,8 @@ from idc.evaluation.metrics import METRICS, PRIMARY
 from idc.evaluation.operating_point import OperatingPoint
 from idc.files import load_json
 from idc.layout import BUNDLE, OPERATING_POINT
-from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
+from idc.models.bundle import save_bundle
+from idc.models.spec import ModelSpec, digest_bundle
 from idc.stages import evaluate
 
 SPEC = ModelSpec(

@@ -14,8 +14,9 @@ from idc.data.tables import PREDICTIONS, save_table
 from idc.errors import InputError
 from idc.evaluation.operating_point import OperatingPoint
 from idc.files import load_json, save_json
-from idc.models.bundle import ModelSpec, digest_bundle, load_model, save_bundle
+from idc.models.bundle import load_model, save_bundle
 from idc.models.fusion import FusionCNN
+from idc.models.spec import ModelSpec, digest_bundle
 from idc.stages import explain
 
 BACKBONES = ["test_resnet", "test_efficientnet"]

@@ -12,9 +12,10 @@ from idc.data.batches import to_images
 from idc.data.patches import FLAGS
 from idc.data.tables import INDEX, PREDICTIONS, SPLITS, load_table, save_table
 from idc.models.baselines.registry import score_baseline
-from idc.models.bundle import ModelSpec, load_model, save_bundle
+from idc.models.bundle import load_model, save_bundle
 from idc.models.fusion import FusionCNN
 from idc.models.scoring import score_patches
+from idc.models.spec import ModelSpec
 from idc.stages import predict
 
 SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, True, False, [1.0, 1.0], [6, 6], 1, 0.5)

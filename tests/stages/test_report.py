@@ -18,7 +18,8 @@ from idc.evaluation.published import benchmark_row
 from idc.explain.faithfulness import HIGHER_IS_BETTER
 from idc.explain.sanity import STEPS
 from idc.files import load_json, save_json
-from idc.models.bundle import ModelSpec, save_bundle
+from idc.models.bundle import save_bundle
+from idc.models.spec import ModelSpec
 from idc.stages import evaluate, report
 
 SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, True, False, [1.0, 1.0], [50, 50], 1, 0.5)

@@ -1,6 +1,8 @@
 """`dvc.yaml` against the code: stages, parameters, imports, and the paths of idc.layout."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import grimp
@@ -79,3 +81,9 @@ def test_every_output_when_named_then_git_ignores_it():
                     continue  # belongs into the user's git
                 path = out if isinstance(out, str) else next(iter(out))
                 assert any(f"/{path}".startswith(line) for line in ignored if line), path
+
+
+@pytest.mark.parametrize("stage", ["ingest", "sample", "split", "evaluate", "report", "publish"])
+def test_stage_when_it_needs_no_network_then_does_not_wait_for_torch(stage):
+    code = f"import sys, idc.stages.{stage}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

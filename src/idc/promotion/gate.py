@@ -11,9 +11,10 @@ import pandas as pd
 from idc.config import RuntimeConfig
 from idc.errors import InputError
 from idc.evaluation.operating_point import OperatingPoint
-from idc.models.bundle import digest_bundle, load_model
+from idc.models.bundle import load_model
 from idc.models.device import choose_device
 from idc.models.scoring import score_patches
+from idc.models.spec import digest_bundle
 
 _MAX_NAMED = 5
 _SEEN = ("train", "val")

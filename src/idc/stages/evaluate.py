@@ -42,7 +42,7 @@ from idc.evaluation.summary import (
     summarise_subgroups,
 )
 from idc.files import replacing_folder, save_json
-from idc.models.bundle import digest_bundle, load_spec
+from idc.models.spec import digest_bundle, load_spec
 
 log = logging.getLogger(__name__)
 

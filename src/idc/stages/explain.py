@@ -30,10 +30,11 @@ from idc.explain.score_table import ExplanationScores, Subject
 from idc.explain.sheets import Column, Meaning, draw_sheet
 from idc.explain.slides import choose_slides, draw_attention, spread_scores
 from idc.files import replacing_folder, save_json
-from idc.models.bundle import digest_bundle, load_mean_embedding, load_model
+from idc.models.bundle import load_mean_embedding, load_model
 from idc.models.device import choose_device
 from idc.models.fusion import FusionCNN
 from idc.models.scoring import embed_patches
+from idc.models.spec import digest_bundle
 from idc.tracking.live import log_explanation_times
 
 log = logging.getLogger(__name__)

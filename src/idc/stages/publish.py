@@ -16,7 +16,7 @@ from idc.lineage import (
     refuse_unrecorded_results,
     result_digest,
 )
-from idc.models.bundle import digest_bundle, load_history, load_spec
+from idc.models.spec import digest_bundle, load_history, load_spec
 from idc.monitoring.profile import build_profile
 from idc.tracking.publishing import Result, publish_result
 

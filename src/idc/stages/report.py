@@ -8,7 +8,7 @@ from idc.config import Params, flatten
 from idc.evaluation.operating_point import OperatingPoint
 from idc.explain.panel import FUSED, PANELS, sheet_name
 from idc.files import load_json, replacing_file, replacing_folder
-from idc.models.bundle import digest_bundle, load_history, load_spec
+from idc.models.spec import digest_bundle, load_history, load_spec
 from idc.report.figures import Curves
 from idc.report.page import ReportInputs, render_model_card, render_report
 

@@ -20,10 +20,11 @@ from idc.data.sides import HELD_OUT, take_side
 from idc.data.tables import INDEX, SPLITS, load_table
 from idc.evaluation.metrics import auroc
 from idc.lineage import git_commit
-from idc.models.bundle import ModelSpec, digest_bundle, save_bundle
+from idc.models.bundle import save_bundle
 from idc.models.device import choose_device, describe_environment
 from idc.models.fusion import FusionCNN, create_fusion
 from idc.models.scoring import mean_embedding, score_patches
+from idc.models.spec import ModelSpec, digest_bundle
 from idc.models.texture_learning import learn_texture_member
 from idc.models.textures import fill_stems
 from idc.tracking.live import live_run
