@@ -58,6 +58,16 @@ def test_code_deps_when_compared_with_imports_then_they_are_the_same(stage, impo
     assert named == wanted
 
 
+@pytest.mark.parametrize(
+    ("stage", "folder"), [("report", "src/idc/report/templates"), ("publish", "src/idc/serving")]
+)
+def test_code_deps_when_a_stage_reads_a_folder_without_importing_it_then_it_is_named_too(
+    stage, folder
+):
+    assert (ROOT / folder).is_dir()
+    assert folder in GRAPH[stage]["deps"]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_when_compared_with_the_source_then_every_section_read_is_tracked(stage):
     source = (ROOT / f"src/idc/stages/{stage}.py").read_text()
