@@ -54,41 +54,24 @@ def project(tmp_path, monkeypatch):
     save_bundle(layout.BUNDLE, state, SPEC, pd.DataFrame({"epoch": [1]}), torch.zeros(1))
 
 
-@pytest.mark.parametrize("d4_average", [True, False])
-def test_predict_when_averaging_is_asked_for_or_not_then_the_logits_follow(
-    project, change_params, d4_average
+@pytest.mark.parametrize("option", [{"d4_average": True}, {"precision": "bf16"}])
+@pytest.mark.parametrize("asked", [True, False])
+def test_predict_when_an_option_of_scoring_is_asked_for_or_not_then_the_logits_follow(
+    project, change_params, option, asked
 ):
-    predict.run(change_params(predict={"d4_average": d4_average}))
+    predict.run(change_params(predict=option if asked else {}))
     table = load_table(layout.PREDICTIONS, PREDICTIONS)
     model, _ = load_model(layout.BUNDLE)
-    averaged, single = (
+    with_it, without = (
         score_patches(
             model, PIXELS, HELD_OUT_ROWS, size_px=32, batch_size=16, device=torch.device("cpu"),
-            d4_average=average,
+            **options,
         )
-        for average in (True, False)
+        for options in (option, {})
     )  # fmt: skip
-    assert np.abs(averaged - single).max() > 1e-4, "averaging must make a difference"
+    assert np.abs(with_it - without).max() > 1e-4, "the option must make a difference"
     assert table["row"].tolist() == HELD_OUT_ROWS.tolist()
-    np.testing.assert_allclose(table["logit"], averaged if d4_average else single, atol=1e-5)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_predict_when_a_precision_is_asked_for_then_the_logits_follow(
-    project, change_params, precision
-):
-    predict.run(change_params(predict={"precision": precision}))
-    table = load_table(layout.PREDICTIONS, PREDICTIONS)
-    model, _ = load_model(layout.BUNDLE)
-    exact, reduced = (
-        score_patches(
-            model, PIXELS, HELD_OUT_ROWS, size_px=32, batch_size=16, device=torch.device("cpu"),
-            precision=each,
-        )
-        for each in ("fp32", "bf16")
-    )  # fmt: skip
-    assert np.abs(exact - reduced).max() > 1e-4, "bf16 must make a difference"
-    np.testing.assert_allclose(table["logit"], exact if precision == "fp32" else reduced, atol=1e-5)
+    np.testing.assert_allclose(table["logit"], with_it if asked else without, atol=1e-5)
 
 
 def test_predict_when_backbones_have_heads_then_holds_their_logits_too(project, change_params):

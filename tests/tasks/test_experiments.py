@@ -1,5 +1,4 @@
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
@@ -8,8 +7,6 @@ from flows.experiments import main, parse_override
 from idc.errors import InputError
 from tasks.experiments import check_name, check_overrides, choose_folds, fold_overrides, load_plan
 from tests.tasks.finished_folds import PLAN, REPEATED
-
-ROOT = Path(__file__).parents[2]
 
 
 def write_plan(project, **changes):
@@ -113,8 +110,10 @@ def test_check_name_when_it_would_leave_the_folder_then_refuses(name):
         check_name(name)
 
 
-def test_experiments_file_when_shipped_then_every_override_fits_the_parameters(tmp_path):
-    shutil.copy2(ROOT / "params.yaml", tmp_path)
-    plan = load_plan(ROOT / "experiments.yaml", tmp_path)
-    assert (ROOT / "data/case_lists" / plan.base.overrides["split.exclude"]).is_file()
+def test_experiments_file_when_shipped_then_every_override_fits_the_parameters(
+    tmp_path, project_root
+):
+    shutil.copy2(project_root / "params.yaml", tmp_path)
+    plan = load_plan(project_root / "experiments.yaml", tmp_path)
+    assert (project_root / "data/case_lists" / plan.base.overrides["split.exclude"]).is_file()
     check_overrides(tmp_path, plan.base.overrides)

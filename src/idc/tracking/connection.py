@@ -28,7 +28,7 @@ from idc.store import ARTIFACTS, DATABASE, find_outdated
 
 _SQLITE = "sqlite:///"
 _LOCK_PATIENCE_S = 30
-_CONFLICTS = 5
+_MAX_REPEATS = 5
 
 _T = TypeVar("_T")
 
@@ -143,7 +143,7 @@ def repeat_in_conflict(action: Callable[[], _T]) -> _T:
     MLflow looks whether a row is there, then adds it; two that publish at once both find none. Each
     conflict means that another one got on, so a few attempts suffice.
     """
-    for _ in range(_CONFLICTS):
+    for _ in range(_MAX_REPEATS):
         try:
             return action()
         except MlflowException as error:
