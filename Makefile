@@ -50,7 +50,7 @@ check: setup  ## format, lint, types, import contracts, spelling
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell src flows tasks tests benchmarks docs README.md ARCHITECTURE.md params.yaml experiments.yaml benchmark_val.yaml sweep.yaml dvc.yaml deploy Dockerfile
+	$(BIN)/codespell src flows tasks tests benchmarks docs README.md ARCHITECTURE.md params.yaml configs/screen.yaml configs/benchmark_val.yaml configs/sweep.yaml dvc.yaml deploy Dockerfile
 
 shown: setup  ## show on a synthetic archive that the whole thing holds together
 	$(BIN)/python -m tests.shown
@@ -66,15 +66,15 @@ plan: setup  ## what `make repro` would run, and why
 	$(BIN)/python -m idc plan
 
 up: setup  ## start Prefect server, worker and MLflow's UI on this machine, and deploy the flows
-	$(BIN)/python -m tasks.services up
+	$(BIN)/python -m idc.ops.services up
 
 down: setup  ## end what `make up` started
-	$(BIN)/python -m tasks.services down
+	$(BIN)/python -m idc.ops.services down
 
-doctor: setup  ## say what is missing, with the command that mends it
+doctor: setup  ## say what is missing, with the command that fixes it
 	$(BIN)/python -m idc doctor
 
-experiments: setup  ## the screen of experiments.yaml by cross-validation: which changes earn their place
+experiments: setup  ## the screen of configs/screen.yaml by cross-validation: which changes improve on the base
 	$(BIN)/python -m flows.experiments screen
 
 # the recipe of the tables from scratch in docs/experiments.md, on a CPU core-hours
@@ -84,10 +84,10 @@ SCRATCH = sample.num_patches=all split.exclude=benchmark162/val.txt model.pretra
 cross-validation: setup  ## fusion against members, trees and texture dictionary: five folds of cases, from scratch
 	$(BIN)/python -m flows.experiments folds texture32 --set $(SCRATCH)
 
-benchmark-val: setup  ## the published validation cases, from scratch (benchmark_val.yaml)
-	$(BIN)/python -m flows.sweep benchmark_val.yaml
+benchmark-val: setup  ## the published validation cases, from scratch (configs/benchmark_val.yaml)
+	$(BIN)/python -m flows.sweep configs/benchmark_val.yaml
 
-sweep: setup  ## run the grid of sweep.yaml, one MLflow run per point
+sweep: setup  ## run the grid of configs/sweep.yaml, one MLflow run per point
 	$(BIN)/python -m flows.sweep
 
 ui: setup  ## look at the runs in MLflow, on http://127.0.0.1:5000

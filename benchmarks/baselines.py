@@ -15,19 +15,19 @@ import pandas as pd
 import torch
 
 from benchmarks.measuring import describe_machine, describe_versions, print_result
-from idc import layout
+from idc.core import layout
+from idc.core.errors import InputError
+from idc.core.files import replacing_file
+from idc.core.processes import count_cores
 from idc.data.patches import load_pixels
-from idc.data.tables import SPLITS, load_table
-from idc.errors import InputError
-from idc.evaluation.bootstrap import Estimate, bootstrap_metrics
-from idc.evaluation.calibration import choose_threshold
-from idc.files import replacing_file
-from idc.models.baselines.registry import BASELINES, score_baseline
-from idc.processes import count_cores
+from idc.data.tables import SPLITS_SCHEMA, load_table
+from idc.evaluation.statistics.bootstrap import Estimate, bootstrap_metrics
+from idc.evaluation.threshold.calibration import choose_threshold
+from idc.models.baselines.fit import BASELINES, score_baseline
 
 SEED = 17
 NUM_REPLICATES = 2000
-SIDES = ("val", "test")
+SUBSETS = ("val", "test")
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     try:
         pixels = load_pixels(options.pixels / layout.PIXELS.name)
         scores = score_splits(
-            pixels, load_table(options.splits, SPLITS), options.models, options.seed
+            pixels, load_table(options.splits, SPLITS_SCHEMA), options.models, options.seed
         )
         for name in options.models:
             print_result(model=name, **judge(scores, name, options.seed))
@@ -58,7 +58,7 @@ def score_splits(
 
     Args:
         pixels: uint8 (patches, 50, 50, 3) RGB, may be memory-mapped.
-        splits: As `idc.data.tables.SPLITS` says.
+        splits: As `idc.data.tables.SPLITS_SCHEMA` says.
         models: Names of baselines.
         seed: Seed of every training.
 
@@ -70,7 +70,7 @@ def score_splits(
         InputError: If splits and pixels do not belong together, or train lacks a class.
     """
     train = splits[splits["split"] == "train"]
-    scored = splits[splits["split"].isin(SIDES)]
+    scored = splits[splits["split"].isin(SUBSETS)]
     scores = scored[["case", "x", "y", "label", "split"]].rename(columns={"label": "y_true"})
     for name in models:
         start = time.perf_counter()
@@ -102,9 +102,9 @@ def judge(scores: pd.DataFrame, name: str, seed: int) -> dict[str, float]:
         `auroc` and `balanced_accuracy`, each with `_low` and `_high` of its 95 % interval.
 
     Raises:
-        InputError: If a side lacks a class, or test has fewer than three cases.
+        InputError: If a subset lacks a class, or test has fewer than three cases.
     """
-    val, test = (scores[scores["split"] == side] for side in SIDES)
+    val, test = (scores[scores["split"] == subset] for subset in SUBSETS)
     threshold = choose_threshold(val["y_true"].to_numpy(), val[name].to_numpy(), "youden")
     estimates = bootstrap_metrics(
         test["y_true"].to_numpy(),

@@ -34,15 +34,15 @@ from benchmarks.measuring import (
     print_result,
     summarise,
 )
-from idc.config import AugmentConfig, Params, RuntimeConfig, load_params
-from idc.data.augment import Augmentation
-from idc.data.batches import TrainingBatches, create_loader, to_images
-from idc.data.device_augment import DeviceAugmentation
-from idc.data.synthetic import draw_slide
-from idc.data.synthetic.slide import cut_patches
-from idc.models.cpu_convolutions import adapt_convolutions
-from idc.models.device import choose_autocast, choose_device
-from idc.models.fusion import create_fusion
+from idc.core.config import AugmentConfig, Params, RuntimeConfig, load_params
+from idc.data.batches.augment import Augmentation
+from idc.data.batches.device_augment import DeviceAugmentation
+from idc.data.batches.loader import TrainingBatches, create_loader, to_images
+from idc.models.networks.cpu_convolutions import adapt_convolutions
+from idc.models.networks.device import choose_autocast, choose_device
+from idc.models.networks.fusion import create_fusion
+from idc.synthetic import draw_slide
+from idc.synthetic.slide import cut_patches
 
 ROOT = Path(__file__).parents[1]
 ENGINES = ("albumentations", "device")

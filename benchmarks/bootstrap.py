@@ -19,9 +19,9 @@ from benchmarks.measuring import (
     print_result,
     summarise,
 )
-from idc.evaluation.bootstrap import bootstrap_metrics, draw_counts
-from idc.evaluation.metrics import METRICS, bin_scores, cap_cases
-from idc.evaluation.replicates import replicate_metrics
+from idc.evaluation.statistics.bootstrap import bootstrap_metrics, draw_counts
+from idc.evaluation.statistics.metrics import METRICS, bin_scores, cap_cases
+from idc.evaluation.statistics.replicates import replicate_metrics
 
 NUM_PATCHES = 60_000
 NUM_CASES = 49
@@ -31,7 +31,7 @@ ROUNDS = 3
 THRESHOLD = 0.4
 SEED = 17
 
-Side = tuple[np.ndarray, np.ndarray, np.ndarray]
+Subset = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def main() -> None:
@@ -43,16 +43,16 @@ def main() -> None:
     options = parser.parse_args()
     print(describe_machine())
     print(describe_versions("numpy", "scikit-learn"))
-    side = draw_side(options.patches, options.cases)
+    subset = draw_subset(options.patches, options.cases)
     looped = draw_counts(options.cases, NUM_LOOPED, SEED)
-    difference = largest_difference(side, looped)
+    difference = largest_difference(subset, looped)
     seconds = interleave(
         ROUNDS,
         {
             "ours": lambda: bootstrap_metrics(
-                *side, THRESHOLD, num_replicates=options.replicates, seed=SEED
+                *subset, THRESHOLD, num_replicates=options.replicates, seed=SEED
             ),
-            "peer": lambda: loop_replicates(side, looped),
+            "peer": lambda: loop_replicates(subset, looped),
         },
     )
     peer = [each * options.replicates / NUM_LOOPED for each in seconds["peer"]]
@@ -68,7 +68,7 @@ def main() -> None:
     )
 
 
-def draw_side(num_patches: int, num_cases: int) -> Side:
+def draw_subset(num_patches: int, num_cases: int) -> Subset:
     """Return labels, scores and cases, the cases of unequal size and burden."""
     rng = np.random.default_rng(SEED)
     sizes = rng.lognormal(0.0, 0.8, num_cases)
@@ -79,9 +79,9 @@ def draw_side(num_patches: int, num_cases: int) -> Side:
     return y_true, 1 / (1 + np.exp(-logit)), case
 
 
-def loop_replicates(side: Side, counts: np.ndarray) -> dict[str, np.ndarray]:
+def loop_replicates(subset: Subset, counts: np.ndarray) -> dict[str, np.ndarray]:
     """Return what the plain loop measures, (replicates,) by metric."""
-    y_true, y_score, case = side
+    y_true, y_score, case = subset
     bins = bin_scores(y_score)
     capped = np.zeros(len(case), bool)
     capped[cap_cases(y_true, y_score, case, seed=SEED)] = True
@@ -126,11 +126,11 @@ def _measure(y_true: np.ndarray, y_score: np.ndarray, bins: np.ndarray) -> dict[
     }
 
 
-def largest_difference(side: Side, counts: np.ndarray) -> float:
+def largest_difference(subset: Subset, counts: np.ndarray) -> float:
     """Return by how much a metric of a replicate differs at most between the loop and ours."""
-    y_true, y_score, case = side
+    y_true, y_score, case = subset
     ours = replicate_metrics(y_true, y_score, case, THRESHOLD, counts, seed=SEED)
-    loop = loop_replicates(side, counts)
+    loop = loop_replicates(subset, counts)
     return max(float(np.abs(ours[name] - loop[name]).max()) for name in METRICS)
 
 

@@ -3,8 +3,8 @@
 The cases are as unlike as those of the archive: sizes are lognormal, so that 23 cases tell as much
 as 8 or 9 equal ones; burdens differ, and so does what the model makes of a case (a random
 intercept in its logits: stain, scanner, tissue). The truth is the metric of one very large
-population, in which a patch counts as in a side: cases weigh by their size. Beside the intervals by
-case stand those that take patches for independent, the same but for the unit drawn.
+population, in which a patch counts as in a subset: cases weigh by their size. Beside the intervals
+by case stand those that take patches for independent, the same but for the unit drawn.
 
 AUROC stays below 95 % by case: pooled over few cases it leans upwards, as more of its pairs are
 within one case, where no intercept disturbs them.
@@ -17,15 +17,15 @@ import numpy as np
 from scipy.special import expit
 
 from benchmarks.measuring import describe_machine, describe_versions, print_result
-from idc.evaluation.bootstrap import (
+from idc.evaluation.statistics.bootstrap import (
     Estimate,
     bootstrap_metrics,
-    half_a_patch,
+    boundary_margin,
     lay_interval,
     summarise_cases,
     t_quantile,
 )
-from idc.evaluation.metrics import PRIMARY, bin_scores, compute_metrics
+from idc.evaluation.statistics.metrics import PRIMARY, bin_scores, compute_metrics
 
 NAMES = (*PRIMARY, "sensitivity", "specificity", "brier", "ece")
 SIZES = (23, 49)
@@ -44,7 +44,7 @@ SEED = 17
 
 
 @dataclass(frozen=True)
-class Side:
+class Subset:
     """Scored patches of some cases."""
 
     y_true: np.ndarray
@@ -61,7 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     print(describe_machine())
     print(describe_versions("numpy", "scipy", "scikit-learn"))
-    population = draw_side(NUM_POPULATION_CASES, np.random.default_rng(SEED))
+    population = draw_subset(NUM_POPULATION_CASES, np.random.default_rng(SEED))
     truth = measure(population)
     tallies = {
         num_cases: tally(num_cases, truth, options.draws, options.replicates, options.seed)
@@ -83,8 +83,8 @@ def main() -> None:
     )
 
 
-def draw_side(num_cases: int, rng: np.random.Generator) -> Side:
-    """Return one side of freshly drawn cases.
+def draw_subset(num_cases: int, rng: np.random.Generator) -> Subset:
+    """Return one subset of freshly drawn cases.
 
     The logits of both classes spread alike, so within a case the log-odds of IDC+ is a line through
     the logit. `y_score` takes the line of a case of median burden without an intercept, so over
@@ -97,13 +97,13 @@ def draw_side(num_cases: int, rng: np.random.Generator) -> Side:
     y_true = (rng.random(len(case)) < burden[case]).astype(np.int8)
     intercept = rng.normal(0.0, SPREAD_OF_INTERCEPTS, num_cases)
     logit = rng.normal(SEPARATION * (y_true - 0.5), 1.0) + intercept[case]
-    return Side(y_true, expit(SEPARATION * logit + MEAN_BURDEN), case)
+    return Subset(y_true, expit(SEPARATION * logit + MEAN_BURDEN), case)
 
 
-def measure(side: Side) -> dict[str, float]:
+def measure(subset: Subset) -> dict[str, float]:
     """Return the metrics' values."""
     return compute_metrics(
-        side.y_true, side.y_score, side.case, THRESHOLD, seed=SEED, names=NAMES
+        subset.y_true, subset.y_score, subset.case, THRESHOLD, seed=SEED, names=NAMES
     ).values
 
 
@@ -120,16 +120,16 @@ class Tally:
 def tally(
     num_cases: int, truth: dict[str, float], num_draws: int, num_replicates: int, seed: int
 ) -> Tally:
-    """Draw sides of so many cases, and hold each one's intervals against the truth."""
+    """Draw subsets of so many cases, and hold each one's intervals against the truth."""
     held: dict[str, dict[str, list[bool]]] = {
         unit: {name: [] for name in NAMES} for unit in ("case", "patch")
     }
     effective = []
     for draw in range(num_draws):
-        side = draw_side(num_cases, np.random.default_rng([seed, num_cases, draw]))
-        effective.append(summarise_cases(side.y_true, side.case).effective_cases)
-        of_cases = by_case(side, num_replicates, draw)
-        of_patches = by_patch(side, {name: each.value for name, each in of_cases.items()}, draw)
+        subset = draw_subset(num_cases, np.random.default_rng([seed, num_cases, draw]))
+        effective.append(summarise_cases(subset.y_true, subset.case).effective_cases)
+        of_cases = by_case(subset, num_replicates, draw)
+        of_patches = by_patch(subset, {name: each.value for name, each in of_cases.items()}, draw)
         for unit, estimates in (("case", of_cases), ("patch", of_patches)):
             for name, estimate in estimates.items():
                 held[unit][name].append(estimate.low <= truth[name] <= estimate.high)
@@ -139,13 +139,13 @@ def tally(
     )
 
 
-def by_case(side: Side, num_replicates: int, seed: int) -> dict[str, Estimate]:
+def by_case(subset: Subset, num_replicates: int, seed: int) -> dict[str, Estimate]:
     """Return the intervals that the project reports."""
     return dict(
         bootstrap_metrics(
-            side.y_true,
-            side.y_score,
-            side.case,
+            subset.y_true,
+            subset.y_score,
+            subset.case,
             THRESHOLD,
             num_replicates=num_replicates,
             seed=seed,
@@ -154,12 +154,16 @@ def by_case(side: Side, num_replicates: int, seed: int) -> dict[str, Estimate]:
     )
 
 
-def by_patch(side: Side, point: dict[str, float], seed: int) -> dict[str, Estimate]:
+def by_patch(subset: Subset, point: dict[str, float], seed: int) -> dict[str, Estimate]:
     """Return the intervals around the same values as if each patch were a case of its own."""
-    num_patches = len(side.y_true)
-    summary = summarise_cases(side.y_true, np.arange(num_patches))
-    order = np.argsort(side.y_score, kind="stable")
-    idc, y_score, bins = side.y_true[order] == 1, side.y_score[order], bin_scores(side.y_score)
+    num_patches = len(subset.y_true)
+    summary = summarise_cases(subset.y_true, np.arange(num_patches))
+    order = np.argsort(subset.y_score, kind="stable")
+    idc, y_score, bins = (
+        subset.y_true[order] == 1,
+        subset.y_score[order],
+        bin_scores(subset.y_score),
+    )
     bins, rng = bins[order], np.random.default_rng(seed)
     replicates = []
     for _ in range(NUM_PATCH_REPLICATES):
@@ -172,7 +176,7 @@ def by_patch(side: Side, point: dict[str, float], seed: int) -> dict[str, Estima
             point[name],
             np.array([each[name] for each in replicates]),
             quantile,
-            margin=half_a_patch(summary),
+            margin=boundary_margin(summary),
         )
         for name in NAMES
     }

@@ -31,7 +31,7 @@ from benchmarks.measuring import (
     print_result,
     summarise,
 )
-from idc.workspace import override_params, stage_environment
+from idc.runs.workspace import override_params, stage_environment
 
 ROOT = Path(__file__).parents[1]
 TARGET_S = 5.0

@@ -36,24 +36,24 @@ from benchmarks.known_answers import (
     relevance_mass,
 )
 from benchmarks.measuring import describe_machine, describe_versions
-from idc import layout
-from idc.config import Params, load_params
-from idc.data.sides import take_side
-from idc.data.synthetic import Cue, Shortcut
-from idc.data.synthetic.slide import Difficulty
-from idc.errors import InputError
-from idc.evaluation.bootstrap import Estimate, bootstrap_mean, bootstrap_share
-from idc.evaluation.metrics import auroc
-from idc.explain.baseline_maps import BASELINES
-from idc.explain.explainer import FUSED, Explainer
-from idc.explain.faithfulness import block_means
-from idc.explain.methods import METHODS
-from idc.explain.similarity import rank_correlation
-from idc.models.device import choose_device
-from idc.models.fusion import create_fusion
-from idc.models.scoring import mean_embedding, score_patches
-from idc.models.textures import fill_stems
-from idc.processes import count_cores
+from idc.core import layout
+from idc.core.config import Params, load_params
+from idc.core.errors import InputError
+from idc.core.processes import count_cores
+from idc.data.subsets import select_subset
+from idc.evaluation.statistics.bootstrap import Estimate, bootstrap_mean, bootstrap_share
+from idc.evaluation.statistics.metrics import auroc
+from idc.explain.maps.explainer import FUSED, Explainer
+from idc.explain.maps.methods import METHODS
+from idc.explain.scores.baseline_maps import BASELINES
+from idc.explain.scores.faithfulness import block_means
+from idc.explain.scores.similarity import rank_correlation
+from idc.models.networks.device import choose_device
+from idc.models.networks.fusion import create_fusion
+from idc.models.scoring.patches import mean_embedding, score_patches
+from idc.models.texture.clustering import fill_stems
+from idc.synthetic import Cue, Shortcut
+from idc.synthetic.slide import Difficulty
 from idc.training.checkpoint import Checkpoint
 from idc.training.class_weights import weigh_classes
 from idc.training.loop import train_fusion
@@ -110,7 +110,7 @@ def compare(options: argparse.Namespace, scratch: Path) -> Iterator[str]:
         scratch: Empty folder.
 
     Raises:
-        InputError: If sizes are too small for a side, or for an interval.
+        InputError: If sizes are too small for a subset, or for an interval.
     """
     params = _parameters(options)
     real = _space(scratch / "real", params, options, difficulty="real")
@@ -255,7 +255,7 @@ def _describe_cue(cue: str, plain: Space, network: Trained, without: Trained, vi
         float(np.mean(each.logit(views.pixels) - each.logit(bare))) for each in (network, without)
     ]
     area, _ = _mean_area(views)
-    rows, labels = take_side(plain.splits, "test")
+    rows, labels = select_subset(plain.splits, "test")
     off = auroc(labels, network.logit(plain.pixels[rows]))
     return (
         f"`{cue}`: {_count(views)}; the cue fills {100 * area:.0f} %, and moves the logit by "
@@ -291,15 +291,15 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
 
     Args:
         what: Its name, for the log.
-        space: Archive and sides.
+        space: Archive and subsets.
         params: All sections.
-        permuted: Whether the labels of train and val are permuted among the patches of the side.
+        permuted: Whether the labels of train and val are permuted among the patches of the subset.
     """
     start = time.perf_counter()
     torch.manual_seed(params.train.seed)
     device = choose_device(params.runtime)
-    rows, labels = take_side(space.splits, "train")
-    val_rows, val_labels = take_side(space.splits, "val")
+    rows, labels = select_subset(space.splits, "train")
+    val_rows, val_labels = select_subset(space.splits, "val")
     if permuted:
         rng = np.random.default_rng(params.train.seed)
         labels, val_labels = rng.permutation(labels), rng.permutation(val_labels)
@@ -332,7 +332,7 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
         integrated_gradients_steps=params.explain.integrated_gradients_steps,
         seed=SEED,
     )
-    test_rows, test_labels = take_side(space.splits, "test")
+    test_rows, test_labels = select_subset(space.splits, "test")
     reached = auroc(test_labels, score_patches(model, space.pixels, test_rows, **sizes))
     log.info("network %s: test AUROC %.3f, %.0f s", what, reached, _since(start))
     return Trained(explainer, reached)
@@ -414,10 +414,10 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _describe_setting(options: argparse.Namespace, space: Space) -> str:
-    sides = space.splits["split"].value_counts()
+    subsets = space.splits["split"].value_counts()
     return (
         f"{', '.join(options.backbones)} from scratch at {options.size_px} px, {options.epochs} "
-        f"epochs of {sides['train']} patches, tested on {sides['test']}; archives of "
+        f"epochs of {subsets['train']} patches, tested on {subsets['test']}; archives of "
         f"{options.cases} cases, seed {SEED}. Pointing game with a tolerance of {TOLERANCE_PX} px."
     )
 

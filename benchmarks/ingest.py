@@ -29,9 +29,9 @@ import psutil
 from PIL import Image
 
 from benchmarks.measuring import describe_machine, describe_versions, print_result, summarise
-from idc.data.archive import list_members
-from idc.data.synthetic import create_archive
-from idc.workspace import stage_environment
+from idc.data.ingest.archive import list_members
+from idc.runs.workspace import stage_environment
+from idc.synthetic import create_archive
 
 ROOT = Path(__file__).parents[1]
 FULL_SIZE = 277_524

@@ -8,16 +8,17 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from idc.config import Params
-from idc.data.archive import find_sources, list_members
+from idc.core.config import Params
+from idc.core.layout import CASE_LISTS
+from idc.data.ingest.archive import find_sources, list_members
+from idc.data.ingest.pixel_store import store_patches
+from idc.data.manifest.sampling import draw_manifest
 from idc.data.patches import PATCH_SIZE_PX, PatchName
-from idc.data.pixel_store import store_patches
-from idc.data.sampling import draw_manifest, rank_patches
-from idc.data.splitting import deal_cases, split_patches
-from idc.data.synthetic import CUE, NESTS, Shortcut, create_archive
-from idc.data.synthetic.slide import Difficulty
-from idc.explain.map_traits import mass_share
-from idc.layout import CASE_LISTS
+from idc.data.ranking import rank_patches
+from idc.data.split.splitting import assign_cases, split_patches
+from idc.explain.scores.map_traits import mass_share
+from idc.synthetic import CUE, NESTS, Shortcut, create_archive
+from idc.synthetic.slide import Difficulty
 
 TOLERANCE_PX = 2
 """A maximum this near a mask still hits it."""
@@ -33,8 +34,8 @@ class Space:
 
     Attributes:
         pixels: uint8 (patches, 50, 50, 3).
-        index: As `idc.data.tables.INDEX` says.
-        splits: As `idc.data.tables.SPLITS` says.
+        index: As `idc.data.tables.INDEX_SCHEMA` says.
+        splits: As `idc.data.tables.SPLITS_SCHEMA` says.
         masks: Folder that `create_archive` wrote masks to.
     """
 
@@ -45,7 +46,7 @@ class Space:
 
     @property
     def test(self) -> pd.DataFrame:
-        """The index of the whole patches on the test side, under their rows."""
+        """The index of the whole patches on the test set, under their rows."""
         rows = self.splits.loc[self.splits["split"] == "test", "row"]
         test = self.index.loc[rows]
         return test[~test["sliver"]]
@@ -87,7 +88,7 @@ def create_space(
     shortcut: Shortcut | None,
     seed: int,
 ) -> Space:
-    """Draw an archive, ingest it, draw the manifest and deal the cases, as the stages do.
+    """Draw an archive, ingest it, draw the manifest and assign the cases, as the stages do.
 
     Args:
         folder: New folder for archive, masks and pixel store.
@@ -96,7 +97,7 @@ def create_space(
         patches_per_case: Mean number.
         difficulty: Of the archive.
         shortcut: A cue to plant, or None.
-        seed: Seed of the archive. With the same seed and sizes the sides are the same too.
+        seed: Seed of the archive. With the same seed and sizes the subsets are the same too.
     """
     create_archive(
         folder / "raw/archive.zip",
@@ -111,8 +112,10 @@ def create_space(
     pixels = folder / "pixels.npy"
     index = store_patches(list_members(find_sources(folder / "raw")), pixels, num_processes=1).index
     manifest = draw_manifest(index, params.sample)
-    sides = deal_cases(index, params.split.fractions, params.split.seed)
-    splits = split_patches(index, manifest, params.split, case_lists=CASE_LISTS, case_sides=sides)
+    subsets = assign_cases(index, params.split.fractions, params.split.seed)
+    splits = split_patches(
+        index, manifest, params.split, case_lists=CASE_LISTS, case_subsets=subsets
+    )
     return Space(np.load(pixels), index, splits, folder / "masks")
 
 

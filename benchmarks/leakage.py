@@ -2,7 +2,7 @@
 
 The same model (gradient-boosted trees on colours), trained on equally many patches and scored on
 the same pool: five folds by case against five folds by random patch. Beside it, the leakage meter
-on the sides that each mode deals.
+on the subsets that each mode assigns.
 """
 
 import argparse
@@ -14,20 +14,20 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from benchmarks.measuring import describe_machine, describe_versions, print_result
-from idc.config import FoldsConfig, SideFractions
-from idc.data.archive import list_members
-from idc.data.leakage import measure_leakage
-from idc.data.pixel_store import store_patches
-from idc.data.sampling import rank_patches
-from idc.data.splitting import deal_cases, deal_folds, deal_patches
-from idc.data.twins import block_means
-from idc.evaluation.bootstrap import Estimate, bootstrap_metrics
-from idc.models.colour import colour_statistics
-from idc.processes import count_cores
+from idc.core.config import FoldsConfig, SubsetFractions
+from idc.core.processes import count_cores
+from idc.data.colour import colour_statistics
+from idc.data.ingest.archive import list_members
+from idc.data.ingest.pixel_store import store_patches
+from idc.data.ranking import rank_patches
+from idc.data.split.duplicates import block_means
+from idc.data.split.leakage import measure_leakage
+from idc.data.split.splitting import assign_cases, assign_folds, assign_patches
+from idc.evaluation.statistics.bootstrap import Estimate, bootstrap_metrics
 
 SEED = 17
 NUM_FOLDS = 5
-FRACTIONS = SideFractions(val=0.15, gate=0.1, test=0.2)
+FRACTIONS = SubsetFractions(val=0.15, gate=0.1, test=0.2)
 
 
 def main() -> None:
@@ -57,17 +57,18 @@ def main() -> None:
 
 def _print_meter(index: pd.DataFrame, pixels: np.ndarray) -> None:
     pool = index.rename_axis("row").reset_index()
-    sides = {
-        "case": pool["case"].map(deal_cases(pool, FRACTIONS, SEED)),
-        "patch": deal_patches(pool, FRACTIONS, SEED),
+    subsets = {
+        "case": pool["case"].map(assign_cases(pool, FRACTIONS, SEED)),
+        "patch": assign_patches(pool, FRACTIONS, SEED),
     }
-    for mode, side in sides.items():
+    for mode, subset in subsets.items():
         # as if the whole pool were the manifest: the most that a split can leak
-        leakage = measure_leakage(pool.assign(split=side, in_manifest=True), index, pixels)
+        leakage = measure_leakage(pool.assign(split=subset, in_manifest=True), index, pixels)
         print(
-            f"split by {mode}: {leakage['num_cases_on_two_sides']} cases on two sides, "
+            f"split by {mode}: {leakage['num_shared_cases']} cases on two subsets, "
             f"{100 * leakage['share_touching_train']['test']:.1f} % of test touches train, "
-            f"{leakage['num_identical_twins']} identical and {leakage['num_near_twins']} near twins"
+            f"{leakage['num_exact_duplicates']} identical and {leakage['num_near_duplicates']} "
+            "near duplicates"
         )
 
 
@@ -87,8 +88,8 @@ def _compare(index: pd.DataFrame, pixels: np.ndarray) -> tuple[Estimate, Estimat
 def _case_folds(index: pd.DataFrame) -> np.ndarray:
     fold = np.zeros(len(index), np.int64)
     for number in range(NUM_FOLDS):
-        sides = deal_folds(index, FoldsConfig(num_folds=NUM_FOLDS, test_fold=number), SEED)
-        fold[(index["case"].map(sides) == "test").to_numpy()] = number
+        subsets = assign_folds(index, FoldsConfig(num_folds=NUM_FOLDS, test_fold=number), SEED)
+        fold[(index["case"].map(subsets) == "test").to_numpy()] = number
     return fold
 
 

@@ -37,9 +37,9 @@ from benchmarks.measuring import (
     summarise,
 )
 from flows.experiments import parse_override
-from idc.layout import RAW
+from idc.core.layout import RAW
+from idc.runs.workspace import copy_project, stage_environment
 from idc.stages import STAGES
-from idc.workspace import copy_project, stage_environment
 
 ROOT = Path(__file__).parents[1]
 TARGET_S = 60.0
@@ -64,7 +64,7 @@ SMALL: dict[str, Any] = {
 _TELL_MLFLOW = """
 import sys, time
 from pathlib import Path
-from idc.config import load_params
+from idc.core.config import load_params
 from idc.tracking.live import live_run
 
 params = load_params(Path("params.yaml"))

@@ -22,12 +22,12 @@ from benchmarks.measuring import (
     print_result,
     summarise,
 )
-from idc.config import Precision, load_params
-from idc.data.batches import to_images
-from idc.models.device import choose_device
-from idc.models.fusion import FusionCNN
-from idc.models.inference import create_scorer
-from idc.models.scoring import image_batches, score_patches
+from idc.core.config import Precision, load_params
+from idc.data.batches.loader import to_images
+from idc.models.networks.device import choose_device
+from idc.models.networks.fusion import FusionCNN
+from idc.models.scoring.inference import create_scorer
+from idc.models.scoring.patches import image_batches, score_patches
 
 ROOT = Path(__file__).parents[1]
 FULL_SIZE = 277_524

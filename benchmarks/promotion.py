@@ -4,8 +4,8 @@ Two models score the same patches of a few cases. As in the archive, sizes of ca
 burdens differ, and so does what a model makes of a case: part of that (stain, tissue) strikes both
 models alike, part is each model's own. The champion's sensitivity and specificity are those at its
 threshold; the challenger's separation and threshold are set so that its truth differs by what the
-row says. Each draw is one decision by `idc.promotion.decision.compare` with the margins and errors
-of `params.yaml`.
+row says. Each draw is one decision by `idc.lifecycle.promotion.decision.compare` with the margins
+and errors of `params.yaml`.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from scipy.optimize import brentq
 from scipy.special import expit, ndtr
 
 from benchmarks.measuring import describe_machine, describe_versions, print_result
-from idc.config import PromotionConfig, load_params
-from idc.layout import PARAMS
-from idc.promotion.decision import compare
-from idc.promotion.gate import Scored
+from idc.core.config import PromotionConfig, load_params
+from idc.core.layout import PARAMS
+from idc.lifecycle.promotion.decision import compare
+from idc.lifecycle.promotion.gate import GateScores
 
 NUM_DRAWS = 400
 NUM_REPLICATES = 500
@@ -104,7 +104,7 @@ def simulate(
 
 def draw_gate(
     truth: Truth, num_cases: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, Scored, Scored]:
+) -> tuple[np.ndarray, np.ndarray, GateScores, GateScores]:
     """Return labels, cases and what champion and challenger say of freshly drawn gate cases."""
     sizes = rng.lognormal(np.log(MEAN_SIZE) - SPREAD_OF_SIZES**2 / 2, SPREAD_OF_SIZES, num_cases)
     case = np.repeat(np.arange(num_cases), np.maximum(sizes.round().astype(int), 2))
@@ -135,11 +135,11 @@ def place_classes(sensitivity: float, specificity: float) -> tuple[float, float]
     return of_idc - of_other, (of_idc + of_other) / 2
 
 
-def decide_by(value: np.ndarray, separation: float, shift: float) -> Scored:
+def decide_by(value: np.ndarray, separation: float, shift: float) -> GateScores:
     """Return calibrated scores of a case of median burden, and the decisions at 0."""
     variance = 1 + SHARED_INTERCEPT**2 + OWN_INTERCEPT**2
     y_score = expit(separation / variance * (value - shift) + MEAN_BURDEN)
-    return Scored(y_score, (value >= 0).astype(np.int8))
+    return GateScores(y_score, (value >= 0).astype(np.int8))
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from benchmarks.measuring import describe_machine, describe_versions, print_result, summarise
-from idc.config import Params, load_params
-from idc.models.device import choose_device
-from idc.models.fusion import create_fusion
+from idc.core.config import Params, load_params
+from idc.models.networks.device import choose_device
+from idc.models.networks.fusion import create_fusion
 from idc.training.checkpoint import Checkpoint
 from idc.training.loop import train_fusion
 from idc.training.sources import ImageSource, TrainingPatches

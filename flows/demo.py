@@ -7,14 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from idc.files import load_json
-from idc.layout import METRICS, RAW, REPORT_PAGE
-from idc.workspace import WORKSPACES, copy_project, load_overrides, stage_environment
+from idc.core.files import load_json
+from idc.core.layout import METRICS, RAW, REPORT_PAGE
+from idc.runs.workspace import WORKSPACES, copy_project, load_overrides, stage_environment
 from tasks.notify import BLOCK_VARIABLE, URL_VARIABLE
 
 _NUM_CASES = 36
 _PATCHES_PER_CASE = 90
-_FOREIGN = (
+_INHERITED = (
     "PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "MLFLOW_REGISTRY_URI",
     BLOCK_VARIABLE, URL_VARIABLE,
 )  # fmt: skip
@@ -22,7 +22,9 @@ _FOREIGN = (
 
 def main() -> int:
     """Run the demo; return 1 when the network is not shown to beat guessing."""
-    folder = copy_project(Path.cwd(), WORKSPACES / "demo", load_overrides(Path("params.demo.yaml")))
+    folder = copy_project(
+        Path.cwd(), WORKSPACES / "demo", load_overrides(Path("configs/demo.yaml"))
+    )
     environment = _own_environment(folder)
     archive = folder / RAW / "synthetic.zip"
     synth = ["--cases", str(_NUM_CASES), "--patches-per-case", str(_PATCHES_PER_CASE)]
@@ -38,7 +40,7 @@ def main() -> int:
 
 def _own_environment(folder: Path) -> dict[str, str]:
     environment = stage_environment(folder)
-    for name in _FOREIGN:
+    for name in _INHERITED:
         environment.pop(name, None)
     environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlruns/mlflow.db"
     environment["PREFECT_HOME"] = str(folder / ".prefect")
@@ -53,7 +55,7 @@ def _summarise(folder: Path) -> int:
     print(f"MLflow:  {sys.executable} -m mlflow ui --backend-store-uri {store}")
     print(
         f"test AUROC {value:.3f} [{low:.3f}, {high:.3f}], "
-        f"colour floor {metrics['test_colour/auroc']:.3f}"
+        f"colour baseline {metrics['test_colour/auroc']:.3f}"
     )
     if low > 0.5:
         return 0

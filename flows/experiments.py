@@ -1,8 +1,9 @@
 """Cross-validated experiments: `python -m flows.experiments screen` from the project's root.
 
 `folds` trains and scores one setting fold by fold, each in a workspace of its own, and pools the
-test sides; `screen` does so for a base and its variants and says which earn their place; `optimism`
-measures what a split by patch flatters; `learning-curve` what more patches and more cases add;
+test sets; `screen` does so for a base and its variants and says which improve on the base;
+`optimism` measures what a split by patch flatters; `learning-curve` what more patches and more
+cases add;
 `audit` lists the labels that the pooled folds contradict; `compare` sets two scoring files against
 each other. Running again resumes: DVC decides what is up to date, and a variant that changes how
 patches are scored takes its trained models from the cache.
@@ -18,34 +19,34 @@ from typing import Any
 import yaml
 from prefect import flow
 
-from idc.errors import InputError
-from idc.workspace import create_workspace
-from tasks.experiment_results import (
-    compare_files,
-    keep_training_minutes,
-    pool_results,
-    save_comparison,
-)
-from tasks.experiment_tables import format_comparison
-from tasks.experiments import (
+from idc.core.errors import InputError
+from idc.experiments.audit import audit_labels
+from idc.experiments.folds import (
     BASE,
     CAP_PATCHES,
     CAPS,
     FOLDERS,
     RESULTS,
-    Dealt,
+    SplitUnit,
     check_name,
     check_overrides,
     choose_folds,
     fold_overrides,
     load_plan,
 )
-from tasks.label_audit import audit_labels
-from tasks.learning_curve import check_sizes, choose_points, write_learning_curve
-from tasks.optimism import WAYS, equal_training_size, write_optimism
-from tasks.screen import describe_variant, write_screen
-from tasks.stages import StageFailedError, TryAgainError, check_inputs, run_stage
-from tasks.training_sides import Pool, load_pool
+from idc.experiments.learning_curve import check_sizes, choose_points, write_learning_curve
+from idc.experiments.optimism import WAYS, equal_training_size, write_optimism
+from idc.experiments.results import (
+    compare_files,
+    keep_training_minutes,
+    pool_results,
+    save_comparison,
+)
+from idc.experiments.screen import describe_variant, write_screen
+from idc.experiments.tables import format_comparison
+from idc.experiments.training_sets import Pool, load_pool
+from idc.runs.workspace import create_workspace
+from tasks.stages import StageFailedError, TransientError, check_inputs, run_stage
 
 _BEFORE_TRAINING = ("ingest", "sample", "split")
 _EXIT_INPUT = 2
@@ -57,16 +58,16 @@ def folds(
     overrides: dict[str, Any] | None = None,
     num_folds: int = 5,
     only_folds: list[int] | None = None,
-    dealt: Dealt = "case",
+    split_unit: SplitUnit = "case",
 ) -> None:
-    """Train and score each fold, pool the test sides into `reports/experiments/<name>/`.
+    """Train and score each fold, pool the test sets into `reports/experiments/<name>/`.
 
     Args:
         name: Folder of the results.
         overrides: New parameter values by dotted key; the folds set split.mode and split.folds.
         num_folds: Folds in all.
         only_folds: The folds (from 0) to run; by default all.
-        dealt: What is dealt to the folds; `patch` leaks.
+        split_unit: What is assigned to the folds; `patch` leaks.
     """
     root = Path.cwd()
     check_name(name)
@@ -76,7 +77,7 @@ def folds(
         workspace = create_workspace(
             root,
             FOLDERS / name / f"fold-{fold}",
-            fold_overrides(overrides or {}, dealt, num_folds, fold),
+            fold_overrides(overrides or {}, split_unit, num_folds, fold),
         )
         if not workspaces:
             check_inputs(workspace)
@@ -87,17 +88,17 @@ def folds(
             keep_training_minutes(root, workspace, time.monotonic() - started)
         run_stage("predict", workspace)
         workspaces[fold] = workspace
-    pool_results(root, name, dealt, workspaces)
+    pool_results(root, name, split_unit, workspaces)
 
 
 @flow(name="screen", log_prints=True)
-def screen(file: str = "experiments.yaml") -> dict[str, str]:
+def screen(file: str = "configs/screen.yaml") -> dict[str, str]:
     """Run the base and every variant; keep `reports/experiments/screen.md` up to date after each.
 
     A variant that fails is listed with its reason, and the others go on.
 
     Args:
-        file: A plan such as `experiments.yaml`.
+        file: A plan such as `configs/screen.yaml`.
 
     Returns:
         Why variants failed, by name.
@@ -121,7 +122,7 @@ def screen(file: str = "experiments.yaml") -> dict[str, str]:
 
 @flow(name="optimism", flow_run_name="{name}", log_prints=True)
 def optimism(name: str, overrides: dict[str, Any] | None = None, num_folds: int = 5) -> None:
-    """Run the same recipe with whole cases and with single patches dealt to the folds.
+    """Run the same recipe with whole cases and with single patches assigned to the folds.
 
     Writes `optimism.md` in `reports/experiments/<name>/`; the two results lie below it.
 
@@ -135,8 +136,13 @@ def optimism(name: str, overrides: dict[str, Any] | None = None, num_folds: int 
     check_overrides(root, overrides, also_set=CAPS)
     choose_folds(num_folds, None)
     size = equal_training_size(_sample(root, name, overrides), num_folds)
-    for dealt in WAYS:
-        folds(f"{name}/{dealt}", {**overrides, CAP_PATCHES: size}, num_folds, dealt=dealt)
+    for split_unit in WAYS:
+        folds(
+            f"{name}/{split_unit}",
+            {**overrides, CAP_PATCHES: size},
+            num_folds,
+            split_unit=split_unit,
+        )
     write_optimism(root, name)
 
 
@@ -149,7 +155,7 @@ def learning_curve(
     num_folds: int = 5,
     only_folds: list[int] | None = None,
 ) -> None:
-    """Train on nested training sides, test all on the same patches.
+    """Train on nested training sets, test all on the same patches.
 
     Keeps `learning_curve.md` in `reports/experiments/<name>/` up to date after each point.
 
@@ -189,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"experiments: error: {error}", file=sys.stderr)
         return _EXIT_INPUT
-    except (StageFailedError, TryAgainError) as error:
+    except (StageFailedError, TransientError) as error:
         print(f"experiments: {error}", file=sys.stderr)
         return 1
 
@@ -202,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_only(one)
     one.set_defaults(run=_run_folds)
     many = commands.add_parser("screen", help="cross-validate a base and its variants")
-    many.add_argument("file", nargs="?", default="experiments.yaml", help="the plan")
+    many.add_argument("file", nargs="?", default="configs/screen.yaml", help="the plan")
     many.set_defaults(run=_run_screen)
     two = commands.add_parser("compare", help="paired differences of two scoring files")
     two.add_argument(

@@ -9,7 +9,7 @@ from idc.stages import STAGES
 from tasks.gpu import GPU, GPU_STAGES
 from tasks.notify import notify_failure
 from tasks.stages import check_inputs, reconcile_store, run_stage, show_results
-from tasks.workspaces import choose_root, keep_sides, record_results
+from tasks.workspaces import choose_root, keep_subsets, record_results
 
 
 @flow(
@@ -43,7 +43,7 @@ def bring_up_to_date(root: Path, stage_timeout_s: float | None = None) -> None:
         task = run_stage.with_options(tags=[GPU]) if stage in GPU_STAGES else run_stage
         task(stage, root, stage_timeout_s)
         if stage == "split":  # before anything has learnt from them
-            keep_sides(root)
+            keep_subsets(root)
     reconcile_store(root)
     show_results(root)
     record_results(root)

@@ -8,10 +8,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.pipeline import pipeline
-from idc.workspace import WORKSPACES, create_workspace
-from tasks.intake import format_drift, look_for_news, report_drift
+from idc.runs.workspace import WORKSPACES, create_workspace
+from tasks.intake import check_new_data, format_drift, report_drift
 from tasks.notify import notify, notify_failure
-from tasks.registry import compare_models, format_decision
+from tasks.promotion import compare_models, format_decision
 from tasks.stages import run_stage
 
 
@@ -30,7 +30,7 @@ def retraining(overrides: dict[str, Any] | None = None) -> State[Any]:
         A completed state whose message says what was done, or why nothing was.
     """
     root = Path.cwd()
-    news = look_for_news(root)
+    news = check_new_data(root)
     if not news.is_new:
         return Completed(message=f"nothing new: {news.why}")
     intake = create_workspace(root, WORKSPACES / "intake", {})

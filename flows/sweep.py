@@ -1,4 +1,4 @@
-"""A grid over parameters: `python -m flows.sweep sweep.yaml` from the project's root.
+"""A grid over parameters: `python -m flows.sweep configs/sweep.yaml` from the project's root.
 
 Every point is a run of the pipeline in a workspace of its own; so many run at a time as the file
 says. In MLflow they lie in one experiment, below one parent run. No alias moves. Running again
@@ -17,24 +17,24 @@ from prefect.futures import wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.pipeline import bring_up_to_date
-from idc.errors import InputError
-from idc.files import load_json
-from idc.layout import METRICS, PUBLISHED
+from idc.core.errors import InputError
+from idc.core.files import load_json
+from idc.core.layout import METRICS, PUBLISHED
+from idc.experiments.sweep import FOLDERS, GridPoint, load_sweep, result_rows
+from idc.runs.workspace import create_workspace
 from idc.tracking.parents import ParentRun, close_parent, open_parent, place_below
-from idc.workspace import create_workspace
 from tasks.gpu import GPU_LIMIT, limit_gpu_stages
-from tasks.sweep import FOLDERS, Point, load_sweep, result_rows
 
 _SHOWN = ("val/auroc", "val/balanced_accuracy", "test/auroc", "test/auroc_low", "test/auroc_high")
 _EXIT_INPUT = 2
 
 
 @flow(name="sweep", log_prints=True)
-def sweep(file: str = "sweep.yaml") -> dict[str, str]:
+def sweep(file: str = "configs/sweep.yaml") -> dict[str, str]:
     """Run the pipeline at every point of a grid; a point that fails does not stop the others.
 
     Args:
-        file: A plan such as `sweep.yaml`.
+        file: A plan such as `configs/sweep.yaml`.
 
     Returns:
         Why points failed, by what they set.
@@ -63,7 +63,7 @@ def sweep(file: str = "sweep.yaml") -> dict[str, str]:
 
 
 def _run_all(
-    points: Sequence[Point], max_parallel: int, parent: ParentRun
+    points: Sequence[GridPoint], max_parallel: int, parent: ParentRun
 ) -> dict[str, Path | Exception]:
     """Return the folder of each point's results, or why it failed, by its label."""
     runner: ThreadPoolTaskRunner[Path] = ThreadPoolTaskRunner(max_workers=max_parallel)
@@ -77,7 +77,7 @@ def _run_all(
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{point.label}")
-def run_point(point: Point, parent: ParentRun) -> Path:
+def run_point(point: GridPoint, parent: ParentRun) -> Path:
     """Run the pipeline at one point and place its MLflow run below the sweep's.
 
     Returns:
@@ -99,7 +99,7 @@ def pipeline_at_point(folder: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sweep; return the exit code (0 done, 1 a point failed, 2 wrong input)."""
     parser = argparse.ArgumentParser(prog="python -m flows.sweep", description=__doc__)
-    parser.add_argument("file", nargs="?", default="sweep.yaml", help="the plan")
+    parser.add_argument("file", nargs="?", default="configs/sweep.yaml", help="the plan")
     file = parser.parse_args(arguments).file
     try:
         load_sweep(Path(file), Path.cwd())  # said in one line, before a flow begins to log

@@ -6,32 +6,32 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from idc.config import load_params
-from idc.errors import InputError, StoreAwayError
-from idc.files import load_json
-from idc.intake import News, find_news
-from idc.layout import DRIFT, PARAMS
-from tasks.command import run_idc
-from tasks.stages import TRIED_AGAIN, StageFailedError, TryAgainError
+from idc.core.config import load_params
+from idc.core.errors import InputError, StoreUnavailableError
+from idc.core.files import load_json
+from idc.core.layout import DRIFT, PARAMS
+from idc.lifecycle.intake import NewData, find_new_data
+from tasks.idc_command import run_idc
+from tasks.stages import RETRIED, StageFailedError, TransientError
 
 
-@task(**TRIED_AGAIN)
-def look_for_news(root: Path) -> News:
+@task(**RETRIED)
+def check_new_data(root: Path) -> NewData:
     """Say whether the archive holds anything that the challenger was not made from.
 
     Raises:
         StageFailedError: If there is no archive, or it contradicts itself.
-        TryAgainError: If the tracking server is away.
+        TransientError: If the tracking server is away.
     """
     try:
-        return find_news(root, load_params(root / PARAMS))
+        return find_new_data(root, load_params(root / PARAMS))
     except InputError as error:
         raise StageFailedError(f"intake: {error}") from None
-    except StoreAwayError as error:
-        raise TryAgainError(str(error)) from None
+    except StoreUnavailableError as error:
+        raise TransientError(str(error)) from None
 
 
-@task(**TRIED_AGAIN)
+@task(**RETRIED)
 def report_drift(root: Path) -> dict[str, Any] | None:
     """Compare the ingested archive with the champion's training profile; show it in Prefect.
 
@@ -40,7 +40,7 @@ def report_drift(root: Path) -> dict[str, Any] | None:
 
     Raises:
         StageFailedError: If it cannot be measured.
-        TryAgainError: If the tracking server is away.
+        TransientError: If the tracking server is away.
     """
     (root / DRIFT).unlink(missing_ok=True)
     run_idc("drift", root)

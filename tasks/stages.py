@@ -12,12 +12,12 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from idc.cli import EXIT_AWAY
-from idc.files import load_json
-from idc.layout import METRICS, PUBLISHED, REPORT_PAGE
+from idc.cli import EXIT_UNAVAILABLE
+from idc.core.files import load_json
+from idc.core.layout import METRICS, PUBLISHED, REPORT_PAGE
+from idc.ops.process_group import AbandonedError, Finished, run_group
+from idc.runs.workspace import stage_environment
 from idc.stages import STAGES
-from idc.workspace import stage_environment
-from tasks.process import AbandonedError, Finished, run_group
 
 # a worker's death must not leave a training that nobody waits for; a shell's may
 _STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID" in os.environ
@@ -32,21 +32,21 @@ class StageFailedError(RuntimeError):
     """A stage ended with an error of its own: retrying would repeat it."""
 
 
-class TryAgainError(RuntimeError):
+class TransientError(RuntimeError):
     """The repository lock is held, or the tracking server is away: worth another try."""
 
 
 async def _passes_by_itself(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     try:
         await state.aresult()
-    except TryAgainError:
+    except TransientError:
         return True
     except BaseException:
         return False
     return False
 
 
-TRIED_AGAIN: dict[str, Any] = {
+RETRIED: dict[str, Any] = {
     "cache_policy": NO_CACHE,  # DVC decides what is up to date: one cache, not two
     "retries": 12,
     "retry_delay_seconds": 5,
@@ -55,7 +55,7 @@ TRIED_AGAIN: dict[str, Any] = {
 """The policy of a task that is tried again where what ended it passes by itself."""
 
 
-@task(**TRIED_AGAIN, task_run_name="{stage}")
+@task(**RETRIED, task_run_name="{stage}")
 def run_stage(stage: str, root: Path, timeout_s: float | None = None) -> bool:
     """Bring one stage up to date, streaming its lines into the run's log.
 
@@ -64,31 +64,31 @@ def run_stage(stage: str, root: Path, timeout_s: float | None = None) -> bool:
 
     Raises:
         StageFailedError: With the stage's last error line.
-        TryAgainError: If the repository lock is held or the tracking server is away.
+        TransientError: If the repository lock is held or the tracking server is away.
         TimeoutError: If it takes longer than `timeout_s`; all its processes are then ended.
     """
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
     return was_run(stage, _run(stage, command, root, timeout_s).lines)
 
 
-@task(**TRIED_AGAIN)
+@task(**RETRIED)
 def check_inputs(root: Path) -> None:
     """Say what is missing (archive, weights, store) before anything runs.
 
     Raises:
         StageFailedError: Naming what is missing and what to do.
-        TryAgainError: If the tracking server is away.
+        TransientError: If the tracking server is away.
     """
     _run("check", [sys.executable, "-m", "idc", "check"], root, None)
 
 
-@task(**TRIED_AGAIN)
+@task(**RETRIED)
 def reconcile_store(root: Path) -> None:
-    """Publish once more: changes nothing, or mends a wiped store; DVC then records the result.
+    """Publish once more: changes nothing, or fixes a wiped store; DVC then records the result.
 
     Raises:
         StageFailedError: If the store cannot be written.
-        TryAgainError: If the tracking server is away.
+        TransientError: If the tracking server is away.
     """
     before = (root / PUBLISHED).read_bytes()
     _run("publish", [sys.executable, "-m", "idc", "publish"], root, None)
@@ -116,9 +116,9 @@ def show_results(root: Path) -> None:
 def result_rows(metrics: Mapping[str, float]) -> list[dict[str, str | float]]:
     """Return a row per metric of test that has an interval, for people to read.
 
-    Beside it, where they were measured, the figure with context and that of the colour floor.
+    Beside it, where they were measured, the figure with context and that of the colour baseline.
     """
-    others = {"with neighbours": "test_context", "colour floor": "test_colour"}
+    others = {"with neighbours": "test_context", "colour baseline": "test_colour"}
     rows: list[dict[str, str | float]] = []
     for key in metrics:
         name = key.removeprefix("test/")
@@ -130,9 +130,9 @@ def result_rows(metrics: Mapping[str, float]) -> list[dict[str, str | float]]:
             "low": round(metrics[f"{key}_low"], 4),
             "high": round(metrics[f"{key}_high"], 4),
         }
-        for title, side in others.items():
-            known = f"{side}/{name}" in metrics
-            row[title] = round(metrics[f"{side}/{name}"], 4) if known else ""
+        for title, subset in others.items():
+            known = f"{subset}/{name}" in metrics
+            row[title] = round(metrics[f"{subset}/{name}"], 4) if known else ""
         rows.append(row)
     return rows
 
@@ -171,12 +171,12 @@ def _require_success(stage: str, finished: Finished) -> None:
             "(if there is no such process: remove .dvc/tmp/rwlock)"
         )
     message = f"{stage}: {last_error_line(finished.lines)}"
-    away = finished.returncode == EXIT_AWAY or any(
-        f"exited with {EXIT_AWAY}" in line for line in finished.lines
+    away = finished.returncode == EXIT_UNAVAILABLE or any(
+        f"exited with {EXIT_UNAVAILABLE}" in line for line in finished.lines
     )
     held = any(_LOCK_HELD in line for line in finished.lines)
     if away or held:
-        raise TryAgainError(message)
+        raise TransientError(message)
     raise StageFailedError(message)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 from prefect import get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 
-from idc.config import load_params
-from idc.layout import CASE_SIDES, PARAMS, UNCOMMITTED
-from idc.runs import keep_case_sides, record_run
-from idc.workspace import WORKSPACES, describe_workspace, is_workspace, open_workspace
+from idc.core.config import load_params
+from idc.core.layout import CASE_SUBSETS, PARAMS, UNCOMMITTED
+from idc.runs.record import keep_case_subsets, record_run
+from idc.runs.workspace import WORKSPACES, describe_workspace, is_workspace, open_workspace
 
 
 def choose_root(overrides: Mapping[str, Any]) -> Path:
@@ -37,17 +37,17 @@ def choose_root(overrides: Mapping[str, Any]) -> Path:
 
 
 @task(cache_policy=NO_CACHE)
-def keep_sides(root: Path) -> None:
-    """Add the sides of new cases to the project's file, if this run's model may be promoted.
+def keep_subsets(root: Path) -> None:
+    """Add the subsets of new cases to the project's file, if this run's model may be promoted.
 
     Raises:
-        InputError: If another run gave a case another side meanwhile.
+        InputError: If another run gave a case another subset meanwhile.
     """
     if not is_workspace(root) or not load_params(root / PARAMS).publish.move_challenger:
         return
-    if num_cases := keep_case_sides(root):
+    if num_cases := keep_case_subsets(root):
         get_run_logger().info(
-            f"{num_cases} new cases are in {CASE_SIDES} of the project: commit it"
+            f"{num_cases} new cases are in {CASE_SUBSETS} of the project: commit it"
         )
 
 

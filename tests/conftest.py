@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from idc.config import Params
+from idc.core.config import Params
 
 ROOT = Path(__file__).parents[1]
 
@@ -86,7 +86,7 @@ def draw_texture() -> Callable[[int], Any]:
     """`draw_texture(32)`: a texture member for images of 32 px, of random filters and weights."""
     import torch
 
-    from idc.models.texture_member import TextureMember
+    from idc.models.networks.texture_member import TextureMember
 
     def draw(size_px: int) -> TextureMember:
         texture = TextureMember(size_px)
@@ -130,9 +130,9 @@ def result(tmp_path_factory: pytest.TempPathFactory, change_params: Callable[...
     """What a finished pipeline of two epochs would publish."""
     import torch
 
-    from idc.evaluation.operating_point import OperatingPoint
+    from idc.evaluation.threshold.operating_point import OperatingPoint
     from idc.models.bundle import save_bundle
-    from idc.models.fusion import create_fusion
+    from idc.models.networks.fusion import create_fusion
     from idc.models.spec import ModelSpec, digest_bundle
     from idc.tracking.publishing import Result
 

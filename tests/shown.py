@@ -18,8 +18,8 @@ from pathlib import Path
 import psutil
 import yaml
 
+from idc.runs.workspace import copy_project, stage_environment
 from idc.stages import STAGES
-from idc.workspace import copy_project, stage_environment
 
 ROOT = Path(__file__).parents[1]
 PYTHON = sys.executable
@@ -166,10 +166,10 @@ def show_equal_bytes(space: Workspace, scratch: Path) -> None:
 
 
 def show_plot_edit(space: Workspace) -> None:
-    module = space.folder / "src/idc/evaluation/plots/curves.py"
+    module = space.folder / "src/idc/figures/curves.py"
     module.write_text(module.read_text() + "\n# edited\n")
     stale = space.dvc("status")
-    shutil.copy2(ROOT / "src/idc/evaluation/plots/curves.py", module)
+    shutil.copy2(ROOT / "src/idc/figures/curves.py", module)
     assert "report:" in stale
     assert "train:" not in stale
 
@@ -178,8 +178,8 @@ def show_run_content(space: Workspace) -> None:
     found = json.loads(
         space.python(
             "import json, mlflow; from pathlib import Path;"
-            "from idc.tracking.connection import tracking_uri; from idc.files import load_json;"
-            "mlflow.set_tracking_uri(tracking_uri(Path.cwd()));"
+            "from idc.tracking.connection import tracking_uri; from idc.core.files import "
+            "load_json;mlflow.set_tracking_uri(tracking_uri(Path.cwd()));"
             "run_id = load_json(Path('reports/published.json'))['run_id'];"
             "c = mlflow.MlflowClient(); r = c.get_run(run_id);"
             "print(json.dumps({'params': r.data.params, 'metrics': r.data.metrics,"
@@ -194,7 +194,7 @@ def show_run_content(space: Workspace) -> None:
     assert sorted(found["inputs"]) == sorted([raw, manifest])
     assert found["params"]["model.size_px"] == "32"
     wanted_metrics = {
-        "class_weights/0", "class_weights/1", "test/auroc_low", "leakage/num_cases_on_two_sides",
+        "class_weights/0", "class_weights/1", "test/auroc_low", "leakage/num_shared_cases",
     }  # fmt: skip
     assert wanted_metrics <= set(found["metrics"])
     assert found["tags"]["git_commit"] == "none"

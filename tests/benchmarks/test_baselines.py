@@ -7,16 +7,16 @@ from benchmarks.baselines import judge, score_splits
 
 @pytest.fixture(scope="module")
 def splits():
-    side = np.repeat(["train", "val", "gate", "test"], [60, 20, 10, 40])
+    subset = np.repeat(["train", "val", "gate", "test"], [60, 20, 10, 40])
     row = np.arange(130)
     return pd.DataFrame(
         {
             "row": row,
-            "case": [f"{name}{number % 4}" for name, number in zip(side, row, strict=True)],
+            "case": [f"{name}{number % 4}" for name, number in zip(subset, row, strict=True)],
             "x": (50 * row).astype(np.int32),
             "y": np.int32(1),
             "label": (row // 4 % 2).astype(np.int8),
-            "split": side,
+            "split": subset,
             "in_manifest": True,
         }
     )

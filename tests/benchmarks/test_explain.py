@@ -3,7 +3,7 @@ import re
 import pytest
 
 from benchmarks.explain import compare, parse, rank_by_mean_place
-from idc.evaluation.bootstrap import Estimate
+from idc.evaluation.statistics.bootstrap import Estimate
 
 
 def test_rank_by_mean_place_when_measures_disagree_then_places_are_averaged():

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from idc.data.archive import find_sources, list_members
-from idc.data.decoding import UnreadableError
-from idc.data.members import PLACE_COLUMNS, MemberPlace, MemberReader
-from idc.data.pixel_store import store_patches
-from idc.errors import InputError
+from idc.core.errors import InputError
+from idc.data.ingest.archive import find_sources, list_members
+from idc.data.ingest.decoding import UnreadableError
+from idc.data.ingest.members import PLACE_COLUMNS, MemberPlace, MemberReader
+from idc.data.ingest.pixel_store import store_patches
 
 MIB = 1 << 20
 
@@ -528,7 +528,7 @@ def test_refuse_change_when_a_zip_changed_then_names_it(small_zip, change):
     else:
         os.utime(small_zip, ns=(0, 0))
     with pytest.raises(InputError, match=r"small\.zip was changed while it was read: run again"):
-        source.refuse_change()
+        source.reject_change()
 
 
 def test_refuse_change_when_a_file_was_added_to_a_folder_then_names_the_folder(tmp_path):
@@ -536,8 +536,8 @@ def test_refuse_change_when_a_file_was_added_to_a_folder_then_names_the_folder(t
     source = list_members([folder]).sources[0]
     write_folder(folder, {member(x=51): b""})
     with pytest.raises(InputError, match=r"raw was changed while it was read"):
-        source.refuse_change()
+        source.reject_change()
 
 
 def test_refuse_change_when_nothing_changed_then_passes(small_zip):
-    assert list_members([small_zip]).sources[0].refuse_change() is None
+    assert list_members([small_zip]).sources[0].reject_change() is None

@@ -1,7 +1,7 @@
 import numpy as np
 
-from idc.config import AugmentConfig
-from idc.data.augment import Augmentation, stain_presets
+from idc.core.config import AugmentConfig
+from idc.data.batches.augment import Augmentation, stain_presets
 
 # what both engines do is tested in test_augment_engines.py
 

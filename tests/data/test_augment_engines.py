@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from idc.config import AugmentConfig
-from idc.data.archive import list_members
-from idc.data.augment import Augmentation
-from idc.data.batches import TrainingBatches, create_loader
-from idc.data.device_augment import DeviceAugmentation
-from idc.data.pixel_store import store_patches
-from idc.data.synthetic import draw_slide
-from idc.data.synthetic.slide import cut_patches
+from idc.core.config import AugmentConfig
+from idc.data.batches.augment import Augmentation
+from idc.data.batches.device_augment import DeviceAugmentation
+from idc.data.batches.loader import TrainingBatches, create_loader
+from idc.data.ingest.archive import list_members
+from idc.data.ingest.pixel_store import store_patches
+from idc.synthetic import draw_slide
+from idc.synthetic.slide import cut_patches
 
 FOLDER = os.environ.get("IDC_REAL_DATA")
 SEED = 17

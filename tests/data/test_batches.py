@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from idc.config import AugmentConfig
-from idc.data.augment import Augmentation
-from idc.data.batches import TrainingBatches, create_loader, to_images
-from idc.errors import InputError
+from idc.core.config import AugmentConfig
+from idc.core.errors import InputError
+from idc.data.batches.augment import Augmentation
+from idc.data.batches.loader import TrainingBatches, create_loader, to_images
 
 ROWS = np.arange(20, 31)
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from idc.data.decoding import UnreadableError, decode_patch, pad_to_patch
-from idc.errors import InputError
+from idc.core.errors import InputError
+from idc.data.ingest.decoding import UnreadableError, decode_patch, pad_to_patch
 
 GROWTH = """
 import re, sys
-from idc.data.decoding import UnreadableError, decode_patch
+from idc.data.ingest.decoding import UnreadableError, decode_patch
 
 def peak_kib():
     with open("/proc/self/status") as status:

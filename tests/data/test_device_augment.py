@@ -4,9 +4,16 @@ import pytest
 import torch
 from albumentations.augmentations.pixel import functional
 
-from idc.config import AugmentConfig
-from idc.data.augment import stain_presets
-from idc.data.device_augment import DeviceAugmentation, blend, grey, jitter_stain, shift_hue, turn
+from idc.core.config import AugmentConfig
+from idc.data.batches.augment import stain_presets
+from idc.data.batches.device_augment import (
+    DeviceAugmentation,
+    blend,
+    grey,
+    jitter_stain,
+    shift_hue,
+    turn,
+)
 
 WHOLE = AugmentConfig(
     d4=True, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, he_stain_prob=0.5

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idc.data.integrity import (
-    PUBLISHED,
+from idc.data.ingest.integrity import (
+    PUBLISHED_ARCHIVE,
     compare_with_published,
     describe_equal_pixels,
     describe_index,
@@ -35,7 +35,7 @@ def index():
 
 def test_describe_index_when_given_an_index_then_counts_patches_classes_and_cases(index):
     described = describe_index(index)
-    assert [described[key] for key in PUBLISHED] == [5, 3, 2, 2]
+    assert [described[key] for key in PUBLISHED_ARCHIVE] == [5, 3, 2, 2]
 
 
 def test_describe_index_when_given_an_index_then_counts_both_classes_of_every_case(index):
@@ -69,7 +69,7 @@ def test_describe_index_when_the_archive_is_another_then_says_so(index):
 
 
 def test_compare_with_published_when_all_counts_are_the_published_ones_then_says_it_matches():
-    assert compare_with_published(dict(PUBLISHED)) == {
+    assert compare_with_published(dict(PUBLISHED_ARCHIVE)) == {
         "matches": True,
         "text": "matches the published archive",
     }
@@ -85,7 +85,7 @@ def test_compare_with_published_when_all_counts_are_the_published_ones_then_says
     ],
 )
 def test_compare_with_published_when_one_count_differs_then_names_it_alone(key, says):
-    compared = compare_with_published(PUBLISHED | {key: PUBLISHED[key] + 1})
+    compared = compare_with_published(PUBLISHED_ARCHIVE | {key: PUBLISHED_ARCHIVE[key] + 1})
     assert not compared["matches"]
     assert compared["text"] == f"is not the published archive: {says}"
 

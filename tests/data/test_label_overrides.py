@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from idc.data.label_overrides import load_label_overrides, relabel
-from idc.errors import InputError
+from idc.core.errors import InputError
+from idc.data.manifest.label_overrides import load_label_overrides, relabel
 
 HEADER = "case,x,y,label,reason"
 

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idc.data.leakage import measure_leakage, refuse_leakage
-from idc.errors import InputError
+from idc.core.errors import InputError
+from idc.data.split.leakage import measure_leakage, reject_leakage
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ def noise(count):
 
 def test_measure_leakage_when_cases_are_apart_then_finds_none(measure):
     leakage = measure(("a", 1, 1, "train"), ("b", 51, 1, "test"))
-    assert leakage["num_cases_on_two_sides"] == 0
+    assert leakage["num_shared_cases"] == 0
     assert leakage["share_touching_train"] == {"test": 0.0}
-    assert leakage["num_identical_twins"] == leakage["num_near_twins"] == 0
+    assert leakage["num_exact_duplicates"] == leakage["num_near_duplicates"] == 0
 
 
-def test_measure_leakage_when_a_case_is_on_two_sides_then_names_it(measure):
+def test_measure_leakage_when_a_case_is_on_two_subsets_then_names_it(measure):
     leakage = measure(("a", 1, 1, "train"), ("a", 501, 1, "test"), ("b", 1, 1, "val"))
-    assert leakage["cases_on_two_sides"] == ["a"]
+    assert leakage["shared_cases"] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ def test_measure_leakage_when_another_case_has_the_place_then_it_does_not_touch(
     assert leakage["share_touching_train"] == {"val": 0.0, "test": 0.0}
 
 
-@pytest.mark.parametrize("sides", [("train", "test"), ("train", "val"), ("val", "test")])
-def test_measure_leakage_when_two_sides_hold_equal_pixels_then_names_the_pair(measure, sides):
+@pytest.mark.parametrize("subsets", [("train", "test"), ("train", "val"), ("val", "test")])
+def test_measure_leakage_when_two_subsets_hold_equal_pixels_then_names_the_pair(measure, subsets):
     pixels = noise(2)
     pixels[1] = pixels[0]
-    leakage = measure(("a", 1, 1, sides[0]), ("b", 51, 1, sides[1]), pixels=pixels)
-    assert leakage["num_identical_twins"] == 1
-    assert leakage["identical_twins"][0]["patches"] == [
-        f"a x1 y1 ({sides[0]})", f"b x51 y1 ({sides[1]})",
+    leakage = measure(("a", 1, 1, subsets[0]), ("b", 51, 1, subsets[1]), pixels=pixels)
+    assert leakage["num_exact_duplicates"] == 1
+    assert leakage["exact_duplicates"][0]["patches"] == [
+        f"a x1 y1 ({subsets[0]})", f"b x51 y1 ({subsets[1]})",
     ]  # fmt: skip
 
 
@@ -70,14 +70,14 @@ def test_measure_leakage_when_equal_pixels_are_on_one_side_then_counts_none(meas
     pixels = noise(2)
     pixels[1] = pixels[0]
     leakage = measure(("a", 1, 1, "train"), ("b", 51, 1, "train"), pixels=pixels)
-    assert leakage["num_identical_twins"] == 0
+    assert leakage["num_exact_duplicates"] == 0
 
 
 def test_measure_leakage_when_equal_pixels_are_glass_then_counts_none(measure):
     pixels = noise(2)
     pixels[1] = pixels[0]
     leakage = measure(("a", 1, 1, "train"), ("b", 51, 1, "test"), pixels=pixels, no_tissue=(0, 1))
-    assert leakage["num_identical_twins"] == 0
+    assert leakage["num_exact_duplicates"] == 0
 
 
 @pytest.mark.parametrize(("change", "count"), [(4, 1), (6, 0)])
@@ -87,24 +87,24 @@ def test_measure_leakage_when_pixels_differ_by_little_then_counts_near_twins(
     pixels = noise(2) // 2
     pixels[1] = pixels[0] + change
     leakage = measure(("a", 1, 1, "train"), ("b", 51, 1, "test"), pixels=pixels)
-    assert leakage["num_near_twins"] == count
+    assert leakage["num_near_duplicates"] == count
 
 
-def test_refuse_leakage_when_a_case_is_on_two_sides_then_names_it(measure):
+def test_refuse_leakage_when_a_case_is_on_two_subsets_then_names_it(measure):
     leakage = measure(("a", 1, 1, "train"), ("a", 501, 1, "test"))
-    with pytest.raises(InputError, match=r"1 cases are on two sides of the split \(a\)"):
-        refuse_leakage(leakage)
+    with pytest.raises(InputError, match=r"1 cases are on two subsets of the split \(a\)"):
+        reject_leakage(leakage)
 
 
-def test_refuse_leakage_when_an_identical_patch_is_on_two_sides_then_names_the_pair(measure):
+def test_refuse_leakage_when_an_identical_patch_is_on_two_subsets_then_names_the_pair(measure):
     pixels = noise(2)
     pixels[1] = pixels[0]
     leakage = measure(("a", 1, 1, "train"), ("b", 51, 1, "test"), pixels=pixels)
     with pytest.raises(InputError, match=r"very same pixels \(a x1 y1 \(train\) = b x51 y1"):
-        refuse_leakage(leakage)
+        reject_leakage(leakage)
 
 
 def test_refuse_leakage_when_patches_are_only_near_twins_then_lets_them_pass(measure):
     pixels = noise(2) // 2
     pixels[1] = pixels[0] + 1
-    refuse_leakage(measure(("a", 1, 1, "train"), ("b", 51, 1, "test"), pixels=pixels))
+    reject_leakage(measure(("a", 1, 1, "train"), ("b", 51, 1, "test"), pixels=pixels))

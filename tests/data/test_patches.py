@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idc.data.names import parse_paths
+from idc.core.errors import InputError
+from idc.data.ingest.names import parse_paths
 from idc.data.patches import PatchName, load_pixels
-from idc.errors import InputError
 
 GOOD = "IDC/8863/1/8863_idx5_x51_y1_class1.png"
 

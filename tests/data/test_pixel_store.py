@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from idc.data import chunks, pixel_store
-from idc.data.archive import list_members
-from idc.data.pixel_store import size_of_store, store_patches
-from idc.data.tables import INDEX
-from idc.errors import InputError
+from idc.core.errors import InputError
+from idc.data.ingest import chunks, pixel_store
+from idc.data.ingest.archive import list_members
+from idc.data.ingest.pixel_store import size_of_store, store_patches
+from idc.data.tables import INDEX_SCHEMA
 
 HEADER_BYTES = 128
 
@@ -102,7 +102,7 @@ def test_store_patches_when_read_from_a_folder_then_equals_the_zip(small_zip, tm
 
 def test_store_patches_when_done_then_the_index_keeps_its_schema(small_zip, store):
     stored, _ = store(small_zip)
-    INDEX.validate(stored.index)
+    INDEX_SCHEMA.validate(stored.index)
 
 
 def test_store_patches_when_done_then_rows_say_place_label_and_digest_of_their_pixels(
@@ -218,7 +218,7 @@ def test_store_patches_when_some_are_unreadable_then_lists_each_with_its_reason(
     [
         (b"", "is empty"),
         (encode(make_pixels(0))[:1000], "ends in the middle"),
-        (encode(make_pixels(0, width=51)), "is 51x50 px, a patch has at most 50 a side"),
+        (encode(make_pixels(0, width=51)), "is 51x50 px, a patch has at most 50 a subset"),
     ],
 )
 def test_store_patches_when_one_is_unreadable_then_says_why(tmp_path, store, content, reason):

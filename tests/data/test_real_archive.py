@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from idc.data.archive import list_members
-from idc.data.integrity import describe_index
-from idc.data.pixel_store import store_patches
+from idc.data.ingest.archive import list_members
+from idc.data.ingest.integrity import describe_index
+from idc.data.ingest.pixel_store import store_patches
 
 FOLDER = os.environ.get("IDC_REAL_DATA")
 

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idc.config import SampleConfig
-from idc.data.sampling import draw_manifest, rank_patches
-from idc.errors import InputError
+from idc.core.config import SampleConfig
+from idc.core.errors import InputError
+from idc.data.manifest.sampling import draw_manifest
+from idc.data.ranking import rank_patches
 
 POOL = {"a": (30, 5), "b": (20, 18), "c": (12, 16)}
 

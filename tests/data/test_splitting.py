@@ -4,17 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idc.config import FoldsConfig, SideFractions, SplitConfig
-from idc.data.sampling import rank_patches
-from idc.data.splitting import (
-    deal_cases,
-    deal_folds,
-    deal_patch_folds,
-    deal_patches,
+from idc.core.config import FoldsConfig, SplitConfig, SubsetFractions
+from idc.core.errors import InputError
+from idc.data.ranking import rank_patches
+from idc.data.split.splitting import (
+    assign_cases,
+    assign_folds,
+    assign_patch_folds,
+    assign_patches,
     order_cases,
     split_patches,
 )
-from idc.errors import InputError
 
 CASES = {f"c{number:02d}": (10 + number, 5 + number % 7) for number in range(40)}
 FRACTIONS = {"val": 0.15, "gate": 0.0, "test": 0.25}
@@ -40,10 +40,10 @@ def config(mode="case", **changes):
 def split(index, chosen, folder=None, known=None):
     pool = index.rename_axis("row").reset_index()
     manifest = pool[pool["row"] % 2 == 0]
-    return split_patches(index, manifest, chosen, case_lists=folder, case_sides=known or {})
+    return split_patches(index, manifest, chosen, case_lists=folder, case_subsets=known or {})
 
 
-def sides_by_case(splits):
+def subsets_by_case(splits):
     return splits.groupby("case")["split"].agg(set).to_dict()
 
 
@@ -55,20 +55,20 @@ def index(make_index):
 @pytest.fixture
 def lists(tmp_path):
     def write(**cases):
-        for side, names in cases.items():
-            (tmp_path / f"{side}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-        return {side: f"{side}.txt" if side in cases else None for side in NO_LISTS}
+        for subset, names in cases.items():
+            (tmp_path / f"{subset}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+        return {subset: f"{subset}.txt" if subset in cases else None for subset in NO_LISTS}
 
     return write
 
 
-def test_split_patches_when_cases_are_dealt_then_no_case_is_on_two_sides(index):
-    assert all(len(sides) == 1 for sides in sides_by_case(split(index, config())).values())
+def test_split_patches_when_cases_are_assigned_then_no_case_is_on_two_sides(index):
+    assert all(len(subsets) == 1 for subsets in subsets_by_case(split(index, config())).values())
 
 
-def test_split_patches_when_cases_are_dealt_then_every_side_nears_its_share(index):
-    sides = pd.Series(deal_cases(index, SideFractions(**FRACTIONS), 17))
-    shares = index["case"].map(sides).value_counts(normalize=True)
+def test_split_patches_when_cases_are_assigned_then_every_subset_nears_its_share(index):
+    subsets = pd.Series(assign_cases(index, SubsetFractions(**FRACTIONS), 17))
+    shares = index["case"].map(subsets).value_counts(normalize=True)
     assert shares["val"] == pytest.approx(0.15, abs=0.03)
     assert shares["test"] == pytest.approx(0.25, abs=0.03)
 
@@ -92,13 +92,13 @@ def test_split_patches_when_done_then_rows_are_sorted_and_point_at_the_index(ind
 
 def test_split_patches_when_the_index_is_shuffled_then_deals_the_same(index):
     shuffled = index.sample(frac=1.0, random_state=3).reset_index(drop=True)
-    fractions = SideFractions(**FRACTIONS)
-    assert deal_cases(shuffled, fractions, 17) == deal_cases(index, fractions, 17)
+    fractions = SubsetFractions(**FRACTIONS)
+    assert assign_cases(shuffled, fractions, 17) == assign_cases(index, fractions, 17)
 
 
 def test_split_patches_when_the_seed_differs_then_deals_otherwise(index):
-    fractions = SideFractions(**FRACTIONS)
-    assert deal_cases(index, fractions, 17) != deal_cases(index, fractions, 18)
+    fractions = SubsetFractions(**FRACTIONS)
+    assert assign_cases(index, fractions, 17) != assign_cases(index, fractions, 18)
 
 
 def test_split_patches_when_a_gate_is_wanted_then_fills_it(index):
@@ -107,12 +107,12 @@ def test_split_patches_when_a_gate_is_wanted_then_fills_it(index):
 
 
 def test_split_patches_when_a_side_gets_no_case_then_names_it(make_index):
-    with pytest.raises(InputError, match=r"side \w+ has no IDC- and no IDC\+ patch"):
+    with pytest.raises(InputError, match=r"subset \w+ has no IDC- and no IDC\+ patch"):
         split(make_index({"a": (5, 5), "b": (5, 5)}), config())
 
 
 def test_split_patches_when_no_test_is_wanted_then_refuses(index):
-    with pytest.raises(InputError, match="side test has no"):
+    with pytest.raises(InputError, match="subset test has no"):
         split(index, config(fractions={"val": 0.2, "gate": 0.0, "test": 0.0}))
 
 
@@ -120,20 +120,20 @@ def test_split_patches_when_a_side_lacks_a_class_then_names_side_and_class(make_
                                                                            tmp_path):  # fmt: skip
     index = make_index({"a": (5, 5), "b": (5, 5), "c": (5, 0)})
     chosen = config("lists", lists=lists(val=["b"], test=["c"]))
-    with pytest.raises(InputError, match=r"side test has no IDC\+ patch"):
+    with pytest.raises(InputError, match=r"subset test has no IDC\+ patch"):
         split(index, chosen, tmp_path)
 
 
 def test_split_patches_when_lists_are_given_then_follows_them(index, lists, tmp_path):
     chosen = config("lists", lists=lists(val=["c01", "c02"], test=["c03"]))
-    sides = sides_by_case(split(index, chosen, tmp_path))
-    assert {case for case, side in sides.items() if side == {"val"}} == {"c01", "c02"}
-    assert {case for case, side in sides.items() if side == {"test"}} == {"c03"}
+    subsets = subsets_by_case(split(index, chosen, tmp_path))
+    assert {case for case, subset in subsets.items() if subset == {"val"}} == {"c01", "c02"}
+    assert {case for case, subset in subsets.items() if subset == {"test"}} == {"c03"}
 
 
 def test_split_patches_when_the_rest_is_train_then_unlisted_cases_train(index, lists, tmp_path):
     chosen = config("lists", lists=lists(train=["c00"], val=["c01"], test=["c02"]))
-    assert sides_by_case(split(index, chosen, tmp_path))["c30"] == {"train"}
+    assert subsets_by_case(split(index, chosen, tmp_path))["c30"] == {"train"}
 
 
 def test_split_patches_when_the_rest_is_dropped_then_only_listed_cases_stay(index, lists, tmp_path):
@@ -146,8 +146,10 @@ def test_split_patches_when_val_is_carved_then_takes_its_share_of_the_train_case
     index, lists, tmp_path
 ):
     chosen = config("lists", lists=lists(test=["c03", "c04"]), carve_val=0.25)
-    sides = {case: side for case, (side,) in sides_by_case(split(index, chosen, tmp_path)).items()}
-    sizes = index["case"].map(sides).value_counts()
+    subsets = {
+        case: subset for case, (subset,) in subsets_by_case(split(index, chosen, tmp_path)).items()
+    }
+    sizes = index["case"].map(subsets).value_counts()
     assert sizes["val"] / (sizes["val"] + sizes["train"]) == pytest.approx(0.25, abs=0.04)
 
 
@@ -171,35 +173,35 @@ def test_split_patches_when_a_case_is_on_two_lists_then_names_it(index, lists, t
         split(index, chosen, tmp_path)
 
 
-def test_deal_patches_when_dealt_then_each_label_gets_its_shares(index):
-    sides = deal_patches(index, SideFractions(**FRACTIONS), 17)
-    shares = pd.crosstab(index["label"], sides, normalize="index")
+def test_deal_patches_when_assigned_then_each_label_gets_its_shares(index):
+    subsets = assign_patches(index, SubsetFractions(**FRACTIONS), 17)
+    shares = pd.crosstab(index["label"], subsets, normalize="index")
     assert shares["val"].tolist() == pytest.approx([0.15, 0.15], abs=0.01)
     assert shares["test"].tolist() == pytest.approx([0.25, 0.25], abs=0.01)
 
 
-def test_deal_patches_when_dealt_then_cases_are_on_several_sides(index):
+def test_deal_patches_when_assigned_then_cases_are_on_several_sides(index):
     splits = split(index, config("patch"))
-    assert max(len(sides) for sides in sides_by_case(splits).values()) == 3
+    assert max(len(subsets) for subsets in subsets_by_case(splits).values()) == 3
 
 
 def test_deal_patches_when_the_index_is_shuffled_then_deals_the_same(index):
-    fractions = SideFractions(**FRACTIONS)
+    fractions = SubsetFractions(**FRACTIONS)
     shuffled = index.sample(frac=1.0, random_state=3)
     pd.testing.assert_series_equal(
-        deal_patches(shuffled, fractions, 17).sort_index(), deal_patches(index, fractions, 17),
+        assign_patches(shuffled, fractions, 17).sort_index(), assign_patches(index, fractions, 17),
         check_names=False,
     )  # fmt: skip
 
 
-def test_deal_patches_when_dealt_then_test_patches_do_not_follow_the_manifests_order(index):
-    sides = deal_patches(index, SideFractions(**FRACTIONS), 17)
-    in_test = (sides == "test").to_numpy()
+def test_deal_patches_when_assigned_then_test_patches_do_not_follow_the_manifests_order(index):
+    subsets = assign_patches(index, SubsetFractions(**FRACTIONS), 17)
+    in_test = (subsets == "test").to_numpy()
     drawn_first = pd.Series(rank_patches(index, 17)).rank(pct=True)[in_test]
     assert drawn_first.mean() == pytest.approx(0.5, abs=0.1)
 
 
-FOUR_SIDES = SideFractions(val=0.15, gate=0.1, test=0.2)
+FOUR_SUBSETS = SubsetFractions(val=0.15, gate=0.1, test=0.2)
 
 case_counts = st.dictionaries(
     st.text("abcdefgh0123456789", min_size=1, max_size=6),
@@ -222,9 +224,9 @@ def pool_of(cases):
 @given(case_counts, st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
 def test_deal_cases_when_given_any_cases_then_each_gets_one_known_side(cases, seed):
-    sides = deal_cases(pool_of(cases), FOUR_SIDES, seed)
-    assert set(sides) == set(cases)
-    assert set(sides.values()) <= {"train", "val", "gate", "test"}
+    subsets = assign_cases(pool_of(cases), FOUR_SUBSETS, seed)
+    assert set(subsets) == set(cases)
+    assert set(subsets.values()) <= {"train", "val", "gate", "test"}
 
 
 @given(case_counts, case_counts, st.integers(0, 2**32 - 1))
@@ -232,10 +234,10 @@ def test_deal_cases_when_given_any_cases_then_each_gets_one_known_side(cases, se
 def test_deal_cases_when_cases_are_added_or_gone_then_known_ones_keep_their_side(
     before, after, seed
 ):
-    first = deal_cases(pool_of(before), FOUR_SIDES, seed)
-    second = deal_cases(pool_of(before | after), FOUR_SIDES, seed, known=first)
+    first = assign_cases(pool_of(before), FOUR_SUBSETS, seed)
+    second = assign_cases(pool_of(before | after), FOUR_SUBSETS, seed, known=first)
     assert {case: second[case] for case in first} == first
-    alone = deal_cases(pool_of(after), FOUR_SIDES, seed, known=second)
+    alone = assign_cases(pool_of(after), FOUR_SUBSETS, seed, known=second)
     assert alone == {case: second[case] for case in after}
 
 
@@ -245,7 +247,9 @@ def test_deal_cases_when_patches_come_in_another_order_then_deals_the_same(cases
     pool = pool_of(cases)
     order = list(range(len(pool)))
     random.shuffle(order)
-    assert deal_cases(pool.iloc[order], FOUR_SIDES, seed) == deal_cases(pool, FOUR_SIDES, seed)
+    assert assign_cases(pool.iloc[order], FOUR_SUBSETS, seed) == assign_cases(
+        pool, FOUR_SUBSETS, seed
+    )
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -255,16 +259,16 @@ def test_deal_cases_when_cases_are_many_then_prevalence_is_within_three_points(s
     sizes = rng.lognormal(6.3, 0.8, 200).astype(int) + 20
     idc = (sizes * rng.beta(1.2, 2.7, 200)).astype(int)
     cases = {f"c{i}": (int(n - k), int(k)) for i, (n, k) in enumerate(zip(sizes, idc, strict=True))}
-    sides = pd.Series(deal_cases(pool_of(cases), FOUR_SIDES, seed))
-    held = pd.DataFrame({"n": sizes, "idc": idc}, index=list(cases)).groupby(sides).sum()
+    subsets = pd.Series(assign_cases(pool_of(cases), FOUR_SUBSETS, seed))
+    held = pd.DataFrame({"n": sizes, "idc": idc}, index=list(cases)).groupby(subsets).sum()
     assert (held["idc"] / held["n"] - idc.sum() / sizes.sum()).abs().max() < 0.03
-    assert sides.value_counts().min() >= 15
+    assert subsets.value_counts().min() >= 15
 
 
 def test_deal_cases_when_two_thirds_are_new_then_new_ones_fill_what_is_short(index):
     known = dict.fromkeys(sorted(CASES)[:13], "test")
-    sides = deal_cases(index, FOUR_SIDES, 17, known=known)
-    new = [side for case, side in sides.items() if case not in known]
+    subsets = assign_cases(index, FOUR_SUBSETS, 17, known=known)
+    new = [subset for case, subset in subsets.items() if case not in known]
     assert "test" not in new
     assert {"train", "val", "gate"} == set(new)
 
@@ -276,15 +280,17 @@ def test_deal_folds_when_every_fold_is_tested_then_each_case_is_tested_once(case
     tested = [
         case
         for fold in range(num)
-        for case, side in deal_folds(pool, FoldsConfig(num_folds=num, test_fold=fold), seed).items()
-        if side == "test"
+        for case, subset in assign_folds(
+            pool, FoldsConfig(num_folds=num, test_fold=fold), seed
+        ).items()
+        if subset == "test"
     ]
     assert sorted(tested) == sorted(cases)
 
 
 def test_deal_folds_when_one_is_tested_then_the_next_one_is_val(index):
-    first = deal_folds(index, FoldsConfig(num_folds=5, test_fold=1), 17)
-    second = deal_folds(index, FoldsConfig(num_folds=5, test_fold=2), 17)
+    first = assign_folds(index, FoldsConfig(num_folds=5, test_fold=1), 17)
+    second = assign_folds(index, FoldsConfig(num_folds=5, test_fold=2), 17)
     assert {c for c, s in first.items() if s == "val"} == {
         c for c, s in second.items() if s == "test"
     }
@@ -292,23 +298,23 @@ def test_deal_folds_when_one_is_tested_then_the_next_one_is_val(index):
 
 def patch_folds(index, num, seed=17):
     folds = [FoldsConfig(num_folds=num, test_fold=fold) for fold in range(num)]
-    return pd.DataFrame({f.test_fold: deal_patch_folds(index, f, seed) for f in folds})
+    return pd.DataFrame({f.test_fold: assign_patch_folds(index, f, seed) for f in folds})
 
 
 def test_deal_patch_folds_when_every_fold_is_tested_then_each_patch_is_tested_and_val_once(index):
-    sides = patch_folds(index, 5)
-    assert ((sides == "test").sum(axis=1) == 1).all()
-    assert ((sides == "val").sum(axis=1) == 1).all()
-    assert ((sides == "train").sum(axis=1) == 3).all()
+    subsets = patch_folds(index, 5)
+    assert ((subsets == "test").sum(axis=1) == 1).all()
+    assert ((subsets == "val").sum(axis=1) == 1).all()
+    assert ((subsets == "train").sum(axis=1) == 3).all()
 
 
-def test_deal_patch_folds_when_dealt_then_folds_are_equal_in_size_and_label(index):
+def test_deal_patch_folds_when_assigned_then_folds_are_equal_in_size_and_label(index):
     tested = patch_folds(index, 5).eq("test").idxmax(axis=1)
     counts = pd.crosstab(tested, index["label"])
     assert (counts.max() - counts.min() <= 1).all()
 
 
-def test_deal_patch_folds_when_dealt_then_the_manifests_order_says_nothing_of_the_fold(index):
+def test_deal_patch_folds_when_assigned_then_the_manifests_order_says_nothing_of_the_fold(index):
     tested = patch_folds(index, 5).eq("test").idxmax(axis=1)
     drawn = pd.Series(rank_patches(index, 17), index=index.index).groupby(index["label"]).rank()
     first_half = drawn <= drawn.groupby(index["label"]).transform("median")
@@ -353,9 +359,11 @@ def test_split_patches_when_patches_are_capped_then_they_are_the_manifests_first
     pool = index.rename_axis("row").reset_index()
     manifest = pool.sample(frac=0.5, random_state=1)
     chosen = config(folds=FOLDS, max_train_patches=20)
-    found = split_patches(index, manifest, chosen, case_lists=None, case_sides={})
+    found = split_patches(index, manifest, chosen, case_lists=None, case_subsets={})
     found = found[found["split"] == "train"]
-    everything = split_patches(index, manifest, config(folds=FOLDS), case_lists=None, case_sides={})
+    everything = split_patches(
+        index, manifest, config(folds=FOLDS), case_lists=None, case_subsets={}
+    )
     of_train = manifest[manifest["row"].isin(everything.query("split == 'train'")["row"])]
     first = of_train.groupby("label").head(10)
     assert sorted(found["row"]) == sorted(first["row"])
@@ -395,7 +403,7 @@ def test_order_cases_when_others_leave_then_the_order_of_the_rest_stays():
 def test_split_patches_when_labels_are_corrected_then_train_has_them_and_no_other_side(index):
     manifest = index.rename_axis("row").reset_index().assign(label=lambda t: 1 - t["label"])
     manifest = manifest.astype({"label": "int8"})
-    splits = split_patches(index, manifest, config(), case_lists=None, case_sides={})
+    splits = split_patches(index, manifest, config(), case_lists=None, case_subsets={})
     archived = index.loc[splits["row"], "label"].to_numpy()
     on_train = (splits["split"] == "train").to_numpy()
     assert (splits["label"].to_numpy() != archived).tolist() == on_train.tolist()
@@ -409,8 +417,8 @@ def test_split_patches_when_folds_are_wanted_then_gate_is_empty_and_known_sides_
 
 def test_split_patches_when_sides_are_known_then_follows_them(index):
     known = dict.fromkeys(list(CASES)[:3], "val")
-    sides = sides_by_case(split(index, config(), known=known))
-    assert all(sides[case] == {"val"} for case in known)
+    subsets = subsets_by_case(split(index, config(), known=known))
+    assert all(subsets[case] == {"val"} for case in known)
 
 
 @pytest.mark.parametrize(
@@ -443,7 +451,7 @@ def exclude(tmp_path):
     ("mode", "folds"),
     [("case", None), ("case", {"num_folds": 4, "test_fold": 1}), ("patch", None), ("lists", None)],
 )
-def test_split_patches_when_cases_are_excluded_then_they_are_on_no_side_in_any_mode(
+def test_split_patches_when_cases_are_excluded_then_they_are_on_no_subset_in_any_mode(
     index, lists, exclude, tmp_path, mode, folds
 ):
     # c03 would train, c04 would be val, c17 is unlisted
@@ -454,14 +462,14 @@ def test_split_patches_when_cases_are_excluded_then_they_are_on_no_side_in_any_m
     assert (index.loc[splits["row"], "case"].to_numpy() == splits["case"]).all()
 
 
-def test_split_patches_when_cases_are_excluded_then_the_others_are_dealt_as_if_they_were_not_there(
+def test_split_patches_when_cases_are_excluded_then_the_others_are_assigned_as_without_them(
     index, exclude, tmp_path
 ):
     folds = {"num_folds": 4, "test_fold": 1}
     without = index[~index["case"].isin(EXCLUDED)]
-    dealt = deal_folds(without, FoldsConfig(**folds), 17)
-    found = sides_by_case(split(index, config(folds=folds, **exclude(*EXCLUDED)), tmp_path))
-    assert {case: {side} for case, side in dealt.items()} == found
+    split_unit = assign_folds(without, FoldsConfig(**folds), 17)
+    found = subsets_by_case(split(index, config(folds=folds, **exclude(*EXCLUDED)), tmp_path))
+    assert {case: {subset} for case, subset in split_unit.items()} == found
 
 
 def test_split_patches_when_a_known_case_is_excluded_then_it_takes_no_part(
@@ -469,7 +477,7 @@ def test_split_patches_when_a_known_case_is_excluded_then_it_takes_no_part(
 ):
     splits = split(index, config(**exclude("c03")), tmp_path, known={"c03": "test", "c05": "val"})
     assert "c03" not in set(splits["case"])
-    assert sides_by_case(splits)["c05"] == {"val"}
+    assert subsets_by_case(splits)["c05"] == {"val"}
 
 
 def test_split_patches_when_the_excluding_list_is_missing_then_names_those_there(

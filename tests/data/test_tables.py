@@ -2,8 +2,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idc.data.tables import INDEX, MANIFEST, PREDICTIONS, SPLITS, load_table, save_table
-from idc.errors import InputError
+from idc.core.errors import InputError
+from idc.data.tables import (
+    INDEX_SCHEMA,
+    MANIFEST_SCHEMA,
+    PREDICTIONS_SCHEMA,
+    SPLITS_SCHEMA,
+    load_table,
+    save_table,
+)
 
 
 @pytest.fixture
@@ -14,8 +21,8 @@ def index(make_index):
 @pytest.fixture
 def splits(index):
     rows = index.rename_axis("row").reset_index()[["row", "case", "x", "y", "label"]]
-    side = pd.Series(["train", "val", "gate", "test", "test"] * 2, dtype="str")
-    return rows.assign(split=side, in_manifest=True)
+    subset = pd.Series(["train", "val", "gate", "test", "test"] * 2, dtype="str")
+    return rows.assign(split=subset, in_manifest=True)
 
 
 @pytest.fixture
@@ -28,37 +35,37 @@ def predictions(splits):
         logit=np.float32(0.5),
         y_score_colour=0.5,
     )
-    fixed = [name for name, column in PREDICTIONS.columns.items() if not column.regex]
+    fixed = [name for name, column in PREDICTIONS_SCHEMA.columns.items() if not column.regex]
     return scored[fixed].assign(logit_resnet50=np.float32(0.25)).reset_index(drop=True)
 
 
 def test_load_table_when_the_index_was_saved_then_keeps_every_type(index, tmp_path):
-    save_table(tmp_path / "index.parquet", index, INDEX)
-    pd.testing.assert_frame_equal(load_table(tmp_path / "index.parquet", INDEX), index)
+    save_table(tmp_path / "index.parquet", index, INDEX_SCHEMA)
+    pd.testing.assert_frame_equal(load_table(tmp_path / "index.parquet", INDEX_SCHEMA), index)
 
 
 def test_load_table_when_the_splits_were_saved_then_keeps_every_type(splits, tmp_path):
-    save_table(tmp_path / "splits.csv", splits, SPLITS)
-    pd.testing.assert_frame_equal(load_table(tmp_path / "splits.csv", SPLITS), splits)
+    save_table(tmp_path / "splits.csv", splits, SPLITS_SCHEMA)
+    pd.testing.assert_frame_equal(load_table(tmp_path / "splits.csv", SPLITS_SCHEMA), splits)
 
 
 def test_load_table_when_case_ids_look_like_numbers_or_gaps_then_stay_text(splits, tmp_path):
     numbered = splits.assign(case=splits["case"].map({"a": "0123", "b": "NA"}).astype("str"))
-    save_table(tmp_path / "splits.csv", numbered, SPLITS)
-    assert set(load_table(tmp_path / "splits.csv", SPLITS)["case"]) == {"0123", "NA"}
+    save_table(tmp_path / "splits.csv", numbered, SPLITS_SCHEMA)
+    assert set(load_table(tmp_path / "splits.csv", SPLITS_SCHEMA)["case"]) == {"0123", "NA"}
 
 
 def test_load_table_when_missing_then_says_how_to_make_it(tmp_path):
     with pytest.raises(InputError, match="run `dvc repro ingest`"):
-        load_table(tmp_path / "index.parquet", INDEX)
+        load_table(tmp_path / "index.parquet", INDEX_SCHEMA)
 
 
 def test_load_table_when_truncated_then_says_how_to_make_it(index, tmp_path):
     path = tmp_path / "index.parquet"
-    save_table(path, index, INDEX)
+    save_table(path, index, INDEX_SCHEMA)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"cannot be read.*run `dvc repro ingest`"):
-        load_table(path, INDEX)
+        load_table(path, INDEX_SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -76,32 +83,32 @@ def test_save_table_when_a_value_breaks_a_rule_then_names_column_value_and_row(
 ):
     index.loc[3, column] = value
     with pytest.raises(InputError, match=message):
-        save_table(tmp_path / "index.parquet", index, INDEX)
+        save_table(tmp_path / "index.parquet", index, INDEX_SCHEMA)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_save_table_when_a_place_is_there_twice_then_refuses(index, tmp_path):
     twice = pd.concat([index, index.head(1)], ignore_index=True)
     with pytest.raises(InputError, match="unique"):
-        save_table(tmp_path / "index.parquet", twice, INDEX)
+        save_table(tmp_path / "index.parquet", twice, INDEX_SCHEMA)
 
 
 @pytest.mark.parametrize("change", [{"extra": 1}, {"x": 1}])
 def test_save_table_when_columns_or_types_differ_then_refuses(index, tmp_path, change):
     with pytest.raises(InputError, match=r"`(column_in_schema|dtype\('int32'\))`"):
-        save_table(tmp_path / "index.parquet", index.assign(**change), INDEX)
+        save_table(tmp_path / "index.parquet", index.assign(**change), INDEX_SCHEMA)
 
 
 def test_save_table_when_a_training_patch_is_not_in_the_manifest_then_refuses(splits, tmp_path):
     splits.loc[0, "in_manifest"] = False
     with pytest.raises(InputError, match="train holds manifest rows only"):
-        save_table(tmp_path / "splits.csv", splits, SPLITS)
+        save_table(tmp_path / "splits.csv", splits, SPLITS_SCHEMA)
 
 
 def test_save_table_when_a_manifest_row_is_there_twice_then_refuses(splits, tmp_path):
-    manifest = splits[list(MANIFEST.columns)].assign(row=1)
+    manifest = splits[list(MANIFEST_SCHEMA.columns)].assign(row=1)
     with pytest.raises(InputError, match="row: 1 in row"):
-        save_table(tmp_path / "manifest.csv", manifest, MANIFEST)
+        save_table(tmp_path / "manifest.csv", manifest, MANIFEST_SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -118,4 +125,4 @@ def test_save_table_when_a_prediction_is_impossible_then_refuses(
 ):
     predictions.loc[0, column] = value
     with pytest.raises(InputError, match=f"{column}: .* in row 0 breaks"):
-        save_table(tmp_path / "predictions.parquet", predictions, PREDICTIONS)
+        save_table(tmp_path / "predictions.parquet", predictions, PREDICTIONS_SCHEMA)

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from idc.data.zip_directory import read_directory
+from idc.data.ingest.zip_directory import read_directory
 
 COLUMNS = {
     "path": "filename",

@@ -4,18 +4,18 @@ import pytest
 from scipy.special import logit
 
 from idc.evaluation.ablation import compare_with_others, describe_gain, other_logits, score_other
-from idc.evaluation.bootstrap import Estimate
-from idc.evaluation.metrics import auroc, balanced_accuracy
+from idc.evaluation.statistics.bootstrap import Estimate
+from idc.evaluation.statistics.metrics import auroc, balanced_accuracy
 
 NUM_PATCHES = 1200
 
 
 @pytest.fixture
-def sides():
+def subsets():
     """Val and test, each of 12 cases, with a good, a poor and a mirrored logit."""
     rng = np.random.default_rng(1)
 
-    def side(name):
+    def subset(name):
         y_true = (rng.random(NUM_PATCHES) < 0.3).astype(np.int8)
         return pd.DataFrame(
             {
@@ -28,11 +28,11 @@ def sides():
             }
         )
 
-    return side("val"), side("test")
+    return subset("val"), subset("test")
 
 
-def scored(sides, name):
-    val, test = sides
+def scored(subsets, name):
+    val, test = subsets
     y_val = val["y_true"].to_numpy()
     return score_other(val[name].to_numpy(), y_val, test[name].to_numpy(), "youden")
 
@@ -48,9 +48,9 @@ def test_other_logits_when_there_are_backbones_and_baselines_then_all_are_logits
     assert np.isfinite(found["t"][0])
 
 
-def test_compare_when_the_fusion_is_better_then_the_differences_are_those_of_the_metrics(sides):
-    test = sides[1]
-    good, poor = scored(sides, "good"), scored(sides, "poor")
+def test_compare_when_the_fusion_is_better_then_the_differences_are_those_of_the_metrics(subsets):
+    test = subsets[1]
+    good, poor = scored(subsets, "good"), scored(subsets, "poor")
     found = compare_with_others(test, good, {"poor": poor}, num_replicates=200, seed=1)["poor"]
     y_true = test["y_true"].to_numpy()
     gain = auroc(y_true, good.y_score) - auroc(y_true, poor.y_score)

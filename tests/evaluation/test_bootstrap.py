@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from idc.errors import InputError
-from idc.evaluation.bootstrap import (
+from idc.core.errors import InputError
+from idc.evaluation.statistics.bootstrap import (
     CaseSummary,
     Estimate,
     bootstrap_metrics,
@@ -13,13 +13,13 @@ from idc.evaluation.bootstrap import (
     lay_interval,
     summarise_cases,
 )
-from idc.evaluation.metrics import METRICS, compute_metrics
-from idc.evaluation.replicates import replicate_metrics
+from idc.evaluation.statistics.metrics import METRICS, compute_metrics
+from idc.evaluation.statistics.replicates import replicate_metrics
 
 THRESHOLD = 0.42
 
 
-def make_side(num_patches=400, num_cases=9, decimals=None, seed=0):
+def make_subset(num_patches=400, num_cases=9, decimals=None, seed=0):
     rng = np.random.default_rng(seed)
     number = rng.integers(0, num_cases, num_patches)
     case = np.array([f"{i:05d}" for i in number])
@@ -37,7 +37,7 @@ def test_replicates_without_a_class_are_left_out(monkeypatch):
     lacking = np.array([[3, 0, 0], [2, 0, 1]])
 
     def bootstrap(counts):
-        monkeypatch.setattr("idc.evaluation.bootstrap.draw_counts", lambda *_: counts)
+        monkeypatch.setattr("idc.evaluation.statistics.bootstrap.draw_counts", lambda *_: counts)
         return bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=5, seed=0)
 
     assert bootstrap(np.concatenate([lacking, whole])) == bootstrap(whole)
@@ -51,7 +51,7 @@ SCALES = {
 
 
 def test_bootstrap_metrics_when_laid_then_intervals_follow_the_formula():
-    y_true, y_score, case = make_side()
+    y_true, y_score, case = make_subset()
     found = bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=100, seed=2)
     index = np.unique(case, return_inverse=True)[1]
     counts = draw_counts(9, 100, seed=2)
@@ -71,16 +71,16 @@ def test_bootstrap_metrics_when_laid_then_intervals_follow_the_formula():
 
 
 def test_bootstrap_metrics_when_some_are_named_then_equal_those_of_all():
-    side = make_side()
+    subset = make_subset()
     names = ("mcc", "auroc")
-    few = bootstrap_metrics(*side, THRESHOLD, num_replicates=50, seed=2, names=names)
-    full = bootstrap_metrics(*side, THRESHOLD, num_replicates=50, seed=2)
+    few = bootstrap_metrics(*subset, THRESHOLD, num_replicates=50, seed=2, names=names)
+    full = bootstrap_metrics(*subset, THRESHOLD, num_replicates=50, seed=2)
     assert tuple(few) == names
     assert dict(few) == {name: full[name] for name in names}
 
 
 def test_bootstrap_metrics_when_nothing_is_called_idc_then_ppv_is_absent_with_a_reason():
-    found = bootstrap_metrics(*make_side(), 1.0, num_replicates=50, seed=2)
+    found = bootstrap_metrics(*make_subset(), 1.0, num_replicates=50, seed=2)
     assert found.undefined == {
         "ppv": "no patch is called IDC+",
         "mcc": "all patches are called alike",
@@ -92,14 +92,14 @@ def test_bootstrap_metrics_when_nothing_is_called_idc_then_ppv_is_absent_with_a_
 
 
 def test_bootstrap_metrics_when_replicates_leave_one_undefined_then_passes_over_them(monkeypatch):
-    y_true, y_score, case = make_side()
+    y_true, y_score, case = make_subset()
     first_two = np.isin(case, ["00000", "00001"])
     y_score = np.where(first_two, y_score / 2 + 0.5, y_score * 0.4)
     drawing = np.array([[2, 1, 1, 1, 1, 1, 1, 1, 0], [1, 3, 1, 1, 1, 1, 1, 0, 0]])
     without = np.array([[0, 0, 3, 1, 1, 1, 1, 1, 1]] * 3)
 
     def bootstrap(counts):
-        monkeypatch.setattr("idc.evaluation.bootstrap.draw_counts", lambda *_: counts)
+        monkeypatch.setattr("idc.evaluation.statistics.bootstrap.draw_counts", lambda *_: counts)
         return bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=5, seed=0)
 
     whole, mixed = bootstrap(drawing), bootstrap(np.concatenate([without, drawing]))
@@ -118,20 +118,20 @@ def test_lay_interval_when_log_loss_exceeds_one_then_so_may_its_interval():
 
 
 def test_same_seed_same_numbers_and_row_order_is_irrelevant():
-    side = make_side(decimals=2)
-    first = bootstrap_metrics(*side, THRESHOLD, num_replicates=200, seed=7)
-    assert bootstrap_metrics(*side, THRESHOLD, num_replicates=200, seed=7) == first
-    assert bootstrap_metrics(*side, THRESHOLD, num_replicates=200, seed=8) != first
-    order = np.random.default_rng(0).permutation(len(side[0]))
+    subset = make_subset(decimals=2)
+    first = bootstrap_metrics(*subset, THRESHOLD, num_replicates=200, seed=7)
+    assert bootstrap_metrics(*subset, THRESHOLD, num_replicates=200, seed=7) == first
+    assert bootstrap_metrics(*subset, THRESHOLD, num_replicates=200, seed=8) != first
+    order = np.random.default_rng(0).permutation(len(subset[0]))
     shuffled = bootstrap_metrics(
-        *(column[order] for column in side), THRESHOLD, num_replicates=200, seed=7
+        *(column[order] for column in subset), THRESHOLD, num_replicates=200, seed=7
     )
     for name in METRICS:
         assert shuffled[name].low == pytest.approx(first[name].low, rel=1e-10)
 
 
 def test_perfect_and_hopeless_scores_still_give_finite_intervals():
-    y_true, _, case = make_side()
+    y_true, _, case = make_subset()
     for y_score in (y_true * 0.9 + 0.05, 0.95 - y_true * 0.9, np.full(y_true.size, 0.5), y_true):
         found = bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=100, seed=0)
         for name, each in found.items():
@@ -140,7 +140,7 @@ def test_perfect_and_hopeless_scores_still_give_finite_intervals():
 
 
 def test_few_cases_are_refused_or_widen_the_interval():
-    y_true, y_score, case = make_side(num_cases=2)
+    y_true, y_score, case = make_subset(num_cases=2)
     with pytest.raises(InputError, match=r"2 case\(s\).*at least 3"):
         bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=100, seed=0)
     # one giant case: fewer than two effective cases, held at one degree of freedom
@@ -150,7 +150,7 @@ def test_few_cases_are_refused_or_widen_the_interval():
 
 
 def test_too_few_usable_replicates_are_named():
-    y_true, y_score, case = make_side()
+    y_true, y_score, case = make_subset()
     with pytest.raises(InputError, match="1 of 1 replicates hold both"):
         bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=1, seed=0)
 
@@ -187,7 +187,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 
 
 def test_bootstrap_share_when_cases_differ_then_the_interval_equals_that_of_specificity():
-    y_true, y_score, case = make_side()
+    y_true, y_score, case = make_subset()
     negative = y_true == 0
     share = bootstrap_share(
         (y_score < THRESHOLD)[negative], case[negative], num_replicates=4000, seed=1

@@ -4,9 +4,9 @@ from scipy import special
 from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
 
-from idc.errors import InputError
-from idc.evaluation.bootstrap import draw_counts, summarise_cases, t_quantile
-from idc.evaluation.calibration import (
+from idc.core.errors import InputError
+from idc.evaluation.statistics.bootstrap import draw_counts, summarise_cases, t_quantile
+from idc.evaluation.threshold.calibration import (
     bootstrap_threshold,
     choose_threshold,
     fit_calibration,
@@ -15,7 +15,7 @@ from idc.evaluation.calibration import (
 )
 
 
-def draw_side(slope, intercept, num_patches=3000, seed=0):
+def draw_subset(slope, intercept, num_patches=3000, seed=0):
     rng = np.random.default_rng(seed)
     logit = rng.normal(1.0, 3.0, num_patches)
     y_true = (rng.random(num_patches) < special.expit(slope * logit + intercept)).astype(np.int8)
@@ -24,7 +24,7 @@ def draw_side(slope, intercept, num_patches=3000, seed=0):
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.3, -1.5), (3.0, 2.0)])
 def test_fit_equals_unpenalised_logistic_regression(slope, intercept):
-    logit, y_true = draw_side(slope, intercept)
+    logit, y_true = draw_subset(slope, intercept)
     found = fit_calibration(logit, y_true)
     reference = LogisticRegression(C=1e12, tol=1e-10, max_iter=1000).fit(logit[:, None], y_true)
     assert found.slope == pytest.approx(reference.coef_[0, 0], rel=1e-4)
@@ -37,14 +37,14 @@ def test_fit_equals_unpenalised_logistic_regression(slope, intercept):
 
 
 def test_wide_and_shifted_logits_fit_alike():
-    logit, y_true = draw_side(0.8, 0.2)
+    logit, y_true = draw_subset(0.8, 0.2)
     plain, scaled = fit_calibration(logit, y_true), fit_calibration(1000 * logit + 5e4, y_true)
     np.testing.assert_allclose(scaled.apply(1000 * logit + 5e4), plain.apply(logit), atol=1e-7)
 
 
 @pytest.mark.parametrize("slope", [-0.8, -50.0])
 def test_inverted_logits_keep_slope_one(slope):
-    logit, y_true = draw_side(slope, 0.5)
+    logit, y_true = draw_subset(slope, 0.5)
     found = fit_calibration(logit, y_true)
     assert found.slope == 1.0
     assert found.apply(logit).mean() == pytest.approx(y_true.mean(), abs=1e-9)

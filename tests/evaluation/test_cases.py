@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from idc.data.archive import list_members
-from idc.errors import InputError
-from idc.evaluation.cases import (
+from idc.core.errors import InputError
+from idc.data.ingest.archive import list_members
+from idc.evaluation.cases.burden import (
     Absent,
     compare_burden,
     describe_completeness,
@@ -20,7 +20,7 @@ from idc.evaluation.cases import (
     measure_dice,
     slide_map,
 )
-from idc.evaluation.metrics import balanced_accuracy, f1_idc
+from idc.evaluation.statistics.metrics import balanced_accuracy, f1_idc
 
 CASE = np.array(["b", "a", "a", "a", "a", "b", "c"])
 Y_TRUE = np.array([0, 1, 0, 0, 1, 0, 1])

@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from idc.errors import InputError
-from idc.evaluation.bootstrap import draw_counts
+from idc.core.errors import InputError
 from idc.evaluation.compare import compare_scorings
-from idc.evaluation.metrics import auroc, balanced_accuracy
+from idc.evaluation.statistics.bootstrap import draw_counts
+from idc.evaluation.statistics.metrics import auroc, balanced_accuracy
 
 NUM_CASES = 8
 

@@ -5,16 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from idc.config import SampleConfig
-from idc.data.sampling import draw_manifest
-from idc.errors import InputError
-from idc.evaluation.context import (
+from idc.core.config import SampleConfig
+from idc.core.errors import InputError
+from idc.data.manifest.sampling import draw_manifest
+from idc.evaluation.cases.context import (
     average_context,
     count_touching_places,
     distance_to_border,
     label_regions,
 )
-from idc.evaluation.metrics import auroc
+from idc.evaluation.statistics.metrics import auroc
 
 EIGHT = np.ones((3, 3))
 
@@ -148,10 +148,10 @@ def test_sampled_neighbours_when_counted_then_tell_the_label_and_context_does_no
         guessed = count[unseen].map(learnt).fillna(0.5)
         assert auroc(index["label"][unseen].to_numpy(), guessed.to_numpy()) >= 0.8
 
-        # a side lists its manifest rows first: another manifest, another order of the same pool
-        side = pd.concat([index.loc[manifest["row"]], index[~sampled]])
-        side["context"] = average_context(*arrays(side, "case", "x", "y", "log_odds"))
-        scores.append(side.sort_index()["context"].to_numpy())
+        # a subset lists its manifest rows first: another manifest, another order of the same pool
+        subset = pd.concat([index.loc[manifest["row"]], index[~sampled]])
+        subset["context"] = average_context(*arrays(subset, "case", "x", "y", "log_odds"))
+        scores.append(subset.sort_index()["context"].to_numpy())
     assert scores[0].tobytes() == scores[1].tobytes()
     label = index["label"].to_numpy()
     assert auroc(label, scores[0]) > auroc(label, index["log_odds"].to_numpy())

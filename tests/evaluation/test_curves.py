@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from idc.evaluation.bootstrap import bootstrap_share
 from idc.evaluation.curves import (
     MAX_POINTS,
     confusion_rows,
@@ -11,10 +10,11 @@ from idc.evaluation.curves import (
     roc_points,
     threshold_points,
 )
-from idc.evaluation.metrics import ece
+from idc.evaluation.statistics.bootstrap import bootstrap_share
+from idc.evaluation.statistics.metrics import ece
 
 
-def draw_side(num_patches):
+def draw_subset(num_patches):
     rng = np.random.default_rng(1)
     y_true = np.arange(num_patches) % 3 == 0
     return y_true.astype(np.int8), 1 / (1 + np.exp(-rng.normal(1.5 * y_true, 1.0)))
@@ -22,7 +22,7 @@ def draw_side(num_patches):
 
 @pytest.mark.parametrize("num_patches", [9, 20_000])
 def test_roc_keeps_ends_and_area(num_patches):
-    y_true, y_score = draw_side(num_patches)
+    y_true, y_score = draw_subset(num_patches)
     points = roc_points(y_true, y_score)
     assert list(points.columns) == ["fpr", "tpr", "threshold"]
     assert len(points) <= MAX_POINTS
@@ -37,7 +37,7 @@ def test_roc_keeps_ends_and_area(num_patches):
 
 @pytest.mark.parametrize("num_patches", [9, 20_000])
 def test_pr_keeps_ends_and_lies_on_the_curve(num_patches):
-    y_true, y_score = draw_side(num_patches)
+    y_true, y_score = draw_subset(num_patches)
     points = pr_points(y_true, y_score)
     assert list(points.columns) == ["recall", "precision", "threshold"]
     assert len(points) <= MAX_POINTS
@@ -57,7 +57,7 @@ def test_confusion_rows_name_the_classes():
 
 @pytest.mark.parametrize("num_patches", [9, 20_000])
 def test_threshold_points_when_drawn_then_equal_scikit_learn_at_each_threshold(num_patches):
-    y_true, y_score = draw_side(num_patches)
+    y_true, y_score = draw_subset(num_patches)
     points = threshold_points(y_true, y_score)
     assert 8 <= len(points) <= MAX_POINTS
     assert np.isfinite(points.to_numpy()).all()
@@ -82,7 +82,7 @@ def test_threshold_points_when_all_scores_are_equal_then_no_threshold_is_left():
 
 
 def test_reliability_points_when_weighted_by_patches_then_their_gaps_are_the_ece():
-    y_true, y_score = draw_side(3000)
+    y_true, y_score = draw_subset(3000)
     case = np.arange(3000) % 11
     points = reliability_points(y_true, y_score, case, num_replicates=100, seed=0)
     assert len(points) == 15

@@ -4,8 +4,8 @@ from scipy import stats
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
-from idc.errors import InputError
-from idc.evaluation.metrics import (
+from idc.core.errors import InputError
+from idc.evaluation.statistics.metrics import (
     MAX_PATCHES_PER_CASE,
     METRICS,
     PRIMARY,

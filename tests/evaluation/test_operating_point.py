@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import special
 
-from idc.errors import InputError
-from idc.evaluation.calibration import Calibration
-from idc.evaluation.operating_point import OperatingPoint
+from idc.core.errors import InputError
+from idc.evaluation.threshold.calibration import Calibration
+from idc.evaluation.threshold.operating_point import OperatingPoint
 
 POINT = OperatingPoint(
     slope=0.7,

@@ -1,7 +1,7 @@
 import pytest
 
-from idc.evaluation.bootstrap import Estimate
 from idc.evaluation.published import NO_ROW, NUM_PATCHES, benchmark_row
+from idc.evaluation.statistics.bootstrap import Estimate
 
 CASES = ["8863", "8865", "8867"]
 FIGURE = Estimate(0.88, 0.85, 0.90)

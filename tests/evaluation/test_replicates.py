@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from idc.evaluation.bootstrap import draw_counts
-from idc.evaluation.metrics import METRICS, bin_scores, cap_cases
-from idc.evaluation.replicates import map_rows, replicate_metrics
+from idc.evaluation.statistics.bootstrap import draw_counts
+from idc.evaluation.statistics.metrics import METRICS, bin_scores, cap_cases
+from idc.evaluation.statistics.replicates import map_rows, replicate_metrics
 
 THRESHOLD = 0.42
 NUM_CASES = 9
 SEED = 5
 
 
-def make_side(decimals=None, num_patches=400, seed=0):
+def make_subset(decimals=None, num_patches=400, seed=0):
     rng = np.random.default_rng(seed)
     case_index = rng.integers(0, NUM_CASES, num_patches)
     lean = rng.normal(0, 0.8, NUM_CASES)[case_index]
@@ -68,9 +68,9 @@ def measure(y_true, y_score, case_index, row):
     }
 
 
-def assert_equals_resampled(side, counts):
-    fast = replicate_metrics(*side, THRESHOLD, counts, seed=SEED)
-    slow = [measure(*side, row) for row in counts]
+def assert_equals_resampled(subset, counts):
+    fast = replicate_metrics(*subset, THRESHOLD, counts, seed=SEED)
+    slow = [measure(*subset, row) for row in counts]
     assert tuple(fast) == METRICS
     for name in METRICS:
         np.testing.assert_allclose(
@@ -80,17 +80,17 @@ def assert_equals_resampled(side, counts):
 
 @pytest.mark.parametrize("decimals", [None, 2, 1, 0])
 def test_replicate_metrics_when_patches_are_resampled_then_equal_scikit_learn(decimals):
-    assert_equals_resampled(make_side(decimals), draw_counts(NUM_CASES, 30, seed=5))
+    assert_equals_resampled(make_subset(decimals), draw_counts(NUM_CASES, 30, seed=5))
 
 
 def test_replicate_metrics_when_cases_exceed_the_cap_then_equal_scikit_learn():
-    side = make_side(num_patches=2500)
-    assert np.bincount(side[2]).max() > 160
-    assert_equals_resampled(side, draw_counts(NUM_CASES, 8, seed=6))
+    subset = make_subset(num_patches=2500)
+    assert np.bincount(subset[2]).max() > 160
+    assert_equals_resampled(subset, draw_counts(NUM_CASES, 8, seed=6))
 
 
 def test_replicate_metrics_when_a_replicate_calls_all_alike_then_marks_what_is_undefined():
-    y_true, y_score, case_index = make_side()
+    y_true, y_score, case_index = make_subset()
     y_score = np.where(case_index == 0, y_score / 2 + 0.5, y_score * 0.4)
     counts = np.zeros((2, NUM_CASES), np.int64)
     counts[0, 1:], counts[1, 0] = 1, 8
@@ -102,7 +102,7 @@ def test_replicate_metrics_when_a_replicate_calls_all_alike_then_marks_what_is_u
 
 
 def test_replicate_metrics_when_scores_are_logits_then_ranks_them_alike():
-    y_true, y_score, case_index = make_side()
+    y_true, y_score, case_index = make_subset()
     counts = draw_counts(NUM_CASES, 20, seed=1)
     names = ("auroc", "auprc", "case_macro_auroc", "auroc_capped")
     logits = np.log(y_score / (1 - y_score))

@@ -5,9 +5,9 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from idc.errors import InputError
-from idc.evaluation.bootstrap import bootstrap_metrics, bootstrap_share
-from idc.evaluation.cases import Absent
+from idc.core.errors import InputError
+from idc.evaluation.cases.burden import Absent
+from idc.evaluation.statistics.bootstrap import bootstrap_metrics, bootstrap_share
 from idc.evaluation.subgroups import (
     find_subgroups,
     measure_borders,
@@ -83,7 +83,7 @@ def test_find_subgroups_when_families_are_formed_then_each_patch_is_in_one_group
         assert (members.sum(axis=0) == 1).all(), family
 
 
-def test_find_subgroups_when_of_burden_then_cases_are_dealt_in_thirds(patches):
+def test_find_subgroups_when_of_burden_then_cases_are_assigned_in_thirds(patches):
     thirds = find_subgroups(patches)["case_burden"]
     found = {group: set(patches["case"][inside]) for group, (_, inside) in thirds.items()}
     assert found == {

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idc.explain.error_groups import (
+from idc.explain.panels.error_groups import (
     describe_groups,
     draw_groups,
     find_errors,
@@ -11,7 +11,7 @@ from idc.explain.error_groups import (
 
 
 @pytest.fixture
-def test_side():
+def test_set():
     """Forty patches of four cases in a row; every third is wrong."""
     number = np.arange(40)
     y_true = (number % 2).astype(np.int8)
@@ -39,8 +39,8 @@ def cluster_points(errors):
     return [10 * far + rng.normal(size=(len(errors), size)) for size in (4, 7)]
 
 
-def test_errors_when_found_then_the_most_confident_of_each_kind_come_first(test_side):
-    errors = find_errors(test_side, max_errors=5)
+def test_errors_when_found_then_the_most_confident_of_each_kind_come_first(test_set):
+    errors = find_errors(test_set, max_errors=5)
     assert list(errors["kind"]) == ["fp"] * 5 + ["fn"] * 5
     fp, fn = (errors[errors["kind"] == kind] for kind in ("fp", "fn"))
     assert (fp["y_true"] == 0).all()
@@ -51,8 +51,8 @@ def test_errors_when_found_then_the_most_confident_of_each_kind_come_first(test_
     assert errors["is_border"].all()
 
 
-def test_groups_when_errors_lie_in_two_clouds_then_they_are_told_apart(test_side):
-    wide = pd.concat([test_side.assign(case=test_side["case"] + name) for name in "abcd"])
+def test_groups_when_errors_lie_in_two_clouds_then_they_are_told_apart(test_set):
+    wide = pd.concat([test_set.assign(case=test_set["case"] + name) for name in "abcd"])
     errors = find_errors(wide.assign(row=np.tile(np.arange(40), 4)), max_errors=100)
     grouped = group_errors(errors, cluster_points(errors))
     for _, part in grouped.groupby("kind"):
@@ -66,17 +66,17 @@ def test_groups_when_errors_lie_in_two_clouds_then_they_are_told_apart(test_side
         assert sizes[1] >= sizes[2]
 
 
-def test_groups_when_there_are_few_errors_then_one_group_and_none_then_none(test_side):
-    errors = find_errors(test_side, max_errors=3)
+def test_groups_when_there_are_few_errors_then_one_group_and_none_then_none(test_set):
+    errors = find_errors(test_set, max_errors=3)
     assert set(group_errors(errors, cluster_points(errors))["group"]) == {1}
-    right = find_errors(test_side.assign(y_pred=test_side["y_true"]), max_errors=3)
+    right = find_errors(test_set.assign(y_pred=test_set["y_true"]), max_errors=3)
     grouped = group_errors(right, [np.zeros((0, 4))])
     assert grouped.empty
     assert describe_groups(grouped, np.zeros((0, 3))) == []
 
 
-def test_description_when_made_then_it_counts_cases_and_averages_traits(test_side):
-    errors = find_errors(test_side, max_errors=3)
+def test_description_when_made_then_it_counts_cases_and_averages_traits(test_set):
+    errors = find_errors(test_set, max_errors=3)
     grouped = group_errors(errors, cluster_points(errors))
     colours = np.column_stack([np.arange(6), np.zeros(6), np.full(6, 200)])
     fp, fn = describe_groups(grouped, colours)
@@ -90,8 +90,8 @@ def test_description_when_made_then_it_counts_cases_and_averages_traits(test_sid
     assert fp["touching_other_label"] == 1.0
 
 
-def test_sheet_when_drawn_then_it_has_a_row_per_group_and_its_words(test_side):
-    errors = find_errors(test_side, max_errors=6)
+def test_sheet_when_drawn_then_it_has_a_row_per_group_and_its_words(test_set):
+    errors = find_errors(test_set, max_errors=6)
     grouped = group_errors(errors, cluster_points(errors))
     part = grouped[grouped["kind"] == "fp"]
     pixels = np.zeros((len(part), 50, 50, 3), np.uint8)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from idc.data.batches import to_images
-from idc.errors import InputError
-from idc.explain.attributions import Effort, blur
-from idc.explain.explainer import Explainer, NotFiniteMapError
-from idc.explain.methods import METHODS
-from idc.models.fusion import FusionCNN
+from idc.core.errors import InputError
+from idc.data.batches.loader import to_images
+from idc.explain.maps.attributions import AttributionBudget, blur
+from idc.explain.maps.explainer import Explainer, NotFiniteMapError
+from idc.explain.maps.methods import METHODS
+from idc.models.networks.fusion import FusionCNN
 
 DEFAULTS = [name for name, method in METHODS.items() if not method.costly]
 CPU = torch.device("cpu")
@@ -424,7 +424,11 @@ def test_pixel_attribution_when_there_is_a_texture_member_then_its_part_is_in_th
 
     how = METHODS[method].how
     images = torch.from_numpy(images_of(pixels))
-    expected = how.reduce(how.attribute(HalfLogit(), images, Effort(8, 4, 4, 3))).detach().numpy()
+    expected = (
+        how.reduce(how.attribute(HalfLogit(), images, AttributionBudget(8, 4, 4, 3)))
+        .detach()
+        .numpy()
+    )
     assert np.abs(expected).max() > 1e-4
     np.testing.assert_allclose(part, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
 

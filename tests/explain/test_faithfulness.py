@@ -6,7 +6,7 @@ from pytorch_grad_cam.metrics.road import NoisyLinearImputer, neighbors_weights
 from scipy.sparse import csc_matrix
 from scipy.sparse.linalg import spsolve
 
-from idc.explain.faithfulness import (
+from idc.explain.scores.faithfulness import (
     NUM_BLOCKS,
     Perturbations,
     block_means,

@@ -2,9 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from idc.data.augment import stain_presets
-from idc.explain.baseline_maps import BASELINES, darkness_maps
-from idc.explain.map_traits import (
+from idc.data.batches.augment import stain_presets
+from idc.explain.scores.baseline_maps import BASELINES, darkness_maps
+from idc.explain.scores.map_traits import (
     add_noise,
     agreement,
     best_enrichment,

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idc.explain.mosaics import (
+from idc.explain.scores.mosaics import (
     CHANCE,
-    find_thrown_off,
+    find_unreliable,
     join_mosaics,
     plan_mosaics,
     pointing_share,
@@ -86,5 +86,5 @@ def test_share_when_all_evidence_is_in_the_right_cell_then_1_and_when_empty_chan
 
 def test_find_thrown_off_when_a_backbone_answers_out_of_proportion_then_it_is_named():
     cells = np.array([[1.0, -2.0], [-1.0, 2.0], [1.0, 2.0], [1.0, 2.0]])
-    assert find_thrown_off(["calm", "wild"], np.array([[3.0, -30_000.0]]), cells) == ["wild"]
-    assert find_thrown_off(["calm", "wild"], np.array([[3.0, 3.0]]), cells) == []
+    assert find_unreliable(["calm", "wild"], np.array([[3.0, -30_000.0]]), cells) == ["wild"]
+    assert find_unreliable(["calm", "wild"], np.array([[3.0, 3.0]]), cells) == []

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from idc.explain.sanity import LARGEST_SIMILARITY, STEPS, changes, randomised, similarity
-from idc.explain.similarity import rank_correlation
-from idc.models.fusion import FusionCNN
+from idc.explain.scores.sanity import MAX_SIMILARITY, STEPS, changes, randomised, similarity
+from idc.explain.scores.similarity import rank_correlation
+from idc.models.networks.fusion import FusionCNN
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_similarity_when_maps_are_unrelated_then_the_method_passes():
     rng = np.random.default_rng(0)
     alike = similarity(*(rng.normal(size=(3, 50, 50)) for _ in range(2)))
     assert changes(alike["signed"].mean())
-    assert abs(alike["absolute"].mean()) < LARGEST_SIMILARITY
+    assert abs(alike["absolute"].mean()) < MAX_SIMILARITY
 
 
 def test_similarity_when_only_the_sign_turns_then_the_strengths_are_still_alike():

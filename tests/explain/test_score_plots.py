@@ -2,7 +2,7 @@
 
 import pytest
 
-from idc.explain.score_plots import draw_pointing
+from idc.explain.scores.plots import draw_pointing
 
 
 def share(value):

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
-from idc.config import ExplainScoresConfig
-from idc.explain import score_table
-from idc.explain.explainer import Explainer
-from idc.explain.fast_scores import create_score
-from idc.explain.score_metrics import score_metrics
-from idc.explain.score_table import ExplanationScores, Subject
-from idc.models.fusion import FusionCNN
+from idc.core.config import ExplainScoresConfig
+from idc.explain.maps.explainer import Explainer
+from idc.explain.scores import table as score_table
+from idc.explain.scores.fast_scores import create_score
+from idc.explain.scores.table import ExplainedModel, ExplanationScores
+from idc.models.networks.fusion import FusionCNN
+from idc.tracking.explanation_metrics import score_metrics
 
 METHODS = ("saliency", "grad_cam")
 CONFIG = ExplainScoresConfig(
@@ -39,7 +39,7 @@ def subject():
     torch.manual_seed(0)
     model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.0).eval()
     mean = torch.zeros(sum(branch.num_features for branch in model.branches))
-    return Subject(model, 32, mean, torch.device("cpu"), explain_with)
+    return ExplainedModel(model, 32, mean, torch.device("cpu"), explain_with)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def store():
 
 
 @pytest.fixture(scope="module")
-def test_side():
+def test_set():
     number = np.arange(48)
     idc = number % 4 == 0
     return pd.DataFrame(
@@ -65,9 +65,9 @@ def test_side():
 
 
 @pytest.fixture(scope="module")
-def measure(subject, store, test_side):
-    def run(config=CONFIG, test=test_side):
-        panel = test_side.iloc[::12]
+def measure(subject, store, test_set):
+    def run(config=CONFIG, test=test_set):
+        panel = test_set.iloc[::12]
         pixels = store[panel["row"].to_numpy()]
         explainer = explain_with(subject.model, subject.mean_embedding)
         maps = {name: explainer.explain(name, pixels) for name in METHODS}
@@ -113,8 +113,8 @@ def test_scores_when_measured_again_then_equal_and_plain_data_and_the_model_unto
     assert text == json.dumps(again, allow_nan=False, sort_keys=True)
 
 
-def test_mosaics_when_no_patch_is_confident_then_said_and_nothing_ranked(measure, test_side):
-    found = measure(test=test_side.assign(y_score=0.5))
+def test_mosaics_when_no_patch_is_confident_then_said_and_nothing_ranked(measure, test_set):
+    found = measure(test=test_set.assign(y_score=0.5))
     assert found["mosaics"]["num_mosaics"] == 0
     assert "confident" in found["mosaics"]["reason"]
     assert found["mosaics"]["num_cases_left_out"] == 4
@@ -194,7 +194,7 @@ def test_score_when_fast_then_it_is_what_the_explainer_says(subject, store, num_
 
 @pytest.mark.parametrize("num_patches", [10, 5000])
 def test_scores_when_there_is_a_texture_member_then_its_contribution_is_no_source(
-    store, test_side, draw_texture, num_patches
+    store, test_set, draw_texture, num_patches
 ):
     torch.manual_seed(0)
     model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.0).eval()
@@ -207,13 +207,13 @@ def test_scores_when_there_is_a_texture_member_then_its_contribution_is_no_sourc
     slow = explainer.logits(store)
     assert slow.shape == (len(store), 4)
     assert np.allclose(score(store), slow, atol=1e-3)
-    textured = Subject(model, 32, mean, torch.device("cpu"), explain_with)
-    panel = test_side.iloc[::12]
+    textured = ExplainedModel(model, 32, mean, torch.device("cpu"), explain_with)
+    panel = test_set.iloc[::12]
     pixels = store[panel["row"].to_numpy()]
     maps = {name: explainer.explain(name, pixels) for name in METHODS}
     config = CONFIG.model_copy(update={"sources": "each"})
     found = ExplanationScores(textured, METHODS, config, seed=5).measure(
-        panel, pixels, maps, test_side, store
+        panel, pixels, maps, test_set, store
     )
     assert set(found["faithfulness"]) == {"test_resnet", "test_efficientnet", "fused"}
     assert set(found["mosaics"]["trained"]["saliency"]) == set(found["faithfulness"])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from idc.explain.sheets import COLOURS, Column, draw_sheet
+from idc.explain.panels.sheets import COLOURS, Column, draw_sheet
 
 
 @pytest.fixture

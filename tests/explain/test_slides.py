@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idc.explain.slides import choose_slides, draw_attention, spread_scores
+from idc.explain.panels.slides import choose_slides, draw_attribution_map, spread_scores
 
 
 @pytest.fixture
@@ -37,7 +37,9 @@ def test_draw_attention_then_each_block_lies_where_its_patch_does(cases):
     patches = cases[cases["case"] == "c"].iloc[1:].assign(y_score=0.5)
     spread = np.full((24, 10, 10), 0.5, np.float32)
     spread[0] = 1.0  # the patch at x 51, y 1
-    figure = draw_attention(patches, np.full((24, 50, 50, 3), 200, np.uint8), spread, "evidence")
+    figure = draw_attribution_map(
+        patches, np.full((24, 50, 50, 3), 200, np.uint8), spread, "evidence"
+    )
     pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     tissue, _, attention = pictures[:3]
     assert tissue.shape == (50, 50, 3)

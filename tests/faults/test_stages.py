@@ -10,8 +10,8 @@ import pytest
 import yaml
 from prefect.logging import disable_run_logger
 
-from idc.workspace import stage_environment
-from tasks.stages import StageFailedError, TryAgainError, run_stage
+from idc.runs.workspace import stage_environment
+from tasks.stages import StageFailedError, TransientError, run_stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -54,7 +54,7 @@ def sample(project):
 def test_stage_when_the_repo_lock_is_held_then_it_is_tried_again_and_runs_once_it_is_free(project):
     holder = start(project, "-c", textwrap.dedent(HOLD))
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(TryAgainError, match="lock"):
+    with pytest.raises(TransientError, match="lock"):
         sample(project)
     holder.kill()
     holder.wait()

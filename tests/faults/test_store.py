@@ -17,7 +17,7 @@ from idc.tracking.orphans import list_orphans
 TRAINING = """
 import sys
 from pathlib import Path
-from idc.config import load_params
+from idc.core.config import load_params
 from idc.tracking.live import live_run
 
 with live_run(load_params(Path("params.yaml")), "abc", training="t1", resumed=False) as live:

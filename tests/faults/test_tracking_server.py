@@ -10,11 +10,11 @@ from contextlib import closing
 import pytest
 from mlflow.tracking import MlflowClient
 
-from idc.files import load_json
-from idc.layout import BUNDLE, PUBLISHED
+from idc.core.files import load_json
+from idc.core.layout import BUNDLE, PUBLISHED
 from idc.models.spec import load_history
-from idc.untold import UNTOLD
-from idc.workspace import copy_project, stage_environment
+from idc.runs.workspace import copy_project, stage_environment
+from idc.tracking.outbox import OUTBOX
 from tests.operations.servers import free_port, mlflow_server, wait_until
 from tests.small_run import SMALL
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 def missed_epochs(project):
     return {
         step
-        for path in project.glob(f"{UNTOLD}/*.json")
+        for path in project.glob(f"{OUTBOX}/*.json")
         for key, _, step in load_json(path)["metrics"]
         if key == "train/loss"
     }
@@ -96,7 +96,7 @@ def test_pipeline_when_the_mlflow_server_is_killed_in_mid_training_then_no_epoch
     # speed is in no file: only the run itself can tell it
     for items in told.values():
         assert sorted(item.step for item in items) == list(range(1, 41))
-    assert not list(project.glob(f"{UNTOLD}/*.json"))
+    assert not list(project.glob(f"{OUTBOX}/*.json"))
     with closing(sqlite3.connect(tmp_path / "prefect/prefect.db")) as prefect:
         flows = prefect.execute("SELECT name, state_name FROM flow_run").fetchall()
     assert [state for _, state in flows] == ["Completed"]

@@ -2,8 +2,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from idc.errors import InputError
-from idc.models.backbones import Backbone, require_weights
+from idc.core.errors import InputError
+from idc.models.networks.backbones import Backbone, require_weights
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])

@@ -3,14 +3,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from idc.errors import InputError
-from idc.evaluation.metrics import auroc
-from idc.models import atoms
-from idc.models.baselines import dictionary as dictionary_module
+from idc.core.errors import InputError
+from idc.evaluation.statistics.metrics import auroc
 from idc.models.baselines import plain_cnn as plain_cnn_module
-from idc.models.baselines.dictionary import learn_dictionary
-from idc.models.baselines.registry import BASELINES, score_baseline
+from idc.models.baselines.fit import BASELINES, score_baseline
 from idc.models.baselines.trees import FEATURES, tree_features
+from idc.models.networks import atoms
+from idc.models.texture import dictionary as dictionary_module
+from idc.models.texture.dictionary import learn_dictionary
 
 NUM_PATCHES = 160
 LABELS = np.arange(NUM_PATCHES) % 2

@@ -2,9 +2,9 @@ import pandas as pd
 import pytest
 import torch
 
-from idc.errors import InputError
+from idc.core.errors import InputError
 from idc.models.bundle import load_model, save_bundle
-from idc.models.fusion import FusionCNN
+from idc.models.networks.fusion import FusionCNN
 from idc.models.spec import ModelSpec, digest_bundle, load_history, load_spec
 
 SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.2, True, False, [1.0, 1.5], [6, 4], 2, 0.8125)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from idc.config import ModelConfig, load_params
-from idc.models.cpu_convolutions import adapt_convolutions
-from idc.models.device import choose_autocast
-from idc.models.fusion import create_fusion
-from idc.models.inference import create_scorer
+from idc.core.config import ModelConfig, load_params
+from idc.models.networks.cpu_convolutions import adapt_convolutions
+from idc.models.networks.device import choose_autocast
+from idc.models.networks.fusion import create_fusion
+from idc.models.scoring.inference import create_scorer
 
 CPU = torch.device("cpu")
 GEOMETRIES = list(itertools.product([1, 3, 5, 7], [1, 2], [0, 1, 2, 3], [1, 2, 3, 4, 7]))
@@ -143,11 +143,11 @@ def test_only_the_depthwise_convolution_leaves_autocast():
 def test_a_copy_computes_with_its_own_weights():
     model = _Separable()
     adapt_convolutions(model)
-    twin = copy.deepcopy(model)
+    duplicate = copy.deepcopy(model)
     with torch.no_grad():
-        twin.depthwise.weight.zero_()
-        twin.depthwise.bias.zero_()
-    assert twin.depthwise(torch.rand(1, 8, 5, 5)).abs().max() == 0
+        duplicate.depthwise.weight.zero_()
+        duplicate.depthwise.bias.zero_()
+    assert duplicate.depthwise(torch.rand(1, 8, 5, 5)).abs().max() == 0
     assert model.depthwise(torch.rand(1, 8, 5, 5)).abs().max() > 0
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from idc.models.device import choose_autocast, describe_environment
+from idc.models.networks.device import choose_autocast, describe_environment
 
 CPU = torch.device("cpu")
 

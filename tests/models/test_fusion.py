@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from idc.errors import InputError
-from idc.models.fusion import EachLogit, FusionCNN, create_fusion
-from idc.models.scoring import mean_embedding, score_patches
+from idc.core.errors import InputError
+from idc.models.networks.fusion import FusionCNN, MemberLogits, create_fusion
+from idc.models.scoring.patches import mean_embedding, score_patches
 
 TINY = ("test_resnet", "test_efficientnet")
 CPU = torch.device("cpu")
@@ -68,7 +68,7 @@ def test_fusion_when_trained_then_every_backbone_gets_a_gradient(images):
 @torch.inference_mode()
 def test_each_logit_when_backbones_have_heads_then_gives_the_fusion_logit_and_theirs(images):
     model = FusionCNN(TINY, pretrained="none", dropout=0.5, aux_heads=True).eval()
-    logits = EachLogit(model)(images)
+    logits = MemberLogits(model)(images)
     assert logits.shape == (6, 3)
     torch.testing.assert_close(logits[:, 0], model(images))
     alone = model.aux_heads[1](model.branches[1](images)).squeeze(1)
@@ -78,7 +78,7 @@ def test_each_logit_when_backbones_have_heads_then_gives_the_fusion_logit_and_th
 
 @torch.inference_mode()
 def test_each_logit_when_backbones_have_no_heads_then_gives_the_fusion_logit_alone(model, images):
-    assert EachLogit(model)(images).shape == (6, 1)
+    assert MemberLogits(model)(images).shape == (6, 1)
     assert model.scored_members == []
 
 

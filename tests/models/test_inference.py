@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from idc.models import inference
-from idc.models.fusion import FusionCNN
-from idc.models.inference import create_scorer
-from idc.models.scoring import score_patches
+from idc.models.networks.fusion import FusionCNN
+from idc.models.scoring import inference
+from idc.models.scoring.inference import create_scorer
+from idc.models.scoring.patches import score_patches
 
 CPU = torch.device("cpu")
 MANY = 10**6
@@ -48,14 +48,14 @@ def assert_scores_like_plain(scorer, model, images):
     torch.testing.assert_close(logits, plain, rtol=0, atol=1e-3)
 
 
-def refuse_warnings(caplog):
+def reject_warnings(caplog):
     assert [record.message for record in caplog.records] == []
 
 
 def test_scorer_when_the_three_real_backbones_are_used_then_converts_them_rightly(images, caplog):
     model = create_used_fusion("efficientnet_b0", "resnet50", "densenet121")
     scorer = create_scorer(model, CPU, SIZE_PX, num_images=MANY)
-    refuse_warnings(caplog)
+    reject_warnings(caplog)
     assert_scores_like_plain(scorer, model, images)
 
 
@@ -64,7 +64,7 @@ def test_scorer_when_images_are_few_or_many_then_logits_are_those_of_the_network
     model, images, caplog, num_images
 ):
     scorer = create_scorer(model, CPU, SIZE_PX, num_images=num_images)
-    refuse_warnings(caplog)
+    reject_warnings(caplog)
     assert_scores_like_plain(scorer, model, images)
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from idc.models.fusion import FusionCNN
-from idc.models.scoring import embed_patches, score_patches, symmetries
+from idc.models.networks.fusion import FusionCNN
+from idc.models.scoring.patches import embed_patches, score_patches, symmetries
 
 CPU = torch.device("cpu")
 CORNERS = np.arange(4).reshape(2, 2)

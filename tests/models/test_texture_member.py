@@ -9,18 +9,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from idc.data.batches import to_images
-from idc.errors import InputError
-from idc.evaluation.metrics import auroc
-from idc.files import load_json, save_json
-from idc.models.baselines import dictionary as dictionary_module
-from idc.models.baselines.registry import score_baseline
+from idc.core.errors import InputError
+from idc.core.files import load_json, save_json
+from idc.data.batches.loader import to_images
+from idc.evaluation.statistics.metrics import auroc
+from idc.models.baselines.fit import score_baseline
 from idc.models.bundle import load_model, save_bundle
-from idc.models.fusion import EachLogit, FusionCNN
-from idc.models.inference import create_scorer
+from idc.models.networks.fusion import FusionCNN, MemberLogits
+from idc.models.networks.texture_member import TextureMember, to_grey_levels
+from idc.models.scoring.inference import create_scorer
 from idc.models.spec import ModelSpec
-from idc.models.texture_learning import learn_texture_member
-from idc.models.texture_member import TextureMember, to_grey_levels
+from idc.models.texture import dictionary as dictionary_module
+from idc.training.texture_member import learn_texture_member
 
 NUM_PATCHES = 160
 LABELS = np.arange(NUM_PATCHES) % 2
@@ -165,9 +165,9 @@ def test_fusion_when_a_texture_member_joins_then_the_logit_is_the_mean_of_both(t
     torch.manual_seed(1)
     model = FusionCNN(TINY, pretrained="none", dropout=0.5, aux_heads=True).eval()
     images = images_of(pixels[:6])
-    before, own = EachLogit(model)(images), texture(images)[:, 0]
+    before, own = MemberLogits(model)(images), texture(images)[:, 0]
     model.join_texture(texture)
-    after = EachLogit(model)(images)
+    after = MemberLogits(model)(images)
     assert model.scored_members == [*TINY, "cnn", "texture"]
     assert own.std() > 1e-2
     torch.testing.assert_close(after[:, 0], (before[:, 0] + own) / 2)
@@ -185,7 +185,7 @@ def test_fusion_when_it_has_no_auxiliary_heads_then_the_texture_member_still_has
     model = FusionCNN(TINY, pretrained="none", dropout=0.0).eval()
     model.join_texture(texture)
     assert model.scored_members == ["cnn", "texture"]
-    assert EachLogit(model)(images_of(pixels[:2])).shape == (2, 3)
+    assert MemberLogits(model)(images_of(pixels[:2])).shape == (2, 3)
     assert [member.name for member in model.members] == [*TINY, "texture"]
 
 
@@ -195,7 +195,7 @@ def test_bundle_when_a_texture_member_is_in_it_then_gives_the_same_logits(fusion
     images = images_of(pixels[:6])
     loaded, spec = load_model(tmp_path / "fusion")
     assert spec.texture_member
-    torch.testing.assert_close(EachLogit(loaded)(images), EachLogit(fusion)(images))
+    torch.testing.assert_close(MemberLogits(loaded)(images), MemberLogits(fusion)(images))
 
 
 def test_bundle_when_it_is_of_a_version_before_texture_members_then_asks_to_retrain(
@@ -227,7 +227,7 @@ def test_scorer_when_images_are_many_then_onnx_takes_the_texture_member(
         member = TextureMember(size_px)
         member.load_state_dict(texture.state_dict())
         model.join_texture(member)
-    each = EachLogit(model).eval()
+    each = MemberLogits(model).eval()
     with caplog.at_level(logging.WARNING):
         scorer = create_scorer(each, CPU, size_px, num_images=10**6)
     assert caplog.records == []

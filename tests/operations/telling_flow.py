@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from idc.config import load_params
+from idc.core.config import load_params
 from idc.tracking.live import live_run
 
 EPOCHS = 4

@@ -10,8 +10,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from idc.tracking.live import live_run
+from idc.tracking.outbox import OUTBOX
 from idc.tracking.publishing import ALIAS, publish_result
-from idc.untold import UNTOLD
 from tests.operations.servers import free_port, mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -65,14 +65,14 @@ def test_training_when_the_server_is_away_twice_then_no_epoch_is_lost_and_its_ru
     assert service.process.returncode is not None
     log_epoch(live, 2)
     log_epoch(live, 3)
-    waiting = json.loads((tmp_path / UNTOLD / f"{run_id}.json").read_text(encoding="utf-8"))
+    waiting = json.loads((tmp_path / OUTBOX / f"{run_id}.json").read_text(encoding="utf-8"))
     assert {step for _, _, step in waiting["metrics"]} == {2, 3}
 
     with mlflow_server(tmp_path / "server", store, port):
         log_epoch(live, 4)
         speeds = told_epochs(client, run_id, "train/patches_per_s")
         assert speeds == [(epoch, 100.0 + epoch) for epoch in (1, 2, 3, 4)]
-        assert not list((tmp_path / UNTOLD).iterdir())
+        assert not list((tmp_path / OUTBOX).iterdir())
     log_epoch(live, 5)
     live.name_model(result.model_digest, {"torch": "2"})
     training.__exit__(None, None, None)
@@ -85,4 +85,4 @@ def test_training_when_the_server_is_away_twice_then_no_epoch_is_lost_and_its_ru
         assert run.data.metrics["test/auroc"] == 0.75
         speeds = told_epochs(client, run_id, "train/patches_per_s")
         assert speeds == [(epoch, 100.0 + epoch) for epoch in (1, 2, 3, 4, 5)]
-        assert not list((tmp_path / UNTOLD).iterdir())
+        assert not list((tmp_path / OUTBOX).iterdir())

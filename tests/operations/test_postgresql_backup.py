@@ -71,7 +71,7 @@ def test_mlflow_when_restored_from_a_dump_then_runs_files_and_aliases_are_those_
         }
         version = client.get_model_version_by_alias(published.model_name, ALIAS)
         assert str(version.version) == published.model_version
-        assert publish_result(result, tmp_path) == published  # there is nothing to mend
+        assert publish_result(result, tmp_path) == published  # there is nothing to fix
         model = mlflow.pyfunc.load_model(f"models:/{published.model_name}@{ALIAS}")
         patch = np.full((50, 50, 3), 180, np.uint8)
         scored = model.predict(pd.DataFrame({"image": [cv2.imencode(".png", patch)[1].tobytes()]}))

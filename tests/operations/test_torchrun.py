@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from idc.workspace import copy_project, stage_environment
+from idc.runs.workspace import copy_project, stage_environment
 from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]

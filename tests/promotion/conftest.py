@@ -9,13 +9,13 @@ import torch
 import yaml
 from mlflow.tracking import MlflowClient
 
-from idc import layout
-from idc.data.tables import SPLITS, save_table
-from idc.evaluation.operating_point import OperatingPoint
+from idc.core import layout
+from idc.data.tables import SPLITS_SCHEMA, save_table
+from idc.evaluation.threshold.operating_point import OperatingPoint
+from idc.lifecycle.promotion.gate import GateScores
 from idc.models.bundle import save_bundle
-from idc.models.fusion import FusionCNN
+from idc.models.networks.fusion import FusionCNN
 from idc.models.spec import ModelSpec, digest_bundle
-from idc.promotion.gate import Scored
 from idc.tracking.connection import connect, ensure_experiment
 from idc.tracking.registry import Registry
 
@@ -55,13 +55,13 @@ def trained(tmp_path_factory):
     return folder
 
 
-def make_splits(cases_by_side):
+def make_splits(cases_by_subset):
     rows = [
         {
             "row": 0, "case": case, "x": 50 * place + 1, "y": 1,
-            "label": int(place % 3 == 0), "split": side, "in_manifest": True,
+            "label": int(place % 3 == 0), "split": subset, "in_manifest": True,
         }
-        for side, cases in cases_by_side.items()
+        for subset, cases in cases_by_subset.items()
         for case in cases
         for place in range(PATCHES_PER_CASE)
     ]  # fmt: skip
@@ -70,7 +70,7 @@ def make_splits(cases_by_side):
     return table.astype({"x": "int32", "y": "int32", "label": "int8"})
 
 
-SIDES = {
+SUBSETS = {
     "train": [f"t{number}" for number in range(4)],
     "val": ["v0", "v1"],
     "gate": [f"g{number:02d}" for number in range(NUM_CASES)],
@@ -79,13 +79,13 @@ SIDES = {
 
 
 class Project:
-    """A folder with sides, pixels and a registry."""
+    """A folder with subsets, pixels and a registry."""
 
     def __init__(self, root: Path, params, trained: Path) -> None:
         self.root, self.params, self._trained = root, params, trained
         self.client = connect(root)
-        self.splits = make_splits(SIDES)
-        save_table(root / layout.SPLITS, self.splits, SPLITS)
+        self.splits = make_splits(SUBSETS)
+        save_table(root / layout.SPLITS, self.splits, SPLITS_SCHEMA)
         (root / layout.PATCHES).mkdir(parents=True)
         pixels = np.random.default_rng(3).integers(0, 256, (len(self.splits), 50, 50, 3), np.uint8)
         np.save(root / layout.PIXELS, pixels)
@@ -101,7 +101,7 @@ class Project:
         )
         if splits is not False:
             path = self.root / "kept/splits.csv"
-            save_table(path, self.splits if splits is None else splits, SPLITS)
+            save_table(path, self.splits if splits is None else splits, SPLITS_SCHEMA)
             self.client.log_artifact(run.info.run_id, str(path))
         for file, content in (files or {}).items():
             path = self.root / "kept" / file
@@ -145,4 +145,4 @@ def score_with_errors(y_true, error_share, seed=0):
         places = np.flatnonzero(y_true == label)
         wrong[rng.choice(places, round(error_share * len(places)), replace=False)] = True
     y_pred = np.where(wrong, 1 - y_true, y_true).astype(np.int8)
-    return Scored(np.where(y_pred == 1, 0.8, 0.2), y_pred)
+    return GateScores(np.where(y_pred == 1, 0.8, 0.2), y_pred)

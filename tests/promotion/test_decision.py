@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks.promotion import Truth, draw_gate, simulate
-from idc.errors import InputError
-from idc.promotion.decision import decide
-from idc.promotion.gate import Scored
+from idc.core.errors import InputError
+from idc.lifecycle.promotion.decision import decide
+from idc.lifecycle.promotion.gate import GateScores
 from tests.promotion.conftest import score_with_errors
 
 NUM_DRAWS, NUM_CASES = 400, 20
@@ -44,7 +44,7 @@ def test_decide_when_scores_are_worse_calibrated_then_the_calibration_margin_bre
     y_true, case = gate
     champion = score_with_errors(y_true, 0.2)
     better = score_with_errors(y_true, 0.02)
-    overdone = Scored(np.where(y_true == 1, 0.51, 0.49), better.y_pred)
+    overdone = GateScores(np.where(y_true == 1, 0.51, 0.49), better.y_pred)
     held = {r.rule: r.holds for r in decide(y_true, case, champion, overdone, config).reasons}
     assert held == {"superiority": True, "sensitivity margin": True, "calibration margin": False}
 

@@ -1,6 +1,6 @@
 """What the promotion log tells of former champions and of looks."""
 
-from idc.promotion.log import count_looks, find_unfinished, former_champions
+from idc.lifecycle.promotion.log import count_looks, find_unfinished, former_champions
 from idc.tracking.registry import Entry
 
 GATE = frozenset("abcd")

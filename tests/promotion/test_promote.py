@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import yaml
 
-from idc import layout
-from idc.errors import InputError
-from idc.files import load_json
-from idc.promotion import promote as module
-from idc.promotion.promote import promote, rollback
-from tests.promotion.conftest import SIDES, make_splits, score_with_errors
+from idc.core import layout
+from idc.core.errors import InputError
+from idc.core.files import load_json
+from idc.lifecycle.promotion import promote as module
+from idc.lifecycle.promotion.promote import promote, rollback
+from tests.promotion.conftest import SUBSETS, make_splits, score_with_errors
 
 
 @pytest.fixture
@@ -123,11 +123,11 @@ def test_promote_when_the_same_models_are_compared_again_then_it_is_no_further_l
     assert outcome.content["looks"] == 1
 
 
-@pytest.mark.parametrize("side", ["train", "val"])
+@pytest.mark.parametrize("subset", ["train", "val"])
 @pytest.mark.parametrize("alias", ["champion", "challenger"])
-def test_promote_when_a_model_has_seen_a_gate_case_then_refuses_naming_both(project, side, alias):
+def test_promote_when_a_model_has_seen_a_gate_case_then_refuses_naming_both(project, subset, alias):
     other = "challenger" if alias == "champion" else "champion"
-    seen = make_splits({**SIDES, side: ["g05", "x1"], "gate": ["x2"]})
+    seen = make_splits({**SUBSETS, subset: ["g05", "x1"], "gate": ["x2"]})
     project.add_version("r1", alias=other)
     version = project.add_version("r2", alias=alias, splits=seen)
     with pytest.raises(InputError, match=f"version {version} has seen 1 gate case.*g05"):
@@ -223,8 +223,8 @@ HALF_WAY = """
 import sys
 from pathlib import Path
 from mlflow.tracking import MlflowClient
-from idc.config import load_params
-from idc.promotion import promote as module
+from idc.core.config import load_params
+from idc.lifecycle.promotion import promote as module
 from idc.tracking.registry import Registry
 from tests.promotion.conftest import score_with_errors
 

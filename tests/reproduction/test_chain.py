@@ -2,9 +2,9 @@
 
 import pytest
 
-from idc.errors import InputError
-from idc.lineage import folder_md5
-from idc.reproduction.chain import trace
+from idc.core.errors import InputError
+from idc.lifecycle.reproduction.chain import trace
+from idc.runs.lineage import folder_md5
 
 LOCK = """schema: '2.0'
 stages:

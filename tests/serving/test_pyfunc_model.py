@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from idc.errors import InputError
-from idc.evaluation.operating_point import OperatingPoint
+from idc.core.errors import InputError
+from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.bundle import load_model, save_bundle
-from idc.models.fusion import FusionCNN
-from idc.models.scoring import score_patches
+from idc.models.networks.fusion import FusionCNN
+from idc.models.scoring.patches import score_patches
 from idc.models.spec import ModelSpec, digest_bundle
 from idc.serving.pyfunc_model import FusionModel
 

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
-from idc import layout
-from idc.data.tables import PREDICTIONS, SPLITS, save_table
-from idc.errors import InputError
-from idc.evaluation.metrics import METRICS, PRIMARY
-from idc.evaluation.operating_point import OperatingPoint
-from idc.files import load_json
-from idc.layout import BUNDLE, OPERATING_POINT
+from idc.core import layout
+from idc.core.errors import InputError
+from idc.core.files import load_json
+from idc.core.layout import BUNDLE, OPERATING_POINT
+from idc.data.tables import PREDICTIONS_SCHEMA, SPLITS_SCHEMA, save_table
+from idc.evaluation.statistics.metrics import METRICS, PRIMARY
+from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.bundle import save_bundle
 from idc.models.spec import ModelSpec, digest_bundle
 from idc.stages import evaluate
@@ -35,8 +35,10 @@ def measure(tmp_path, monkeypatch, change_params, project_root):
     save_bundle(BUNDLE, weights, SPEC, pd.DataFrame({"epoch": [1]}), torch.zeros(1))
 
     def run(predictions, splits=None, **changes):
-        save_table(layout.PREDICTIONS, predictions, PREDICTIONS)
-        save_table(layout.SPLITS, list_splits(predictions) if splits is None else splits, SPLITS)
+        save_table(layout.PREDICTIONS, predictions, PREDICTIONS_SCHEMA)
+        save_table(
+            layout.SPLITS, list_splits(predictions) if splits is None else splits, SPLITS_SCHEMA
+        )
         evaluate.run(change_params(**changes))
         return load_json(layout.METRICS)
 
@@ -44,7 +46,7 @@ def measure(tmp_path, monkeypatch, change_params, project_root):
 
 
 def list_splits(predictions):
-    return predictions.rename(columns={"y_true": "label"})[list(SPLITS.columns)]
+    return predictions.rename(columns={"y_true": "label"})[list(SPLITS_SCHEMA.columns)]
 
 
 @pytest.fixture
@@ -52,18 +54,18 @@ def predictions():
     """Ten cases each of val and test; a tenth of test are slivers, all but one IDC-."""
     rng = np.random.default_rng(3)
     num_patches = 1000
-    side = np.repeat(["val", "test"], num_patches // 2)
+    subset = np.repeat(["val", "test"], num_patches // 2)
     y_true = (rng.random(num_patches) < 0.3).astype(np.int8)
-    sliver = (side == "test") & (np.arange(num_patches) % 10 == 0)
+    sliver = (subset == "test") & (np.arange(num_patches) % 10 == 0)
     y_true[sliver] = 0
     y_true[990] = 1
     table = pd.DataFrame(
         {
             "row": np.arange(num_patches),
-            "case": [f"{one}{i % 10}" for i, one in enumerate(side)],
+            "case": [f"{one}{i % 10}" for i, one in enumerate(subset)],
             "x": (np.arange(num_patches) * 50).astype(np.int32),
             "y": np.int32(1),
-            "split": side,
+            "split": subset,
             "in_manifest": np.arange(num_patches) % 2 == 0,
             "sliver": sliver,
             "mean_optical_density": rng.uniform(0.1, 0.6, num_patches),
@@ -127,10 +129,10 @@ def test_operating_point_when_written_then_holds_the_rules_threshold_and_the_pri
 def test_run_when_all_is_well_then_every_metric_has_an_interval(measure, predictions):
     metrics = measure(predictions)
     names = dict.fromkeys(("val", "test", "test_manifest", "test_context"), METRICS)
-    for side, measured in {**names, "test_colour": PRIMARY}.items():
+    for subset, measured in {**names, "test_colour": PRIMARY}.items():
         for name in measured:
-            low, value, high = (metrics[f"{side}/{name}{end}"] for end in ("_low", "", "_high"))
-            assert low <= value <= high, f"{side}/{name}"
+            low, value, high = (metrics[f"{subset}/{name}{end}"] for end in ("_low", "", "_high"))
+            assert low <= value <= high, f"{subset}/{name}"
     assert len(pd.read_csv(layout.PLOTS / "reliability.csv")) == 15
     assert len(pd.read_csv(layout.PLOTS / "thresholds.csv")) > 100
 
@@ -173,9 +175,9 @@ def test_run_when_no_case_is_complete_then_regions_have_a_reason(measure, predic
     metrics = measure(predictions)
     assert not [name for name in metrics if name.endswith("_regions")]
     places = load_json(layout.EVALUATION)["places"]
-    for side in ("test", "test_context"):
+    for subset in ("test", "test_context"):
         for size in ("small", "large"):
-            figure = places[side][f"sensitivity_{size}_regions"]
+            figure = places[subset][f"sensitivity_{size}_regions"]
             assert figure == {"reason": "no case is complete"}
 
 
@@ -188,12 +190,12 @@ def test_run_when_a_logit_is_nan_then_names_column_and_row(measure, predictions)
         evaluate.run(None)
 
 
-@pytest.mark.parametrize(("side", "label"), [("val", 0), ("test", 1)])
-def test_run_when_a_side_is_of_one_class_then_names_it(measure, predictions, side, label):
-    of_side = predictions["split"] == side
-    one = predictions.assign(y_true=predictions["y_true"].where(~of_side, label).astype("int8"))
+@pytest.mark.parametrize(("subset", "label"), [("val", 0), ("test", 1)])
+def test_run_when_a_side_is_of_one_class_then_names_it(measure, predictions, subset, label):
+    of_subset = predictions["split"] == subset
+    one = predictions.assign(y_true=predictions["y_true"].where(~of_subset, label).astype("int8"))
     sign = "-+"[label]
-    with pytest.raises(InputError, match=rf"500 patches of {side} are all IDC\{sign}"):
+    with pytest.raises(InputError, match=rf"500 patches of {subset} are all IDC\{sign}"):
         measure(one)
     assert not OPERATING_POINT.exists()
 
@@ -221,7 +223,7 @@ def slides():
     """Five whole cases each of val and test, 21x21 patches with one IDC+ blob, noisy logits."""
     rng = np.random.default_rng(5)
     parts = []
-    for number, side in enumerate(np.repeat(["val", "test"], 5)):
+    for number, subset in enumerate(np.repeat(["val", "test"], 5)):
         column, row = (each.ravel() for each in np.meshgrid(np.arange(21), np.arange(21)))
         centre = rng.integers(6, 15, 2)
         radius = 4 + number % 5
@@ -232,7 +234,7 @@ def slides():
                 "case": f"case{number}",
                 "x": (50 * column + 1).astype(np.int32),
                 "y": (50 * row + 1).astype(np.int32),
-                "split": side,
+                "split": subset,
                 "in_manifest": rng.random(441) < 0.5,
                 "sliver": False,
                 "mean_optical_density": rng.uniform(0.1, 0.6, 441),

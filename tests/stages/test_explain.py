@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from idc import layout
-from idc.data.batches import to_images
-from idc.data.tables import PREDICTIONS, save_table
-from idc.errors import InputError
-from idc.evaluation.operating_point import OperatingPoint
-from idc.files import load_json, save_json
+from idc.core import layout
+from idc.core.errors import InputError
+from idc.core.files import load_json, save_json
+from idc.data.batches.loader import to_images
+from idc.data.tables import PREDICTIONS_SCHEMA, save_table
+from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.bundle import load_model, save_bundle
-from idc.models.fusion import FusionCNN
+from idc.models.networks.fusion import FusionCNN
 from idc.models.spec import ModelSpec, digest_bundle
 from idc.stages import explain
 
@@ -78,7 +78,7 @@ def draw_predictions(num_cases=5, edge=5):
         for number in range(num_cases)
     ]
     table = pd.concat(parts, ignore_index=True).astype({"case": "str", "split": "str"})
-    save_table(layout.PREDICTIONS, table, PREDICTIONS)
+    save_table(layout.PREDICTIONS, table, PREDICTIONS_SCHEMA)
     layout.PATCHES.mkdir(parents=True, exist_ok=True)
     np.save(layout.PIXELS, rng.integers(0, 256, (len(table), 50, 50, 3), dtype=np.uint8))
     decide_at(0.5)
@@ -119,7 +119,7 @@ def test_run_then_there_are_tables_and_a_sheet_per_group_and_source(
     errors = pd.read_csv(layout.EXPLAIN / "errors.csv")
     assert len(reference) == len(errors) == 8
     assert {"y_score", "stain", *(f"contribution_{name}" for name in BACKBONES)} <= set(reference)
-    assert "case0" not in set(reference["case"]), "the panel is of the test side alone"
+    assert "case0" not in set(reference["case"]), "the panel is of the test set alone"
     assert set(times) == set(CHEAP["methods"])
     assert "LayerCAM: " in caplog.text
     assert "s per patch" in caplog.text
@@ -172,7 +172,7 @@ def test_run_when_nothing_is_wrong_then_there_are_no_groups_of_errors(
     caplog.set_level("INFO")
     table = pd.read_parquet(layout.PREDICTIONS)
     right = table.assign(logit=(4.0 * table["y_true"] - 2.0).astype("float32"))
-    save_table(layout.PREDICTIONS, right, PREDICTIONS)
+    save_table(layout.PREDICTIONS, right, PREDICTIONS_SCHEMA)
     explain.run(change_params(explain={**CHEAP, "methods": ["eigen_cam"]}))
     assert load_json(layout.ERROR_GROUPS) == []
     assert not list(layout.EXPLAIN.glob("error_groups_*.png"))

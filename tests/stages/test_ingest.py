@@ -18,11 +18,11 @@ import psutil
 import pytest
 import yaml
 
+from idc.core.errors import InputError
 from idc.data.patches import load_pixels
-from idc.data.tables import INDEX, load_table
-from idc.errors import InputError
+from idc.data.tables import INDEX_SCHEMA, load_table
+from idc.runs.workspace import stage_environment
 from idc.stages import ingest
-from idc.workspace import stage_environment
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60
@@ -194,7 +194,7 @@ def test_ingest_when_there_is_no_archive_then_says_what_to_download(project, run
 def test_ingest_when_done_then_index_and_pixels_belong_together(project, run):
     write_zip(project / "data/raw/a.zip", {member(i): encode(make_pixels(i)) for i in (2, 0, 1)})
     run()
-    index = load_table(project / "data/patches/index.parquet", INDEX)
+    index = load_table(project / "data/patches/index.parquet", INDEX_SCHEMA)
     assert index["x"].tolist() == [1, 51, 101]
     pixels = load_pixels(project / "data/patches/pixels.npy")
     np.testing.assert_array_equal(pixels, [make_pixels(i) for i in range(3)])
@@ -272,7 +272,7 @@ def test_ingest_when_the_unreadable_are_at_the_share_then_quarantines_them(gappy
 
 
 def test_ingest_when_more_than_the_share_are_unreadable_then_names_the_first(gappy, run):
-    says = r"2 of 20 patches are unreadable, first a\.zip:1/1/1_.*: is neither PNG nor JPEG; mend"
+    says = r"2 of 20 patches are unreadable, first a\.zip:1/1/1_.*: is neither PNG nor JPEG; fix"
     with pytest.raises(InputError, match=says):
         run(max_unreadable_share=0.09)
 
@@ -353,7 +353,7 @@ def test_ingest_when_a_decoding_process_is_killed_then_one_line_says_so(many_cop
     process = command(many_copy)
     workers = wait_for_decoding(process, many_copy)
     workers[0].kill()
-    says = "a working process was killed, perhaps for want of memory: run again with fewer"
+    says = "a working process was killed, perhaps out of memory: run again with fewer"
     assert error_lines(process) == (2, [f"idc ingest: error: {says} runtime.num_processes"])
     assert [path.name for path in (many_copy / "data").iterdir()] == ["raw"]
     assert psutil.wait_procs(workers, timeout=10)[1] == []

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from idc import layout
-from idc.data.batches import to_images
+from idc.core import layout
+from idc.data.batches.loader import to_images
 from idc.data.patches import FLAGS
-from idc.data.tables import INDEX, PREDICTIONS, SPLITS, load_table, save_table
-from idc.models.baselines.registry import score_baseline
+from idc.data.tables import INDEX_SCHEMA, PREDICTIONS_SCHEMA, SPLITS_SCHEMA, load_table, save_table
+from idc.models.baselines.fit import score_baseline
 from idc.models.bundle import load_model, save_bundle
-from idc.models.fusion import FusionCNN
-from idc.models.scoring import score_patches
+from idc.models.networks.fusion import FusionCNN
+from idc.models.scoring.patches import score_patches
 from idc.models.spec import ModelSpec
 from idc.stages import predict
 
@@ -26,7 +26,7 @@ PIXELS = np.random.default_rng(5).integers(0, 256, (NUM_PATCHES, 50, 50, 3), dty
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A folder with pixels, index, sides and a model: half train, the rest val and test."""
+    """A folder with pixels, index, subsets and a model: half train, the rest val and test."""
     monkeypatch.chdir(tmp_path)
     row = np.arange(NUM_PATCHES)
     place = pd.DataFrame(
@@ -46,8 +46,8 @@ def project(tmp_path, monkeypatch):
     splits.insert(0, "row", row)
     layout.PIXELS.parent.mkdir(parents=True)
     np.save(layout.PIXELS, PIXELS)
-    save_table(layout.INDEX, index, INDEX)
-    save_table(layout.SPLITS, splits, SPLITS)
+    save_table(layout.INDEX, index, INDEX_SCHEMA)
+    save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
     torch.manual_seed(1)
     model = FusionCNN(SPEC.backbones, pretrained="none", dropout=0.0, aux_heads=True)
     state = model.state_dict()
@@ -60,7 +60,7 @@ def test_predict_when_an_option_of_scoring_is_asked_for_or_not_then_the_logits_f
     project, change_params, option, asked
 ):
     predict.run(change_params(predict=option if asked else {}))
-    table = load_table(layout.PREDICTIONS, PREDICTIONS)
+    table = load_table(layout.PREDICTIONS, PREDICTIONS_SCHEMA)
     model, _ = load_model(layout.BUNDLE)
     with_it, without = (
         score_patches(
@@ -76,7 +76,7 @@ def test_predict_when_an_option_of_scoring_is_asked_for_or_not_then_the_logits_f
 
 def test_predict_when_backbones_have_heads_then_holds_their_logits_too(project, change_params):
     predict.run(change_params())
-    table = load_table(layout.PREDICTIONS, PREDICTIONS)
+    table = load_table(layout.PREDICTIONS, PREDICTIONS_SCHEMA)
     model, _ = load_model(layout.BUNDLE)
     images = to_images(torch.from_numpy(PIXELS[HELD_OUT_ROWS]), size_px=32, device="cpu")
     with torch.inference_mode():
@@ -96,7 +96,7 @@ def test_predict_when_run_twice_then_writes_equal_bytes(project, change_params):
 def test_predict_when_baselines_are_asked_for_then_holds_what_they_score(project, change_params):
     params = change_params(predict={"baselines": ["trees"], "seed": 4})
     predict.run(params)
-    table = load_table(layout.PREDICTIONS, PREDICTIONS)
+    table = load_table(layout.PREDICTIONS, PREDICTIONS_SCHEMA)
     train = np.arange(12)
     expected = score_baseline("trees", PIXELS, train, train % 2, HELD_OUT_ROWS, 4)
     np.testing.assert_array_equal(table["y_score_trees"], expected)
@@ -116,7 +116,7 @@ def test_predict_when_there_is_a_texture_member_then_holds_the_logits_of_both_ha
     history = pd.DataFrame({"epoch": [1]})
     save_bundle(layout.BUNDLE, before.state_dict(), spec, history, torch.zeros(1))
     predict.run(change_params())
-    table = load_table(layout.PREDICTIONS, PREDICTIONS)
+    table = load_table(layout.PREDICTIONS, PREDICTIONS_SCHEMA)
     logits = [name for name in table if name.startswith("logit")]
     assert logits == ["logit", "logit_test_resnet", "logit_cnn", "logit_texture"]
     np.testing.assert_allclose(table["logit_cnn"], cnn, atol=1e-5)

@@ -9,15 +9,15 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from idc import layout
-from idc.data.tables import PREDICTIONS, SPLITS, save_table
-from idc.evaluation.bootstrap import Estimate
-from idc.evaluation.metrics import PRIMARY
-from idc.evaluation.plots.style import save_figure
+from idc.core import layout
+from idc.core.files import load_json, save_json
+from idc.data.tables import PREDICTIONS_SCHEMA, SPLITS_SCHEMA, save_table
 from idc.evaluation.published import benchmark_row
-from idc.explain.faithfulness import HIGHER_IS_BETTER
-from idc.explain.sanity import STEPS
-from idc.files import load_json, save_json
+from idc.evaluation.statistics.bootstrap import Estimate
+from idc.evaluation.statistics.metrics import PRIMARY
+from idc.explain.scores.faithfulness import HIGHER_IS_BETTER
+from idc.explain.scores.sanity import STEPS
+from idc.figures.style import save_figure
 from idc.models.bundle import save_bundle
 from idc.models.spec import ModelSpec
 from idc.stages import evaluate, report
@@ -36,12 +36,12 @@ INGEST = {
 }
 LEAKAGE = {
     "mode": "case",
-    "num_cases_on_two_sides": 0,
-    "num_identical_twins": 0,
-    "num_near_twins": 0,
-    "near_twin_difference": 5,
+    "num_shared_cases": 0,
+    "num_exact_duplicates": 0,
+    "num_near_duplicates": 0,
+    "near_duplicate_difference": 5,
     "share_touching_train": {"test": 0.0},
-    "sides": {
+    "subsets": {
         "train": {
             "num_cases": 9,
             "num_patches": 3969,
@@ -125,9 +125,9 @@ def render(tmp_path, monkeypatch, change_params, project_root):
 
     def run(separation, without=(), **changes):
         predictions = draw_predictions(separation).drop(columns=list(without))
-        save_table(layout.PREDICTIONS, predictions, PREDICTIONS)
-        splits = predictions.rename(columns={"y_true": "label"})[list(SPLITS.columns)]
-        save_table(layout.SPLITS, splits, SPLITS)
+        save_table(layout.PREDICTIONS, predictions, PREDICTIONS_SCHEMA)
+        splits = predictions.rename(columns={"y_true": "label"})[list(SPLITS_SCHEMA.columns)]
+        save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
         params = change_params(**changes)
         evaluate.run(params)
         report.run(params)
@@ -141,7 +141,7 @@ def draw_predictions(separation):
     rng = np.random.default_rng(5)
     column, row = (each.ravel() for each in np.meshgrid(np.arange(21), np.arange(21)))
     parts = []
-    for number, side in enumerate(np.repeat(["val", "test"], 5)):
+    for number, subset in enumerate(np.repeat(["val", "test"], 5)):
         y_true = np.hypot(column - 10, row - 10) < 4 + number % 5
         noise = rng.normal(size=(3, 441))
         parts.append(
@@ -151,7 +151,7 @@ def draw_predictions(separation):
                     "case": f"case{number}",
                     "x": (50 * column + 1).astype(np.int32),
                     "y": (50 * row + 1).astype(np.int32),
-                    "split": side,
+                    "split": subset,
                     "in_manifest": rng.random(441) < 0.5,
                     "sliver": False,
                     "mean_optical_density": rng.uniform(0.1, 0.6, 441),
@@ -187,7 +187,7 @@ def test_report_when_rendered_then_natural_prevalence_and_manifest_never_share_a
     metrics = load_json(layout.METRICS)
     tables = re.findall(r"<table>.*?</table>", page, flags=re.DOTALL)
     natural, manifest, context = (
-        f"{metrics[f'{side}/auprc']:.3f}" for side in ("test", "test_manifest", "test_context")
+        f"{metrics[f'{subset}/auprc']:.3f}" for subset in ("test", "test_manifest", "test_context")
     )
     assert len({natural, manifest, context}) == 3
     with_natural = [table for table in tables if natural in table]
@@ -270,7 +270,7 @@ def test_report_when_there_is_no_context_then_has_one_column_of_figures(render):
 
 def test_report_when_labels_were_corrected_then_says_how_many(render):
     page = render(2.0)
-    assert "3 labels of the train side were corrected by" in page
+    assert "3 labels of the train set were corrected by" in page
 
 
 def test_report_when_methods_were_scored_then_failures_warn_and_the_ranking_is_the_order(render):

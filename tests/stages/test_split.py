@@ -6,19 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idc.data.tables import INDEX, SPLITS, load_table, save_table
-from idc.errors import InputError
-from idc.files import load_json
-from idc.layout import (
+from idc.core.errors import InputError
+from idc.core.files import load_json
+from idc.core.layout import (
     CASE_LISTS,
-    CASE_SIDES,
+    CASE_SUBSETS,
+    INDEX,
     LABEL_OVERRIDES,
     LEAKAGE_REPORT,
     MANIFEST,
     PIXELS,
+    SPLITS,
 )
-from idc.layout import INDEX as INDEX_PATH
-from idc.layout import SPLITS as SPLITS_PATH
+from idc.data.tables import INDEX_SCHEMA, SPLITS_SCHEMA, load_table, save_table
 from idc.stages import sample, split
 
 CASES = {f"c{number:02d}": (12 + number % 9, 4 + number % 5) for number in range(24)}
@@ -36,7 +36,7 @@ def project(tmp_path, monkeypatch, make_index):
         for one, other in equal_rows:
             pixels[other] = pixels[one]
         index["sha256"] = [hashlib.sha256(patch.tobytes()).hexdigest() for patch in pixels]
-        save_table(INDEX_PATH, index, INDEX)
+        save_table(INDEX, index, INDEX_SCHEMA)
         np.save(PIXELS, pixels)
         LABEL_OVERRIDES.write_text("case,x,y,label,reason\n")
 
@@ -51,23 +51,23 @@ def run(change_params):
         )
         sample.run(params)
         split.run(params)
-        splits = load_table(SPLITS_PATH, SPLITS)
+        splits = load_table(SPLITS, SPLITS_SCHEMA)
         return splits.groupby("case")["split"].first().to_dict()
 
     return run_stages
 
 
-def test_run_when_cases_are_dealt_then_remembers_the_side_of_each(project, run):
+def test_run_when_cases_are_assigned_then_remembers_the_side_of_each(project, run):
     project(CASES)
-    sides = run()
-    table = pd.read_csv(CASE_SIDES, comment="#")
-    assert dict(zip(table["case"], table["side"], strict=True)) == sides
+    subsets = run()
+    table = pd.read_csv(CASE_SUBSETS, comment="#")
+    assert dict(zip(table["case"], table["subset"], strict=True)) == subsets
 
 
 def test_run_when_a_case_has_no_manifest_patch_then_its_side_is_remembered_too(project, run):
     project(CASES)
     assert len(run(num_patches=10)) < len(CASES)
-    table = pd.read_csv(CASE_SIDES, comment="#")
+    table = pd.read_csv(CASE_SUBSETS, comment="#")
     assert set(table["case"]) == set(CASES)
 
 
@@ -91,7 +91,7 @@ def test_run_when_a_case_leaves_and_comes_back_then_it_has_its_side_again(projec
 
 def test_run_when_run_twice_then_every_byte_is_the_same(project, run):
     project(CASES)
-    paths = (MANIFEST, SPLITS_PATH, LEAKAGE_REPORT, CASE_SIDES)
+    paths = (MANIFEST, SPLITS, LEAKAGE_REPORT, CASE_SUBSETS)
     run()
     before = [path.read_bytes() for path in paths]
     run()
@@ -101,10 +101,10 @@ def test_run_when_run_twice_then_every_byte_is_the_same(project, run):
 def test_run_when_the_seed_changes_then_refuses_and_leaves_every_side(project, run):
     project(CASES)
     run()
-    before = CASE_SIDES.read_bytes(), SPLITS_PATH.read_bytes()
-    with pytest.raises(InputError, match="was dealt by `seed 17"):
+    before = CASE_SUBSETS.read_bytes(), SPLITS.read_bytes()
+    with pytest.raises(InputError, match="was assigned by `seed 17"):
         run(seed=18)
-    assert (CASE_SIDES.read_bytes(), SPLITS_PATH.read_bytes()) == before
+    assert (CASE_SUBSETS.read_bytes(), SPLITS.read_bytes()) == before
 
 
 @pytest.mark.parametrize(
@@ -115,28 +115,28 @@ def test_run_when_sides_are_not_for_good_then_the_file_of_sides_stays_as_it_is(
 ):
     project(CASES)
     run()
-    before = CASE_SIDES.read_bytes()
+    before = CASE_SUBSETS.read_bytes()
     run(seed=99, **changes)
-    assert CASE_SIDES.read_bytes() == before
+    assert CASE_SUBSETS.read_bytes() == before
 
 
-def test_run_when_an_identical_patch_is_on_two_sides_then_stops_and_writes_nothing(project, run):
+def test_run_when_an_identical_patch_is_on_two_subsets_then_stops_and_writes_nothing(project, run):
     project(CASES)
-    sides = run()
-    for path in (SPLITS_PATH, LEAKAGE_REPORT):
+    subsets = run()
+    for path in (SPLITS, LEAKAGE_REPORT):
         path.unlink()
-    rows = load_table(INDEX_PATH, INDEX)["case"].map(sides)
+    rows = load_table(INDEX, INDEX_SCHEMA)["case"].map(subsets)
     pair = (int((rows == "train").idxmax()), int((rows == "test").idxmax()))
     project(CASES, equal_rows=[pair])
     with pytest.raises(InputError, match="have the very same pixels"):
         run()
-    assert not SPLITS_PATH.exists()
+    assert not SPLITS.exists()
 
 
 def test_run_when_split_by_patch_then_warns_loudly_and_measures(project, run, caplog):
     project(CASES, equal_rows=[(0, 100), (1, 101), (2, 102), (3, 103)])
     run(mode="patch")
-    assert "LEAKS: 24 cases are on two sides" in caplog.text
+    assert "LEAKS: 24 cases are on two subsets" in caplog.text
     leakage = load_json(LEAKAGE_REPORT)
     assert leakage["mode"] == "patch"
     assert leakage["share_touching_train"]["test"] > 0.5
@@ -148,21 +148,21 @@ def test_run_when_a_side_of_many_cases_is_off_in_prevalence_then_says_so(project
     run()
     assert "points from the pool's" not in caplog.text
     known = "".join(f"c{n:02d},{'val' if n < 25 else 'train'}\n" for n in range(50))
-    rule = CASE_SIDES.read_text().splitlines()[0]
-    CASE_SIDES.write_text(f"{rule}\ncase,side\n{known}")
+    rule = CASE_SUBSETS.read_text().splitlines()[0]
+    CASE_SUBSETS.write_text(f"{rule}\ncase,subset\n{known}")
     run()
     assert "val: 50.0 % IDC+ is" in caplog.text
 
 
-def test_run_when_cases_are_excluded_then_they_get_no_side_and_no_line(project, run):
+def test_run_when_cases_are_excluded_then_they_get_no_subset_and_no_line(project, run):
     project(CASES)
     CASE_LISTS.mkdir(parents=True)
     (CASE_LISTS / "out.txt").write_text("c03\nc11\n")
-    sides = run(exclude="out.txt")
-    assert set(sides) == set(CASES) - {"c03", "c11"}
-    assert set(pd.read_csv(CASE_SIDES, comment="#")["case"]) == set(sides)
-    num_cases = sum(side["num_cases"] for side in load_json(LEAKAGE_REPORT)["sides"].values())
-    assert num_cases == len(sides)
+    subsets = run(exclude="out.txt")
+    assert set(subsets) == set(CASES) - {"c03", "c11"}
+    assert set(pd.read_csv(CASE_SUBSETS, comment="#")["case"]) == set(subsets)
+    num_cases = sum(subset["num_cases"] for subset in load_json(LEAKAGE_REPORT)["subsets"].values())
+    assert num_cases == len(subsets)
 
 
 def test_run_when_a_known_case_is_excluded_for_a_while_then_it_keeps_its_line(project, run):
@@ -180,20 +180,20 @@ def test_run_when_labels_are_corrected_then_train_learns_them_and_the_others_kee
 ):
     project(CASES)
     run(**changes)
-    before = load_table(SPLITS_PATH, SPLITS)
-    # one of each side, whole index rows: the first patch of the side
+    before = load_table(SPLITS, SPLITS_SCHEMA)
+    # one of each subset, whole index rows: the first patch of the subset
     chosen = before.groupby("split").head(1)
     lines = [f"{p.case},{p.x},{p.y},{1 - p.label},seen again" for p in chosen.itertuples()]
     LABEL_OVERRIDES.write_text("\n".join(["case,x,y,label,reason", *lines]) + "\n")
     run(**changes)
-    after = load_table(SPLITS_PATH, SPLITS)
+    after = load_table(SPLITS, SPLITS_SCHEMA)
     pd.testing.assert_frame_equal(
         after.drop(columns="label"), before.drop(columns="label")
     )  # who learns and who is tested does not depend on corrections
     changed = after[after["label"] != before["label"]]
     assert changed["row"].tolist() == chosen.loc[chosen["split"] == "train", "row"].tolist()
     assert len(chosen) >= 3
-    assert load_json(LEAKAGE_REPORT)["sides"]["train"]["num_corrected_labels"] == 1
+    assert load_json(LEAKAGE_REPORT)["subsets"]["train"]["num_corrected_labels"] == 1
 
 
 def test_run_when_split_by_patch_in_folds_then_warns_and_says_what_touches(project, run, caplog):
@@ -203,4 +203,4 @@ def test_run_when_split_by_patch_in_folds_then_warns_and_says_what_touches(proje
     leakage = load_json(LEAKAGE_REPORT)
     assert leakage["mode"] == "patch"
     assert leakage["share_touching_train"]["test"] > 0.5
-    assert leakage["num_cases_on_two_sides"] == len(CASES)
+    assert leakage["num_shared_cases"] == len(CASES)

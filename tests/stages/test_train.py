@@ -6,18 +6,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from idc import layout
-from idc.data.batches import to_images
-from idc.data.sides import take_side
-from idc.data.tables import INDEX, SPLITS, save_table
-from idc.errors import InputError
-from idc.models.backbones import Backbone
-from idc.models.baselines import dictionary
+from idc.core import layout
+from idc.core.errors import InputError
+from idc.data.batches.loader import to_images
+from idc.data.subsets import select_subset
+from idc.data.tables import INDEX_SCHEMA, SPLITS_SCHEMA, save_table
 from idc.models.bundle import load_mean_embedding, load_model
-from idc.models.fusion import EachLogit, create_fusion
-from idc.models.texture_learning import learn_texture_member
+from idc.models.networks.backbones import Backbone
+from idc.models.networks.fusion import MemberLogits, create_fusion
+from idc.models.texture import dictionary
 from idc.stages import train
 from idc.training.checkpoint import Checkpoint
+from idc.training.texture_member import learn_texture_member
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def trainable_pixels(index, splits, tmp_path, monkeypatch):
     """What `train` reads, in the current folder; half of b's patches are val."""
     monkeypatch.chdir(tmp_path)
     splits.loc[splits["split"] == "test", "split"] = ["val", "test", "val", "test"]
-    save_table(layout.INDEX, index, INDEX)
-    save_table(layout.SPLITS, splits, SPLITS)
+    save_table(layout.INDEX, index, INDEX_SCHEMA)
+    save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
     pixels = np.random.default_rng(0).integers(0, 256, (12, 50, 50, 3), dtype=np.uint8)
     np.save(layout.PIXELS, pixels)
     return pixels
@@ -53,7 +53,9 @@ def test_train_pool_when_the_manifest_is_a_part_then_holds_all_patches_of_train_
     assert train._train_pool(splits, index).tolist() == list(range(8))
 
 
-def test_train_pool_when_a_case_is_on_two_sides_then_leaves_out_the_held_out_patches(splits, index):
+def test_train_pool_when_a_case_is_on_two_subsets_then_leaves_out_the_held_out_patches(
+    splits, index
+):
     splits.loc[splits["row"] == 2, "split"] = "test"
     assert train._train_pool(splits, index).tolist() == [0, 1, 3, 4, 5, 6, 7]
 
@@ -62,8 +64,8 @@ def test_training_patches_when_neighbours_smooth_then_only_train_cases_count(
     splits, index, change_params, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    save_table(layout.INDEX, index, INDEX)
-    save_table(layout.SPLITS, splits, SPLITS)
+    save_table(layout.INDEX, index, INDEX_SCHEMA)
+    save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
     plain = train._training_patches(splits, change_params())
     smooth = train._training_patches(splits, change_params(train={"neighbour_smoothing": 0.5}))
     assert plain.targets.tolist() == plain.labels.tolist() == [0, 0, 0, 1]
@@ -76,9 +78,9 @@ def test_training_patches_when_a_label_was_corrected_then_it_counts_as_a_neighbo
 ):
     # all eight patches of a are learnt, in one row: 0 0 0 0 0 0 1 1 in the archive
     monkeypatch.chdir(tmp_path)
-    save_table(layout.INDEX, index, INDEX)
-    train_side = index.rename_axis("row").reset_index().query("case == 'a'")
-    corrected = train_side.assign(split="train", in_manifest=True)
+    save_table(layout.INDEX, index, INDEX_SCHEMA)
+    train_set = index.rename_axis("row").reset_index().query("case == 'a'")
+    corrected = train_set.assign(split="train", in_manifest=True)
     corrected.loc[corrected["row"] == 1, "label"] = np.int8(1)
     smooth = train._training_patches(corrected, change_params(train={"neighbour_smoothing": 0.5}))
     assert smooth.labels.tolist() == [0, 1, 0, 0, 0, 0, 1, 1]
@@ -99,8 +101,8 @@ def test_run_when_the_training_side_is_smaller_than_a_batch_then_says_so(
 ):
     monkeypatch.chdir(tmp_path)
     splits.loc[splits["split"] == "test", "split"] = ["val", "val", "test", "test"]
-    save_table(layout.INDEX, index, INDEX)
-    save_table(layout.SPLITS, splits, SPLITS)
+    save_table(layout.INDEX, index, INDEX_SCHEMA)
+    save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
     np.save(layout.PIXELS, np.zeros((12, 50, 50, 3), dtype=np.uint8))
     with pytest.raises(InputError, match=r"train\.batch_size: 8 is more than the 4 patches"):
         train.run(change_params())
@@ -111,8 +113,8 @@ def test_digest_training_when_a_parameter_changes_then_the_checkpoint_is_another
     splits, index, change_params, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    save_table(layout.INDEX, index, INDEX)
-    save_table(layout.SPLITS, splits, SPLITS)
+    save_table(layout.INDEX, index, INDEX_SCHEMA)
+    save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
     names = {
         train._checkpoint(change_params(**changes)).name
         for changes in ({}, {"train": {"ema_decay": 0.9}}, {"pretrain": {"epochs": 99}})
@@ -129,8 +131,8 @@ def test_digest_training_when_its_code_changes_then_the_checkpoint_is_another(
     splits, index, change_params, tmp_path, monkeypatch, changed
 ):
     monkeypatch.chdir(tmp_path)
-    save_table(layout.INDEX, index, INDEX)
-    save_table(layout.SPLITS, splits, SPLITS)
+    save_table(layout.INDEX, index, INDEX_SCHEMA)
+    save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
     package = shutil.copytree(Path(train.idc.__file__).parent, tmp_path / "idc")
     monkeypatch.setattr(train.idc, "__file__", str(package / "__init__.py"))
     before = train._checkpoint(change_params()).name
@@ -143,8 +145,8 @@ def test_digest_training_when_weights_in_a_folder_change_then_the_checkpoint_is_
     splits, index, change_params, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    save_table(layout.INDEX, index, INDEX)
-    save_table(layout.SPLITS, splits, SPLITS)
+    save_table(layout.INDEX, index, INDEX_SCHEMA)
+    save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
     params = change_params(model={"pretrained": "weights"})
     names = set()
     for content in ("old", "new"):
@@ -188,7 +190,7 @@ def test_fill_stems_when_weights_are_pretrained_or_it_is_off_then_leaves_them(
     index, splits, change_params, tmp_path, monkeypatch, stem_dictionary, pretrained, filled
 ):
     monkeypatch.chdir(tmp_path)
-    save_table(layout.INDEX, index, INDEX)
+    save_table(layout.INDEX, index, INDEX_SCHEMA)
     weights = Backbone("test_resnet", "none").net.state_dict()
     (tmp_path / "weights").mkdir()
     save_file(weights, tmp_path / "weights/test_resnet.safetensors")
@@ -216,13 +218,13 @@ def test_run_when_a_texture_member_is_wanted_then_it_joins_what_is_trained_witho
         means.append(load_mean_embedding(layout.BUNDLE))
     plain, joined = models
     images = to_images(torch.from_numpy(trainable_pixels), size_px=32, device="cpu")
-    rows, labels = take_side(splits, "train")
+    rows, labels = select_subset(splits, "train")
     texture = learn_texture_member(trainable_pixels, rows, labels, size_px=32, seed=17)
     for name, tensor in plain.backbones.state_dict().items():
         assert torch.equal(joined.backbones.state_dict()[name], tensor), "the CNN trains as before"
     assert torch.equal(2 * joined.head[-1].weight[:, :-1], plain.head[-1].weight)
     with torch.inference_mode():
-        logits = EachLogit(joined)(images)
+        logits = MemberLogits(joined)(images)
         torch.testing.assert_close(logits[:, 2], plain(images))
         torch.testing.assert_close(logits[:, 3], texture(images)[:, 0])
         torch.testing.assert_close(logits[:, 0], (logits[:, 2] + logits[:, 3]) / 2)
@@ -238,7 +240,7 @@ def test_run_when_the_training_side_is_large_then_a_part_of_it_is_profiled(
     monkeypatch.setattr(train, "_NUM_PROFILED", 3)
     train.run(change_params(train={"batch_size": 2}))
     model, _ = load_model(layout.BUNDLE)
-    rows = take_side(splits, "train")[0][[0, 2, 3]]
+    rows = select_subset(splits, "train")[0][[0, 2, 3]]
     with torch.inference_mode():
         images = to_images(torch.from_numpy(trainable_pixels[rows]), size_px=32, device="cpu")
         expected = torch.cat(model.eval().embed(images), dim=1).mean(dim=0)
@@ -249,8 +251,8 @@ def test_digest_training_when_a_texture_member_is_wanted_then_the_checkpoint_sta
     splits, index, change_params, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    save_table(layout.INDEX, index, INDEX)
-    save_table(layout.SPLITS, splits, SPLITS)
+    save_table(layout.INDEX, index, INDEX_SCHEMA)
+    save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
     names = {
         train._checkpoint(change_params(model={"texture_member": wanted})).name
         for wanted in (True, False)

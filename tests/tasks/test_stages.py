@@ -3,10 +3,10 @@ import asyncio
 import pytest
 from prefect.states import Failed
 
-from tasks.process import Finished
+from idc.ops.process_group import Finished
 from tasks.stages import (
     StageFailedError,
-    TryAgainError,
+    TransientError,
     _passes_by_itself,
     _require_success,
     last_error_line,
@@ -30,7 +30,7 @@ def test_failure_when_a_stage_fails_then_its_own_last_line_is_the_message():
 
 def test_failure_when_the_repo_lock_is_held_then_it_is_worth_another_try():
     lines = ("ERROR: Unable to acquire lock. Most likely another DVC process is running",)
-    with pytest.raises(TryAgainError):
+    with pytest.raises(TransientError):
         _require_success("train", Finished(1, lines))
 
 
@@ -50,7 +50,7 @@ def test_failure_when_the_tracking_server_is_away_then_it_is_worth_another_try()
         "ERROR: failed to reproduce 'publish': failed to run: python -m idc publish, "
         "exited with 75",
     )
-    with pytest.raises(TryAgainError, match="does not answer"):
+    with pytest.raises(TransientError, match="does not answer"):
         _require_success("publish", Finished(1, lines))
 
 
@@ -59,7 +59,7 @@ def test_last_error_line_when_nothing_was_said_then_it_says_so():
 
 
 @pytest.mark.parametrize(
-    ("error", "retried"), [(TryAgainError("lock"), True), (StageFailedError("its own"), False)]
+    ("error", "retried"), [(TransientError("lock"), True), (StageFailedError("its own"), False)]
 )
 def test_retry_when_a_stage_fails_then_only_what_passes_by_itself_is_tried_again(error, retried):
     assert asyncio.run(_passes_by_itself(run_stage, None, Failed(data=error))) is retried
@@ -75,8 +75,8 @@ def test_was_run_when_a_stage_came_back_from_the_cache_then_it_did_not_run():
 
 def test_result_rows_when_a_metric_lacks_a_companion_then_its_cell_is_empty():
     metrics = {
-        f"{side}/{name}{end}": 0.5
-        for side, names in {
+        f"{subset}/{name}{end}": 0.5
+        for subset, names in {
             "test": ("auroc", "brier"), "test_context": ("auroc",), "test_colour": ("auroc",),
             "val": ("auroc",),
         }.items()
@@ -85,5 +85,5 @@ def test_result_rows_when_a_metric_lacks_a_companion_then_its_cell_is_empty():
     }  # fmt: skip
     auroc, brier = result_rows(metrics | {"test/num_cases": 5})
     assert (auroc["metric"], brier["metric"]) == ("auroc", "brier")
-    assert (auroc["with neighbours"], auroc["colour floor"]) == (0.5, 0.5)
-    assert (brier["with neighbours"], brier["colour floor"]) == ("", "")
+    assert (auroc["with neighbours"], auroc["colour baseline"]) == (0.5, 0.5)
+    assert (brier["with neighbours"], brier["colour baseline"]) == ("", "")

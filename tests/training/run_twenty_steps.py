@@ -11,11 +11,11 @@ import torch
 import yaml
 from torch import nn
 
-from idc.config import Params
-from idc.models.fusion import create_fusion
+from idc.core.config import Params
+from idc.models.networks.fusion import create_fusion
 from idc.training.checkpoint import Checkpoint
 from idc.training.loop import _Run
-from idc.training.ranks import joined_ranks
+from idc.training.ranks import init_ranks
 from idc.training.sources import ImageSource, TrainingPatches
 
 BATCH_SIZE, NUM_STEPS = 16, 20
@@ -47,7 +47,7 @@ def main() -> None:
     pixels = rng.integers(0, 200, (num_patches, 50, 50, 3), dtype=np.uint8)
     pixels[labels == 1, :, :, 0] += 50
     train = TrainingPatches(np.arange(num_patches), labels, labels.astype(np.float32))
-    with joined_ranks(CPU) as ranks:
+    with init_ranks(CPU) as ranks:
         torch.manual_seed(0)
         model = create_fusion(params.model)
         keep_norms_as_they_are(model)
@@ -59,7 +59,7 @@ def main() -> None:
         run._learn()
         losses = ranks.sum(run.losses) / ranks.world_size
         scores = source.score_val(model)
-        if ranks.leads:
+        if ranks.is_main:
             np.savez(sys.argv[1], losses=losses.numpy(), scores=scores)
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from idc.errors import InputError
+from idc.core.errors import InputError
 from idc.training.checkpoint import Checkpoint, digest_inputs
 
 

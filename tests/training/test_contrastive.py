@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from idc.errors import InputError
-from idc.models.fusion import create_fusion
+from idc.core.errors import InputError
+from idc.models.networks.fusion import create_fusion
 from idc.training import contrastive
 from idc.training.checkpoint import Checkpoint
 from idc.training.contrastive import pretrain_backbones

@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from idc.errors import InputError
-from idc.models.fusion import create_fusion
+from idc.core.errors import InputError
+from idc.models.networks.fusion import create_fusion
 from idc.training import loop
 from idc.training.checkpoint import Checkpoint
 from idc.training.gradients import GradientAccumulator

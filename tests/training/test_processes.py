@@ -13,7 +13,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from idc.layout import BUNDLE, DVC_FILE, INDEX, PARAMS, PIXELS, SPLITS
+from idc.core.layout import BUNDLE, DVC_FILE, INDEX, PARAMS, PIXELS, SPLITS
 
 NUM_PATCHES = 96
 

@@ -40,7 +40,7 @@ def test_training_when_two_processes_share_a_batch_then_the_losses_are_those_of_
 def test_ranks_when_alone_then_it_leads_and_shares_with_nobody():
     ranks = Ranks()
     values = np.arange(3)
-    assert (ranks.leads, ranks.several, ranks.least(5)) == (True, False, 5)
+    assert (ranks.is_main, ranks.several, ranks.least(5)) == (True, False, 5)
     assert ranks.interleave(values) is values
 
 

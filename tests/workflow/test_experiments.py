@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from idc.files import load_json
-from idc.workspace import copy_project, stage_environment
+from idc.core.files import load_json
+from idc.runs.workspace import copy_project, stage_environment
 from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def project(tmp_path_factory):
     cases = sorted(pd.read_parquet(project.folder / "data/patches/index.parquet")["case"].unique())
     excluded = project.folder / "data/case_lists/out.txt"
     excluded.write_text("\n".join(cases[:EXCLUDED]) + "\n", encoding="utf-8")
-    (project.folder / "experiments.yaml").write_text(yaml.safe_dump(PLAN), encoding="utf-8")
+    (project.folder / "configs/screen.yaml").write_text(yaml.safe_dump(PLAN), encoding="utf-8")
     return project
 
 
@@ -113,7 +113,7 @@ def test_optimism_when_run_then_both_ways_test_the_same_patches_from_equal_train
     output = project.experiments("optimism", "leak", "--folds", str(NUM_FOLDS), *OUT)
     assert "# Optimism `leak`" in output
     content = load_json(project.results("leak/optimism.json"))
-    by_case, by_patch = content["dealt"]["case"], content["dealt"]["patch"]
+    by_case, by_patch = content["split_unit"]["case"], content["split_unit"]["patch"]
     assert by_case["num_training_patches"] == by_patch["num_training_patches"]
     assert len(set(by_case["num_training_patches"])) == 1
     assert by_case["share_touching_train"] == 0.0 < by_patch["share_touching_train"]
@@ -121,8 +121,8 @@ def test_optimism_when_run_then_both_ways_test_the_same_patches_from_equal_train
     gap = content["optimism"]["auroc"]
     assert gap["low"] <= gap["value"] <= gap["high"]
     ways = [
-        pd.read_parquet(project.results(f"leak/{dealt}/predictions.parquet"))
-        for dealt in ("case", "patch")
+        pd.read_parquet(project.results(f"leak/{split_unit}/predictions.parquet"))
+        for split_unit in ("case", "patch")
     ]
     pd.testing.assert_frame_equal(*(way[["case", "x", "y", "y_true"]] for way in ways))
     assert (ways[1].groupby("case")["fold"].nunique() > 1).all()

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from idc.runs.workspace import override_params, stage_environment
 from idc.stages import STAGES
-from idc.workspace import override_params, stage_environment
 from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -245,7 +245,7 @@ def test_archive_when_added_then_repro_runs_its_stages_once(added, copy_of):
     project = copy_of(added)
     pointer = yaml.safe_load(project.content("data/raw/first.zip.dvc"))["outs"][0]
     assert pointer["path"] == "first.zip"
-    assert {"data/raw/first.zip.dvc", "dvc.lock", "data/case_sides.csv"} <= project.untracked()
+    assert {"data/raw/first.zip.dvc", "dvc.lock", "data/case_subsets.csv"} <= project.untracked()
     assert "data/raw/first.zip" not in project.untracked()
     assert project.reproduce("split") == []
 
@@ -285,11 +285,11 @@ def test_second_zip_when_it_holds_new_cases_then_all_three_stages_run(added, cop
     project = copy_of(added)
     assert project.num_cases() == NUM_FIRST_CASES
     project.place(archives.second)
-    sides = project.content("data/case_sides.csv")
+    subsets = project.content("data/case_subsets.csv")
     project.dvc("add", "data/raw/second.zip")
     assert project.reproduce("split") == UNTIL_SPLIT
     assert project.num_cases() == NUM_CASES
-    assert project.content("data/case_sides.csv").startswith(sides)
+    assert project.content("data/case_subsets.csv").startswith(subsets)
 
 
 def test_second_zip_when_it_is_a_copy_then_ingest_alone_runs(added, copy_of, archives):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from idc.data.synthetic import create_archive
-from idc.files import load_json
-from idc.workspace import WORKSPACES, override_params, stage_environment
+from idc.core.files import load_json
+from idc.runs.workspace import WORKSPACES, override_params, stage_environment
+from idc.synthetic import create_archive
 from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ class Project:
 
     def __init__(self, folder: Path, archives: dict[str, Path], notify_url: str) -> None:
         self.folder, self._archives = folder, archives
-        self.sides: dict[str, dict[str, str]] = {}
+        self.subsets: dict[str, dict[str, str]] = {}
         for part in PARTS:
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
             (folder / part).parent.mkdir(parents=True, exist_ok=True)
@@ -83,8 +83,8 @@ class Project:
             "-c", f"from flows.retraining import retraining; retraining({overrides})"
         )
         (self.results,) = set((self.folder / WORKSPACES).glob("*-????????")) - before
-        lines = (self.results / "data/case_sides.csv").read_text().splitlines()[2:]
-        self.sides[run_name] = dict(line.split(",") for line in lines)
+        lines = (self.results / "data/case_subsets.csv").read_text().splitlines()[2:]
+        self.subsets[run_name] = dict(line.split(",") for line in lines)
         return output
 
     def bring(self, name: str) -> None:
@@ -181,9 +181,9 @@ def test_retraining_when_an_archive_joins_then_tells_of_drift_compares_and_decid
     assert f"version 2 {verdict}" in output
     assert told.got[0]["event"] == "drift"
     assert "16 new, 0 changed" in told.got[0]["text"]
-    first, second = project.sides["first"], project.sides["second"]
+    first, second = project.subsets["first"], project.subsets["second"]
     assert (len(first), len(second)) == (16, 32)
-    assert first.items() <= second.items()  # what the first model has learnt stays on its side
+    assert first.items() <= second.items()  # what the first model has learnt stays on its subset
 
 
 def test_reproduce_when_the_archive_is_another_by_now_then_refuses_naming_its_md5(project):

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from idc.git import git
-from idc.workspace import copy_project, stage_environment
+from idc.core.git import git
+from idc.runs.workspace import copy_project, stage_environment
 from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def test_sweep_when_some_points_fail_then_the_others_line_up_below_one_parent_an
     assert run("dvc", *own_cache).returncode == 0
     size = ("--cases", "16", "--patches-per-case", "16")
     assert run("idc", "synth", "data/raw/synthetic.zip", *size).returncode == 0
-    (project / "sweep.yaml").write_text(yaml.safe_dump(PLAN), encoding="utf-8")
+    (project / "configs/sweep.yaml").write_text(yaml.safe_dump(PLAN), encoding="utf-8")
     done = run("flows.sweep")
     assert done.returncode == 1, (done.stdout + done.stderr)[-3000:]
     for rate in (0.001, 0.002):

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import idc
-from idc import layout
 from idc.cli import models, project, stages, synth, upkeep
-from idc.cli.command import EXIT_AWAY, EXIT_INPUT
-from idc.errors import InputError, StoreAwayError
+from idc.cli.command import EXIT_INPUT, EXIT_UNAVAILABLE
+from idc.core import layout
+from idc.core.errors import InputError, StoreUnavailableError
 
-__all__ = ["EXIT_AWAY", "EXIT_INPUT", "main"]
+__all__ = ["EXIT_INPUT", "EXIT_UNAVAILABLE", "main"]
 
 _GROUPS = (stages, project, upkeep, synth, models)
 
@@ -36,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"idc {options.command}: error: {line}", file=sys.stderr)
         return EXIT_INPUT
-    except StoreAwayError as error:
+    except StoreUnavailableError as error:
         print(f"idc {options.command}: try again: {error}", file=sys.stderr)
-        return EXIT_AWAY
+        return EXIT_UNAVAILABLE
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 EXIT_DIFFERENT = 1
 EXIT_INPUT = 2
-EXIT_AWAY = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed later
+EXIT_UNAVAILABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed later
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What a group adds its commands to."""

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from idc import layout
 from idc.cli.command import EXIT_DIFFERENT, Commands, add_command
-from idc.config import Params, load_params
+from idc.core import layout
+from idc.core.config import Params, load_params
 
 
 def add_commands(commands: Commands) -> None:
@@ -38,7 +38,7 @@ def _add(
 
 
 def _promote(params: Params, options: argparse.Namespace) -> int:
-    from idc.promotion.promote import promote
+    from idc.lifecycle.promotion.promote import promote
 
     outcome = promote(Path.cwd(), params, dry_run=options.dry_run)
     for reason in outcome.content["reasons"]:
@@ -55,7 +55,7 @@ def _promote(params: Params, options: argparse.Namespace) -> int:
 
 
 def _rollback(params: Params, _: argparse.Namespace) -> int:
-    from idc.promotion.promote import rollback
+    from idc.lifecycle.promotion.promote import rollback
 
     before, now = rollback(Path.cwd(), params)
     print(f"{params.publish.model_name} version {now} is the champion again, not {before}")
@@ -63,9 +63,9 @@ def _rollback(params: Params, _: argparse.Namespace) -> int:
 
 
 def _drift(params: Params, _: argparse.Namespace) -> int:
-    from idc.intake import report_drift
+    from idc.lifecycle.intake import write_drift_report
 
-    report = report_drift(Path.cwd(), params)
+    report = write_drift_report(Path.cwd(), params)
     if report is None:
         return 0
     drifted = ", ".join(report["drifted"]) or "nothing"
@@ -77,7 +77,7 @@ def _drift(params: Params, _: argparse.Namespace) -> int:
 
 
 def _trace(params: Params, options: argparse.Namespace) -> int:
-    from idc.reproduction.chain import trace
+    from idc.lifecycle.reproduction.chain import trace
 
     for link in trace(Path.cwd(), params, options.version):
         print(link)
@@ -85,7 +85,7 @@ def _trace(params: Params, options: argparse.Namespace) -> int:
 
 
 def _reproduce(params: Params, options: argparse.Namespace) -> int:
-    from idc.reproduction.rebuild import reproduce
+    from idc.lifecycle.reproduction.rebuild import reproduce
 
     found = reproduce(Path.cwd(), params, options.version)
     for name, (recorded, present) in found.different.items():

@@ -4,11 +4,11 @@ import argparse
 import logging
 from pathlib import Path
 
-from idc import layout
 from idc.cli.command import Commands, add_command
-from idc.config import load_params
-from idc.doctor import check_inputs, examine
-from idc.plan import PlannedStage, plan_run
+from idc.core import layout
+from idc.core.config import load_params
+from idc.ops.doctor import examine, require_inputs
+from idc.runs.plan import PlannedStage, plan_run
 
 log = logging.getLogger(__name__)
 
@@ -18,23 +18,23 @@ def add_commands(commands: Commands) -> None:
     add_command(commands, "check", _check, what="say what is missing before anything runs")
     add_command(commands, "plan", _plan, what="say what a run would do, and why")
     add_command(
-        commands, "doctor", _doctor, what="say what is missing, with the command that mends it"
+        commands, "doctor", _doctor, what="say what is missing, with the command that fixes it"
     )
 
 
 def _check(_: argparse.Namespace) -> int:
-    check_inputs(load_params(layout.PARAMS), Path.cwd())
+    require_inputs(load_params(layout.PARAMS), Path.cwd())
     log.info("archive, store and weights are there")
     return 0
 
 
 def _plan(_: argparse.Namespace) -> int:
     for stage in plan_run(Path.cwd()):
-        print(f"{stage.name:9} {_foretell(stage)}")
+        print(f"{stage.name:9} {_describe_plan(stage)}")
     return 0
 
 
-def _foretell(stage: PlannedStage) -> str:
+def _describe_plan(stage: PlannedStage) -> str:
     reasons = "; ".join(stage.reasons)
     if stage.restorable:
         return f"comes back from the cache, else runs: {reasons}"
@@ -49,6 +49,6 @@ def _doctor(_: argparse.Namespace) -> int:
     findings = examine(load_params(layout.PARAMS), Path.cwd())
     for finding in findings:
         print(f"{finding.state:8} {finding.what}: {finding.said}")
-        if finding.mend:
-            print(f"{'':8}   -> {finding.mend}")
+        if finding.fix:
+            print(f"{'':8}   -> {finding.fix}")
     return int(any(finding.state == "missing" for finding in findings))

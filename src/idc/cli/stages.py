@@ -3,9 +3,9 @@
 import argparse
 import importlib
 
-from idc import layout
 from idc.cli.command import Commands, add_command
-from idc.config import load_params
+from idc.core import layout
+from idc.core.config import load_params
 from idc.stages import STAGES
 
 

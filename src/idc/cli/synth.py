@@ -5,12 +5,12 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idc import layout
 from idc.cli.command import Commands, add_command
-from idc.errors import InputError
+from idc.core import layout
+from idc.core.errors import InputError
 
 if TYPE_CHECKING:
-    from idc.data.synthetic import Shortcut
+    from idc.synthetic import Shortcut
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _synthesise(options: argparse.Namespace) -> int:
-    from idc.data.synthetic import create_archive
-    from idc.processes import count_cores
+    from idc.core.processes import count_cores
+    from idc.synthetic import create_archive
 
     if options.masks is not None and _lies_in(options.masks, layout.RAW):
         raise InputError(
@@ -90,7 +90,7 @@ def _lies_in(path: Path, folder: Path) -> bool:
 
 
 def _shortcut(options: argparse.Namespace) -> "Shortcut | None":
-    from idc.data.synthetic import Shortcut
+    from idc.synthetic import Shortcut
 
     shares = {
         name: share

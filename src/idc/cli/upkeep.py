@@ -6,8 +6,15 @@ import shlex
 from pathlib import Path
 
 from idc.cli.command import Commands, add_command
-from idc.errors import InputError
-from idc.runs import Garbage, Retention, adopt_run, cache_command, find_garbage, remove_garbage
+from idc.core.errors import InputError
+from idc.runs.record import (
+    Garbage,
+    Retention,
+    adopt_run,
+    cache_command,
+    find_garbage,
+    remove_garbage,
+)
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +31,7 @@ def add_commands(commands: Commands) -> None:
     )
     backup.add_argument("folder", type=Path, help="a folder that does not exist yet")
     add_command(
-        commands, "relocate", _relocate, what="mend the MLflow store of a moved or restored clone"
+        commands, "relocate", _relocate, what="fix the MLflow store of a moved or restored clone"
     )
 
 
@@ -93,7 +100,7 @@ def _list(root: Path, garbage: Garbage, orphans: list[str]) -> None:
 
 
 def _back_up(options: argparse.Namespace) -> int:
-    from idc.store import back_up_store
+    from idc.tracking.local_store import back_up_store
 
     back_up_store(_local_store(), options.folder)
     log.info("%s holds the store", options.folder)
@@ -101,14 +108,14 @@ def _back_up(options: argparse.Namespace) -> int:
 
 
 def _relocate(_: argparse.Namespace) -> int:
-    from idc.store import relocate_store
+    from idc.tracking.local_store import relocate_store
 
     store = _local_store()
     outdated = relocate_store(store)
     if outdated:
         log.info("files are looked for in %s, no longer in %s", store, ", ".join(outdated))
     else:
-        log.info("nothing to mend: files are looked for in %s", store)
+        log.info("nothing to fix: files are looked for in %s", store)
     return 0
 
 

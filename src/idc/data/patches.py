@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from idc.errors import InputError
+from idc.core.errors import InputError
 
 PATCH_SIZE_PX = 50
 
@@ -42,7 +42,7 @@ def load_pixels(path: Path) -> np.ndarray:
     return pixels
 
 
-def spread_rows(rows: np.ndarray, number: int) -> np.ndarray:
+def evenly_spaced_rows(rows: np.ndarray, number: int) -> np.ndarray:
     """Return at most so many of the rows, evenly spread over them: the same ones each time."""
     if len(rows) <= number:
         return rows

@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pandera.pandas as pa
 
+from idc.core.errors import InputError
+from idc.core.files import replacing_file
 from idc.data.patches import FLAGS, PATCH_SIZE_PX
-from idc.data.sides import HELD_OUT, SIDES
-from idc.errors import InputError
-from idc.files import replacing_file
+from idc.data.subsets import HELD_OUT, SUBSETS
 
 _PLACE = {
     "case": pa.Column(str, pa.Check.str_length(min_value=1)),
@@ -28,7 +28,7 @@ def _trains_on_manifest_only(splits: pd.DataFrame) -> pd.Series:
     return (splits["split"] != "train") | splits["in_manifest"]
 
 
-INDEX = pa.DataFrameSchema(
+INDEX_SCHEMA = pa.DataFrameSchema(
     _PLACE
     | {
         "label": _LABEL,
@@ -46,7 +46,7 @@ INDEX = pa.DataFrameSchema(
 """Row i describes `pixels[i]`: its place (px), label, size as archived (px), sha256 of the decoded
 pixels before padding (together with the size it tells equal patches), and the quality flags."""
 
-MANIFEST = pa.DataFrameSchema(
+MANIFEST_SCHEMA = pa.DataFrameSchema(
     _ROW | _PLACE | {"label": _LABEL},
     unique=["case", "x", "y"],
     strict=True,
@@ -55,12 +55,12 @@ MANIFEST = pa.DataFrameSchema(
 )
 """The sampled patches in the order they were drawn; `row` points into the index."""
 
-SPLITS = pa.DataFrameSchema(
+SPLITS_SCHEMA = pa.DataFrameSchema(
     _ROW
     | _PLACE
     | {
         "label": _LABEL,
-        "split": pa.Column(str, pa.Check.isin(SIDES)),
+        "split": pa.Column(str, pa.Check.isin(SUBSETS)),
         "in_manifest": pa.Column(bool),
     },
     checks=pa.Check(_trains_on_manifest_only, name="train holds manifest rows only"),
@@ -71,7 +71,7 @@ SPLITS = pa.DataFrameSchema(
 )
 """Manifest rows on train; every pool patch of val, gate and test."""
 
-PREDICTIONS = pa.DataFrameSchema(
+PREDICTIONS_SCHEMA = pa.DataFrameSchema(
     _ROW
     | _PLACE
     | {
@@ -94,7 +94,7 @@ PREDICTIONS = pa.DataFrameSchema(
     ordered=True,
     name="predict",
 )
-"""Logits and colour floor of every pool patch of val, gate and test.
+"""Logits and colour baseline of every pool patch of val, gate and test.
 
 Behind them, a column `logit_<backbone>` for each backbone with a head of its own; where there is a
 texture member, `logit_cnn` (the fusion without it) and `logit_texture`; and a column

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from idc.evaluation.bootstrap import Estimate
-from idc.evaluation.calibration import choose_threshold, fit_calibration
 from idc.evaluation.compare import PLACE, compare_scorings
+from idc.evaluation.statistics.bootstrap import Estimate
+from idc.evaluation.threshold.calibration import choose_threshold, fit_calibration
 
 _TITLES = {"cnn": "CNN without the texture member", "texture": "texture member"}
 
@@ -16,7 +16,7 @@ _SMALLEST = 1e-9  # a probability of 0 has no logit
 
 
 @dataclass(frozen=True)
-class Scored:
+class OtherScores:
     """What one scoring says of the tested patches."""
 
     y_score: np.ndarray
@@ -58,7 +58,7 @@ def name_members(predictions: pd.DataFrame) -> dict[str, str]:
 
 def score_other(
     val_logit: np.ndarray, val_y_true: np.ndarray, test_logit: np.ndarray, rule: str
-) -> Scored:
+) -> OtherScores:
     """Calibrate another scoring on val, choose its threshold there, apply both to test.
 
     Raises:
@@ -67,10 +67,10 @@ def score_other(
     calibration = fit_calibration(val_logit, val_y_true)
     threshold = choose_threshold(val_y_true, calibration.apply(val_logit), rule)
     y_score = calibration.apply(test_logit)
-    return Scored(y_score, (y_score >= threshold).astype(np.int8))
+    return OtherScores(y_score, (y_score >= threshold).astype(np.int8))
 
 
-def score_others(val: pd.DataFrame, test: pd.DataFrame, rule: str) -> dict[str, Scored]:
+def score_others(val: pd.DataFrame, test: pd.DataFrame, rule: str) -> dict[str, OtherScores]:
     """Return what each member alone and each baseline says of test, by name.
 
     Args:
@@ -90,8 +90,8 @@ def score_others(val: pd.DataFrame, test: pd.DataFrame, rule: str) -> dict[str, 
 
 def compare_with_others(
     test: pd.DataFrame,
-    fusion: Scored,
-    others: Mapping[str, Scored],
+    fusion: OtherScores,
+    others: Mapping[str, OtherScores],
     *,
     num_replicates: int,
     seed: int,
@@ -110,7 +110,7 @@ def compare_with_others(
     """
     places = test[[*PLACE, "y_true"]]
 
-    def table(scored: Scored) -> pd.DataFrame:
+    def table(scored: OtherScores) -> pd.DataFrame:
         return places.assign(y_score=scored.y_score, y_pred=scored.y_pred)
 
     return {

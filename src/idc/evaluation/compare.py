@@ -7,7 +7,8 @@ of correlated scores the question of DeLong 1988, here with whole cases drawn):
     d = m(second) - m(first),   d +- t(df) * SD_b[m_b(second) - m_b(first)]
 
 with m_b the metric on replicate b, SD_b the standard deviation over the replicates, and df =
-effective cases - 1, as in `idc.evaluation.bootstrap`. A difference near 0 needs no other scale.
+effective cases - 1, as in `idc.evaluation.statistics.bootstrap`. A difference near 0 needs no other
+scale.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from idc.errors import InputError
-from idc.evaluation.bootstrap import (
+from idc.core.errors import InputError
+from idc.evaluation.statistics.bootstrap import (
     CaseSummary,
     Estimate,
     draw_counts,
@@ -25,8 +26,14 @@ from idc.evaluation.bootstrap import (
     summarise_cases,
     t_quantile,
 )
-from idc.evaluation.metrics import auroc, balanced_accuracy, brier, sensitivity, specificity
-from idc.evaluation.replicates import replicate_metrics
+from idc.evaluation.statistics.metrics import (
+    auroc,
+    balanced_accuracy,
+    brier,
+    sensitivity,
+    specificity,
+)
+from idc.evaluation.statistics.replicates import replicate_metrics
 
 PLACE = ["case", "x", "y"]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from idc.evaluation.bootstrap import bootstrap_share
-from idc.evaluation.metrics import (
+from idc.evaluation.statistics.bootstrap import bootstrap_share
+from idc.evaluation.statistics.metrics import (
     MIN_CASES,
     bin_scores,
     require_both_classes,
@@ -106,7 +106,7 @@ def threshold_points(y_true: np.ndarray, y_score: np.ndarray) -> pd.DataFrame:
 def reliability_points(
     y_true: np.ndarray, y_score: np.ndarray, case: np.ndarray, *, num_replicates: int, seed: int
 ) -> pd.DataFrame:
-    """Return how scores and labels agree, bin by bin of `idc.evaluation.metrics.bin_scores`.
+    """Return how scores and labels agree, by the bins of `bin_scores`.
 
     Args:
         y_true: Labels, 0 or 1, (patches,).

@@ -1,11 +1,11 @@
-"""The frozen operating point, applied to the patches of a side."""
+"""The frozen operating point, applied to the patches of a subset."""
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from idc.evaluation.context import average_context
-from idc.evaluation.operating_point import OperatingPoint
+from idc.evaluation.cases.context import average_context
+from idc.evaluation.threshold.operating_point import OperatingPoint
 
 
 def column_thresholds(point: OperatingPoint) -> dict[str, float]:
@@ -19,11 +19,12 @@ def column_thresholds(point: OperatingPoint) -> dict[str, float]:
     return thresholds
 
 
-def decide_patches(side: pd.DataFrame, point: OperatingPoint) -> pd.DataFrame:
+def decide_patches(subset: pd.DataFrame, point: OperatingPoint) -> pd.DataFrame:
     """Add what an operating point makes of each patch.
 
     Args:
-        side: All pool patches of one side: columns `case`, `x`, `y`, `logit`. Never manifest rows
+        subset: All pool patches of one subset: columns `case`, `x`, `y`, `logit`. Never manifest
+        rows
             alone: the context would tell how many neighbours were drawn.
         point: Fitted on val.
 
@@ -34,15 +35,15 @@ def decide_patches(side: pd.DataFrame, point: OperatingPoint) -> pd.DataFrame:
     Raises:
         InputError: If a patch comes twice, or a logit is NaN or infinite.
     """
-    logit = side["logit"].to_numpy(np.float64)
+    logit = subset["logit"].to_numpy(np.float64)
     log_odds = point.slope * logit + point.intercept
-    decided = side.assign(
+    decided = subset.assign(
         log_odds=log_odds, y_score=point.score(logit), y_pred=point.predict(logit)
     )
     if point.context_threshold is None:
         return decided
     around = average_context(
-        side["case"].to_numpy(), side["x"].to_numpy(), side["y"].to_numpy(), log_odds
+        subset["case"].to_numpy(), subset["x"].to_numpy(), subset["y"].to_numpy(), log_odds
     )
     y_score = expit(around)
     return decided.assign(

@@ -7,9 +7,9 @@ accuracy cannot.
 from collections.abc import Collection
 from typing import Any
 
-from idc.evaluation.bootstrap import Estimate
+from idc.evaluation.statistics.bootstrap import Estimate
 
-PUBLISHED = (
+PUBLISHED_RESULTS = (
     ("Cruz-Roa 2014, three-layer CNN", 0.842),
     ("Janowczyk & Madabhushi 2016, AlexNet", 0.847),
     ("Inception, as reported by Romero 2019 (DeepHP)", 0.868),
@@ -38,9 +38,9 @@ def benchmark_row(
     """Return this run's place beside the published figures, if its test cases are the same.
 
     Args:
-        tested: Case ids of the test side.
+        tested: Case ids of the test set.
         published_cases: Case ids of the benchmark's test list.
-        num_patches: Patches of the test side.
+        num_patches: Patches of the test set.
         prevalence: Their share of IDC+, in [0, 1].
         balanced_accuracy: At the threshold frozen on val.
 
@@ -58,7 +58,7 @@ def benchmark_row(
             f"({_verdict(same_count)} the published {NUM_PATCHES:,}), {prevalence:.1%} IDC+ "
             f"({_verdict(same_prevalence)} about {PREVALENCE:.0%})"
         ),
-        "rows": [{"name": name, "balanced_accuracy": value} for name, value in PUBLISHED],
+        "rows": [{"name": name, "balanced_accuracy": value} for name, value in PUBLISHED_RESULTS],
         "balanced_accuracy": vars(balanced_accuracy),
     }
 

@@ -1,4 +1,4 @@
-"""Where a model is weak: the primary metrics and the calibration in parts of a side.
+"""Where a model is weak: the primary metrics and the calibration in parts of a subset.
 
 Only the primary metrics are told, ranking (AUROC) and decision (balanced accuracy at the frozen
 threshold), because every further figure in every further subgroup is another chance to find a
@@ -22,8 +22,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from idc.errors import InputError
-from idc.evaluation.bootstrap import (
+from idc.core.errors import InputError
+from idc.evaluation.cases.burden import Absent
+from idc.evaluation.cases.context import distance_to_border, label_regions
+from idc.evaluation.statistics.bootstrap import (
     Estimate,
     bootstrap_metrics,
     bootstrap_share,
@@ -31,10 +33,8 @@ from idc.evaluation.bootstrap import (
     summarise_cases,
     t_quantile,
 )
-from idc.evaluation.calibration import fit_calibration
-from idc.evaluation.cases import Absent
-from idc.evaluation.context import distance_to_border, label_regions
-from idc.evaluation.metrics import MIN_CASES, PRIMARY
+from idc.evaluation.statistics.metrics import MIN_CASES, PRIMARY
+from idc.evaluation.threshold.calibration import fit_calibration
 
 SMALL_REGION_PATCHES = 9
 REGION_FIGURES = ("sensitivity_small_regions", "sensitivity_large_regions")
@@ -50,7 +50,7 @@ def subgroup_table(
     """Measure every subgroup.
 
     Args:
-        patches: All pool patches of a side: `case`, `x`, `y`, `y_true` (0 or 1), `log_odds`
+        patches: All pool patches of a subset: `case`, `x`, `y`, `y_true` (0 or 1), `log_odds`
             (calibrated, finite), `mean_optical_density` and `white_share` (as
             `idc.data.quality.describe_pixels` returns them), `sliver` (bool).
         threshold: The frozen one: a patch is called IDC+ where its probability is at least this.
@@ -297,7 +297,7 @@ def _require_patches(patches: pd.DataFrame) -> None:
     if missing:
         raise InputError(f"the patches lack {', '.join(missing)}: subgroups are made of them")
     if patches.empty:
-        raise InputError("no patches to measure: the side is empty")
+        raise InputError("no patches to measure: the subset is empty")
     for name in ("log_odds", "mean_optical_density", "white_share"):
         unusable = int(np.count_nonzero(~np.isfinite(patches[name].to_numpy(np.float64))))
         if unusable:

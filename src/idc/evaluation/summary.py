@@ -1,6 +1,6 @@
 """What is more than one number per metric, ready for JSON: `reports/evaluation.json`.
 
-Each function takes a decided side (`idc.evaluation.decisions.decide_patches`).
+Each function takes a decided subset (`idc.evaluation.decisions.decide_patches`).
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from idc.evaluation.ablation import Scored, compare_with_others, describe_gain, name_members
-from idc.evaluation.cases import (
+from idc.evaluation.ablation import OtherScores, compare_with_others, describe_gain, name_members
+from idc.evaluation.cases.burden import (
     Absent,
     compare_burden,
     find_complete_cases,
@@ -31,12 +31,12 @@ NUM_WORST_CASES = 10
 
 
 def summarise_ablation(
-    test: pd.DataFrame, others: Mapping[str, Scored], *, num_replicates: int, seed: int
+    test: pd.DataFrame, others: Mapping[str, OtherScores], *, num_replicates: int, seed: int
 ) -> dict[str, Any]:
     """Return how the fusion fares against each member alone and each baseline on test.
 
     Args:
-        test: Decided test side.
+        test: Decided test set.
         others: As `idc.evaluation.ablation.score_others` returns them.
         num_replicates: Replicates of the case bootstrap.
         seed: Seed of the draws.
@@ -45,7 +45,7 @@ def summarise_ablation(
         `text`: whether the fusion beats its best single member; `members`: their names and titles;
         `differences`: by name and metric, fusion minus other (value, low, high).
     """
-    fusion = Scored(test["y_score"].to_numpy(), test["y_pred"].to_numpy())
+    fusion = OtherScores(test["y_score"].to_numpy(), test["y_pred"].to_numpy())
     differences = compare_with_others(
         test, fusion, others, num_replicates=num_replicates, seed=seed
     )
@@ -74,7 +74,7 @@ def summarise_places(
     """Return how patches fare at borders and inside, and in small and large IDC+ regions.
 
     Args:
-        test: Decided test side.
+        test: Decided test set.
         thresholds: As `idc.evaluation.decisions.column_thresholds` returns them.
         num_replicates: Replicates of the case bootstrap.
         seed: Seed of the draws.
@@ -94,8 +94,8 @@ def summarise_places(
             )
         else:
             figures |= dict.fromkeys(REGION_FIGURES, Absent("no case is complete"))
-        side = "test_context" if prefix else "test"
-        summary[side] = {name: vars(figure) for name, figure in figures.items()}
+        subset = "test_context" if prefix else "test"
+        summary[subset] = {name: vars(figure) for name, figure in figures.items()}
     return summary
 
 
@@ -105,7 +105,7 @@ def summarise_burden(
     """Return how well whole cases are measured, beside a constant predictor.
 
     Args:
-        test: Decided test side.
+        test: Decided test set.
         constant: Mean burden of the val cases.
         num_replicates: Replicates of the case bootstrap.
         seed: Seed of the draws.
@@ -138,25 +138,25 @@ def summarise_burden(
     }
 
 
-def burden_table(side: pd.DataFrame) -> pd.DataFrame:
-    """Return `idc.evaluation.cases.measure_burden` of a decided side."""
+def burden_table(subset: pd.DataFrame) -> pd.DataFrame:
+    """Return `idc.evaluation.cases.burden.measure_burden` of a decided subset."""
     columns = ("case", "y_true", "y_pred", "y_score")
-    return measure_burden(*(side[name].to_numpy() for name in columns))
+    return measure_burden(*(subset[name].to_numpy() for name in columns))
 
 
-def complete_patches(side: pd.DataFrame) -> pd.DataFrame:
+def complete_patches(subset: pd.DataFrame) -> pd.DataFrame:
     """Return what slide maps are drawn from: the decided patches of the complete cases.
 
     Columns `case`, `x`, `y`, `y_true`, `y_score`, `y_pred` and, with a context, `context_y_score`.
     """
     names = ["case", "x", "y", "y_true", "y_score", "y_pred", "context_y_score"]
-    kept = [name for name in names if name in side]
-    complete = side["case"].isin(_complete_cases(side))
-    return side.loc[complete, kept].sort_values(["case", "x", "y"], ignore_index=True)
+    kept = [name for name in names if name in subset]
+    complete = subset["case"].isin(_complete_cases(subset))
+    return subset.loc[complete, kept].sort_values(["case", "x", "y"], ignore_index=True)
 
 
-def _complete_cases(side: pd.DataFrame) -> list[str]:
-    return find_complete_cases(*(side[name].to_numpy() for name in ("case", "x", "y")))
+def _complete_cases(subset: pd.DataFrame) -> list[str]:
+    return find_complete_cases(*(subset[name].to_numpy() for name in ("case", "x", "y")))
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""The networks: backbones, their fusion, the colour floor, and a trained model as a folder."""
+"""The networks: backbones, their fusion, the colour baseline, and a trained model as a folder."""

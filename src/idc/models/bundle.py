@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from idc.errors import InputError
-from idc.files import replacing_folder, save_json
-from idc.models.fusion import FusionCNN
+from idc.core.errors import InputError
+from idc.core.files import replacing_folder, save_json
+from idc.models.networks.fusion import FusionCNN
+from idc.models.networks.texture_member import TextureMember
 from idc.models.spec import HISTORY, SPEC, WEIGHTS, ModelSpec, load_spec
-from idc.models.texture_member import TextureMember
 
 _PROFILE = "profile.safetensors"
 

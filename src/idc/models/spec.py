@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from idc.errors import InputError
-from idc.files import load_json
+from idc.core.errors import InputError
+from idc.core.files import load_json
 
 WEIGHTS = "model.safetensors"
 SPEC = "spec.json"

@@ -9,13 +9,13 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from idc.evaluation.metrics import PRIMARY
-from idc.evaluation.plots.intervals import METRIC_LABELS
-from idc.evaluation.plots.style import save_figure
-from idc.report.figures import Curves, draw_figures, select_estimates
+from idc.evaluation.statistics.metrics import PRIMARY
+from idc.figures.intervals import METRIC_LABELS
+from idc.figures.style import save_figure
+from idc.report.pictures import Curves, draw_figures, select_estimates
 
 _SLIDE = "slide_"
-_SIDES = {
+_SUBSETS = {
     "test": "Test: all pool patches of the test cases, natural prevalence",
     "test_context": "Test, each patch with its neighbours",
     "test_manifest": "Test, manifest patches only: balanced by design, not comparable",
@@ -109,7 +109,7 @@ def _render(template: str, inputs: ReportInputs, **pictures: Any) -> str:  # noq
     ablation = inputs.evaluation["ablation"]
     members = {member["name"]: member["title"] for member in ablation["members"]}
     baselines = [name for name in ablation["differences"] if name not in members]
-    tables = {side: select_estimates(inputs.metrics, side) for side in _SIDES}
+    tables = {subset: select_estimates(inputs.metrics, subset) for subset in _SUBSETS}
     return environment.get_template(template).render(
         inputs=inputs,
         metrics=inputs.metrics,
@@ -122,8 +122,8 @@ def _render(template: str, inputs: ReportInputs, **pictures: Any) -> str:  # noq
         labels=METRIC_LABELS,
         places=_PLACES,
         primary=PRIMARY,
-        sides=_SIDES,
-        tables={side: table for side, table in tables.items() if table},
+        subsets=_SUBSETS,
+        tables={subset: table for subset, table in tables.items() if table},
         colour=select_estimates(inputs.metrics, "test_colour"),
         **pictures,
     )

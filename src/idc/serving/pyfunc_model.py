@@ -14,11 +14,11 @@ import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from idc.data.decoding import UnreadableError, decode_patch, pad_to_patch
-from idc.errors import InputError
-from idc.evaluation.operating_point import OperatingPoint
+from idc.core.errors import InputError
+from idc.data.ingest.decoding import UnreadableError, decode_patch, pad_to_patch
+from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.bundle import load_model
-from idc.models.scoring import score_patches
+from idc.models.scoring.patches import score_patches
 from idc.models.spec import digest_bundle
 
 _BATCH_SIZE = 256

@@ -8,20 +8,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from idc import layout
-from idc.config import EvaluateConfig, Params
-from idc.data.tables import PREDICTIONS, SPLITS, load_table
-from idc.errors import InputError
-from idc.evaluation.ablation import Scored, score_others
-from idc.evaluation.bootstrap import (
-    Estimate,
-    bootstrap_metrics,
-    bootstrap_share,
-    flatten_estimates,
-    summarise_cases,
-)
-from idc.evaluation.calibration import bootstrap_threshold, fit_calibration, prior_shift
-from idc.evaluation.context import average_context
+from idc.core import layout
+from idc.core.config import EvaluateConfig, Params
+from idc.core.errors import InputError
+from idc.core.files import replacing_folder, save_json
+from idc.data.tables import PREDICTIONS_SCHEMA, SPLITS_SCHEMA, load_table
+from idc.evaluation.ablation import OtherScores, score_others
+from idc.evaluation.cases.context import average_context
 from idc.evaluation.curves import (
     confusion_rows,
     pr_points,
@@ -30,9 +23,15 @@ from idc.evaluation.curves import (
     threshold_points,
 )
 from idc.evaluation.decisions import column_thresholds, decide_patches
-from idc.evaluation.metrics import MIN_CASES
-from idc.evaluation.operating_point import OperatingPoint
 from idc.evaluation.published import benchmark_row
+from idc.evaluation.statistics.bootstrap import (
+    Estimate,
+    bootstrap_metrics,
+    bootstrap_share,
+    flatten_estimates,
+    summarise_cases,
+)
+from idc.evaluation.statistics.metrics import MIN_CASES
 from idc.evaluation.summary import (
     burden_table,
     complete_patches,
@@ -41,7 +40,8 @@ from idc.evaluation.summary import (
     summarise_places,
     summarise_subgroups,
 )
-from idc.files import replacing_folder, save_json
+from idc.evaluation.threshold.calibration import bootstrap_threshold, fit_calibration, prior_shift
+from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.spec import digest_bundle, load_spec
 
 log = logging.getLogger(__name__)
@@ -55,22 +55,22 @@ def run(params: Params) -> None:
     """Freeze the operating point on val, then look at test.
 
     Raises:
-        InputError: If predictions are missing, NaN, of one class only on a side, or of cases that
+        InputError: If predictions are missing, NaN, of one class only on a subset, or of cases that
             the split does not have there.
     """
-    predictions = load_table(layout.PREDICTIONS, PREDICTIONS)
-    _refuse_strange_cases(predictions)
+    predictions = load_table(layout.PREDICTIONS, PREDICTIONS_SCHEMA)
+    _reject_unknown_cases(predictions)
     held_out = {name: predictions[predictions["split"] == name] for name in ("val", "test")}
-    for name, side in held_out.items():
-        _refuse_one_class(name, side)
+    for name, subset in held_out.items():
+        _reject_one_class(name, subset)
     point = _choose_operating_point(held_out["val"], params)
-    val, test = (decide_patches(side, point) for side in held_out.values())
+    val, test = (decide_patches(subset, point) for subset in held_out.values())
     config = params.evaluate
     others = score_others(val, test, config.threshold_rule)
     metrics, left_out = _measure(val, test, point, config)
     metrics |= _measure_slivers(test, config) | _measure_others(test, others, config)
     summary = _summarise(val, test, others, point, config) | {"left_out": left_out}
-    summary["benchmark"] = _stand_beside_published(test, metrics)
+    summary["benchmark"] = _compare_with_published(test, metrics)
     metrics |= _flatten(summary)
     # written only now: a fault on test must not leave half of the results behind
     point.save(layout.OPERATING_POINT)
@@ -78,31 +78,31 @@ def run(params: Params) -> None:
     save_json(layout.EVALUATION, summary)
     _save_tables(test, config)
     log.info(
-        "test AUROC %.3f [%.3f, %.3f], colour floor %.3f; %s",
+        "test AUROC %.3f [%.3f, %.3f], colour baseline %.3f; %s",
         *(metrics[f"test/auroc{end}"] for end in ("", "_low", "_high")),
         metrics["test_colour/auroc"],
         summary["benchmark"]["text"],
     )
 
 
-def _refuse_strange_cases(predictions: pd.DataFrame) -> None:
-    splits = load_table(layout.SPLITS, SPLITS)
-    dealt = pd.MultiIndex.from_frame(splits[["case", "split"]])
+def _reject_unknown_cases(predictions: pd.DataFrame) -> None:
+    splits = load_table(layout.SPLITS, SPLITS_SCHEMA)
+    split_unit = pd.MultiIndex.from_frame(splits[["case", "split"]])
     scored = pd.MultiIndex.from_frame(predictions[["case", "split"]])
-    strange = scored.difference(dealt)
+    strange = scored.difference(split_unit)
     if len(strange):
-        case, side = strange[0]
+        case, subset = strange[0]
         raise InputError(
-            f"{layout.PREDICTIONS} has case {case} on {side}, {layout.SPLITS} has not: "
+            f"{layout.PREDICTIONS} has case {case} on {subset}, {layout.SPLITS} has not: "
             "run `dvc repro predict`"
         )
 
 
-def _refuse_one_class(name: str, side: pd.DataFrame) -> None:
-    if side["y_true"].nunique() < len(_CLASSES):
-        held = f"are all {_CLASSES[side['y_true'].iloc[0]]}" if len(side) else "are there"
+def _reject_one_class(name: str, subset: pd.DataFrame) -> None:
+    if subset["y_true"].nunique() < len(_CLASSES):
+        held = f"are all {_CLASSES[subset['y_true'].iloc[0]]}" if len(subset) else "are there"
         raise InputError(
-            f"{layout.PREDICTIONS}: {len(side)} patches of {name} {held}, metrics need both "
+            f"{layout.PREDICTIONS}: {len(subset)} patches of {name} {held}, metrics need both "
             "classes: change the sections sample or split of params.yaml and run `dvc repro`"
         )
 
@@ -166,23 +166,23 @@ def _measure(
 ) -> tuple[dict[str, float], dict[str, dict[str, str]]]:
     """Return flat metrics: natural prevalence as `test/*`, the manifest's share apart.
 
-    And by side and metric why one is not among them; `every metric` stands for all of a side.
+    And by subset and metric why one is not among them; `every metric` stands for all of a subset.
     """
     manifest = test[test["in_manifest"]]
-    sides = {"val": (val, ""), "test": (test, ""), "test_manifest": (manifest, "")}
+    subsets = {"val": (val, ""), "test": (test, ""), "test_manifest": (manifest, "")}
     thresholds = column_thresholds(point)
     if "context_" in thresholds:
-        sides["test_context"] = (test, "context_")
+        subsets["test_context"] = (test, "context_")
     metrics: dict[str, float] = {}
     left_out: dict[str, dict[str, str]] = {}
-    for name, (side, prefix) in sides.items():
-        if name == "test_manifest" and (reason := _why_unmeasurable(side)):
+    for name, (subset, prefix) in subsets.items():
+        if name == "test_manifest" and (reason := _why_unmeasurable(subset)):
             left_out[name] = {"every metric": reason}
             continue
-        y_true, case = side["y_true"].to_numpy(), side["case"].to_numpy()
+        y_true, case = subset["y_true"].to_numpy(), subset["case"].to_numpy()
         estimates = bootstrap_metrics(
             y_true,
-            side[f"{prefix}y_score"].to_numpy(),
+            subset[f"{prefix}y_score"].to_numpy(),
             case,
             thresholds[prefix],
             num_replicates=config.num_replicates,
@@ -200,7 +200,7 @@ def _measure(
 
 
 def _why_unmeasurable(manifest: pd.DataFrame) -> str:
-    """Return what the manifest's patches of a side lack; nothing is lacking where it is empty."""
+    """Return what the manifest's patches of a subset lack; nothing is lacking where it is empty."""
     num_cases = manifest["case"].nunique()
     if manifest["y_true"].nunique() < len(_CLASSES):
         return f"its {len(manifest)} patches lack a class"
@@ -208,7 +208,7 @@ def _why_unmeasurable(manifest: pd.DataFrame) -> str:
 
 
 def _measure_others(
-    test: pd.DataFrame, others: dict[str, Scored], config: EvaluateConfig
+    test: pd.DataFrame, others: dict[str, OtherScores], config: EvaluateConfig
 ) -> dict[str, float]:
     """Measure each member alone and each baseline, by the primary metrics only."""
     metrics: dict[str, float] = {}
@@ -230,7 +230,7 @@ def _measure_others(
 def _summarise(
     val: pd.DataFrame,
     test: pd.DataFrame,
-    others: dict[str, Scored],
+    others: dict[str, OtherScores],
     point: OperatingPoint,
     config: EvaluateConfig,
 ) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def _summarise(
     }
 
 
-def _stand_beside_published(test: pd.DataFrame, metrics: dict[str, float]) -> dict[str, Any]:
+def _compare_with_published(test: pd.DataFrame, metrics: dict[str, float]) -> dict[str, Any]:
     published = (layout.CASE_LISTS / _PUBLISHED_TEST).read_text(encoding="utf-8").split()
     return benchmark_row(
         set(test["case"]),
@@ -269,9 +269,9 @@ def _flatten(summary: dict[str, Any]) -> dict[str, float]:
     flat |= flatten_estimates(
         "test_burden", {key: Estimate(**value) for key, value in errors.items()}
     )
-    for side, figures in summary["places"].items():
+    for subset, figures in summary["places"].items():
         known = {key: Estimate(**value) for key, value in figures.items() if "value" in value}
-        flat |= flatten_estimates(side, known)
+        flat |= flatten_estimates(subset, known)
     return flat
 
 

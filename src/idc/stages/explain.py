@@ -1,4 +1,4 @@
-"""Model, pixels and predictions -> explained patches and slides of the test side, with scores."""
+"""Model, pixels and predictions -> explained patches and slides of the test set, with scores."""
 
 import logging
 import time
@@ -8,40 +8,42 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from idc import layout
-from idc.config import Params
+from idc.core import layout
+from idc.core.config import Params
+from idc.core.errors import InputError
+from idc.core.files import replacing_folder, save_json
 from idc.data.patches import load_pixels
-from idc.data.tables import PREDICTIONS, load_table
-from idc.errors import InputError
-from idc.evaluation.operating_point import OperatingPoint
-from idc.evaluation.plots.style import save_figure
-from idc.explain.error_groups import (
+from idc.data.tables import PREDICTIONS_SCHEMA, load_table
+from idc.evaluation.threshold.operating_point import OperatingPoint
+from idc.explain.maps.explainer import Explainer, NotFiniteMapError
+from idc.explain.maps.methods import METHODS, require_methods
+from idc.explain.panels.error_groups import (
     KINDS,
     describe_groups,
     draw_groups,
     find_errors,
     group_errors,
 )
-from idc.explain.explainer import Explainer, NotFiniteMapError
-from idc.explain.methods import METHODS, require_methods
-from idc.explain.panel import FUSED, PANELS, draw_errors, draw_reference, sheet_name
-from idc.explain.score_plots import draw_pointing
-from idc.explain.score_table import ExplanationScores, Subject
-from idc.explain.sheets import Column, Meaning, draw_sheet
-from idc.explain.slides import choose_slides, draw_attention, spread_scores
-from idc.files import replacing_folder, save_json
+from idc.explain.panels.panel import FUSED, PANELS, draw_errors, draw_reference, sheet_name
+from idc.explain.panels.sheets import Column, Meaning, draw_sheet
+from idc.explain.panels.slides import choose_slides, draw_attribution_map, spread_scores
+from idc.explain.scores.plots import draw_pointing
+from idc.explain.scores.table import ExplainedModel, ExplanationScores
+from idc.figures.style import save_figure
 from idc.models.bundle import load_mean_embedding, load_model
-from idc.models.device import choose_device
-from idc.models.fusion import FusionCNN
-from idc.models.scoring import embed_patches
+from idc.models.networks.device import choose_device
+from idc.models.networks.fusion import FusionCNN
+from idc.models.scoring.patches import embed_patches
 from idc.models.spec import digest_bundle
 from idc.tracking.live import log_explanation_times
 
 log = logging.getLogger(__name__)
 
-_FEWEST_SCORED = 2  # batch norms cannot be measured on one patch
+_MIN_SCORED = 2  # batch norms cannot be measured on one patch
 _EXAMPLES = 8  # of each group of errors
-_MOST_WITH_GRADIENT = 32  # images per pass: what backward needs of more does not fit small machines
+_MAX_BATCH_WITH_GRADIENT = (
+    32  # images per pass: what backward needs of more does not fit small machines
+)
 
 Maps = dict[str, dict[str, np.ndarray]]
 """By method, then by source: float32 (patches, 50, 50)."""
@@ -60,7 +62,7 @@ def run(params: Params) -> None:
     require_methods((*config.methods, config.slide_method))
     digest = digest_bundle(layout.BUNDLE)
     point = OperatingPoint.load(layout.OPERATING_POINT, model_digest=digest)
-    subject = _load_subject(params)
+    subject = _load_explained_model(params)
     explainer = subject.explain_with(subject.model, subject.mean_embedding)
     pixels = load_pixels(layout.PIXELS)
     test = _load_test(point)
@@ -68,7 +70,7 @@ def run(params: Params) -> None:
         "reference": draw_reference(test, num_patches=config.num_reference, seed=config.seed),
         "errors": draw_errors(test, num_per_group=config.num_per_group),
     }
-    watch = _Watch()
+    watch = _Stopwatch()
     with replacing_folder(layout.EXPLAIN) as folder:
         maps: dict[str, Maps] = {}
         for name, panel in panels.items():
@@ -80,7 +82,7 @@ def run(params: Params) -> None:
     watch.tell(params, digest)
 
 
-class _Watch:
+class _Stopwatch:
     """Seconds and patches by method; they go to log and MLflow, never into an output of DVC."""
 
     def __init__(self) -> None:
@@ -125,7 +127,7 @@ class _Watch:
         log_explanation_times(params, model_digest, speed)
 
 
-def _load_subject(params: Params) -> Subject:
+def _load_explained_model(params: Params) -> ExplainedModel:
     model, spec = load_model(layout.BUNDLE)
     config, device = params.explain, choose_device(params.runtime)
 
@@ -135,7 +137,7 @@ def _load_subject(params: Params) -> Subject:
             spec.size_px,
             mean_embedding,
             device,
-            batch_size=min(params.runtime.scoring_batch_size, _MOST_WITH_GRADIENT),
+            batch_size=min(params.runtime.scoring_batch_size, _MAX_BATCH_WITH_GRADIENT),
             smooth_grad_samples=config.smooth_grad_samples,
             integrated_gradients_steps=config.integrated_gradients_steps,
             seed=config.seed,
@@ -143,11 +145,11 @@ def _load_subject(params: Params) -> Subject:
         )
 
     mean = load_mean_embedding(layout.BUNDLE)
-    return Subject(model.to(device), spec.size_px, mean, device, explain_with)
+    return ExplainedModel(model.to(device), spec.size_px, mean, device, explain_with)
 
 
 def _load_test(point: OperatingPoint) -> pd.DataFrame:
-    predictions = load_table(layout.PREDICTIONS, PREDICTIONS)
+    predictions = load_table(layout.PREDICTIONS, PREDICTIONS_SCHEMA)
     test = predictions[predictions["split"] == "test"].reset_index(drop=True)
     logits = test["logit"].to_numpy()
     return test.assign(y_score=point.score(logits), y_pred=point.predict(logits))
@@ -159,7 +161,7 @@ def _explain_panel(
     pixels: np.ndarray,
     explainer: Explainer,
     params: Params,
-    watch: _Watch,
+    watch: _Stopwatch,
     folder: Path,
 ) -> Maps:
     """Write `<name>.csv` and a sheet per group and source; return the maps."""
@@ -193,7 +195,7 @@ def _explain_panel(
 
 
 def _explain_opposition(
-    explainer: Explainer, method: str, panel: pd.DataFrame, pixels: np.ndarray, watch: _Watch
+    explainer: Explainer, method: str, panel: pd.DataFrame, pixels: np.ndarray, watch: _Stopwatch
 ) -> dict[str, np.ndarray]:
     """Return maps of the negated logit for patches called IDC-, and NaN for the others."""
     refused = np.flatnonzero(panel["y_pred"] == 0)
@@ -208,7 +210,7 @@ def _explain_opposition(
 def _columns(source: str, members: np.ndarray, maps: Maps, opposed: Maps) -> list[Column]:
     columns = []
     for method, by_source in maps.items():
-        meaning: Meaning = "for" if METHODS[method].tells_side else "neither"
+        meaning: Meaning = "for" if METHODS[method].is_signed else "neither"
         columns.append(Column(METHODS[method].title, by_source[source][members], meaning))
     for method, by_source in opposed.items():
         heat = by_source[source][members]
@@ -256,7 +258,7 @@ def _draw_slides(
     pixels: np.ndarray,
     explainer: Explainer,
     params: Params,
-    watch: _Watch,
+    watch: _Stopwatch,
     folder: Path,
 ) -> None:
     method = params.explain.slide_method
@@ -268,13 +270,13 @@ def _draw_slides(
         heat = watch.explain(explainer, method, patches, pixels)[FUSED]
         spread = spread_scores(patches["y_score"].to_numpy(), heat)
         title = f"Where it comes from: {METHODS[method].title}"
-        figure = draw_attention(patches, pixels[patches["row"].to_numpy()], spread, title)
+        figure = draw_attribution_map(patches, pixels[patches["row"].to_numpy()], spread, title)
         save_figure(figure, folder / f"slide_{case}.png")
 
 
 def _score(
     params: Params,
-    subject: Subject,
+    subject: ExplainedModel,
     panel: pd.DataFrame,
     maps: Maps,
     test: pd.DataFrame,
@@ -286,7 +288,7 @@ def _score(
     if config.scores is None:
         log.info("explain.scores is null: no method is scored")
         return
-    if len(panel) < _FEWEST_SCORED:
+    if len(panel) < _MIN_SCORED:
         log.warning("the reference panel holds %d patches: no method is scored", len(panel))
         return
     table = ExplanationScores(subject, config.methods, config.scores, seed=config.seed)
@@ -297,7 +299,7 @@ def _score(
 
 
 def _group_errors(
-    params: Params, subject: Subject, test: pd.DataFrame, pixels: np.ndarray, folder: Path
+    params: Params, subject: ExplainedModel, test: pd.DataFrame, pixels: np.ndarray, folder: Path
 ) -> None:
     """Write `error_groups.json` and a sheet of examples per kind of error."""
     errors = find_errors(test, max_errors=params.explain.max_grouped_errors)

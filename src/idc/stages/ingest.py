@@ -4,15 +4,15 @@ import logging
 import shutil
 from pathlib import Path
 
-from idc import layout
-from idc.config import Params
-from idc.data.archive import Listing, find_sources, list_members
-from idc.data.integrity import describe_index
-from idc.data.pixel_store import StoredPatches, size_of_store, store_patches
-from idc.data.tables import INDEX, save_table
-from idc.errors import InputError
-from idc.files import replacing_folder, save_json
-from idc.processes import count_cores
+from idc.core import layout
+from idc.core.config import Params
+from idc.core.errors import InputError
+from idc.core.files import replacing_folder, save_json
+from idc.core.processes import count_cores
+from idc.data.ingest.archive import Listing, find_sources, list_members
+from idc.data.ingest.integrity import describe_index
+from idc.data.ingest.pixel_store import StoredPatches, size_of_store, store_patches
+from idc.data.tables import INDEX_SCHEMA, save_table
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ def run(params: Params) -> None:
             partial / layout.PIXELS.name,
             num_processes=params.runtime.num_processes or count_cores(),
         )
-        _refuse_unreadable(stored, len(listing.members), params.ingest.max_unreadable_share)
-        save_table(partial / layout.INDEX.name, stored.index, INDEX)
+        _reject_unreadable(stored, len(listing.members), params.ingest.max_unreadable_share)
+        save_table(partial / layout.INDEX.name, stored.index, INDEX_SCHEMA)
     _report(stored, listing)
 
 
@@ -47,13 +47,13 @@ def _require_space(folder: Path, num_patches: int) -> None:
         )
 
 
-def _refuse_unreadable(stored: StoredPatches, num_patches: int, max_share: float) -> None:
+def _reject_unreadable(stored: StoredPatches, num_patches: int, max_share: float) -> None:
     unreadable = stored.unreadable
     if len(unreadable) > max_share * num_patches:
         first = unreadable[0]
         raise InputError(
             f"{len(unreadable)} of {num_patches} patches are unreadable, first {first['patch']}: "
-            f"{first['reason']}; mend the archive, or raise ingest.max_unreadable_share to leave "
+            f"{first['reason']}; fix the archive, or raise ingest.max_unreadable_share to leave "
             "them out"
         )
 

@@ -2,18 +2,19 @@
 
 import logging
 
-from idc import layout
-from idc.config import Params
+from idc.core import layout
+from idc.core.config import Params
+from idc.data.colour import colour_statistics
 from idc.data.patches import load_pixels
 from idc.data.quality import describe_pixels
-from idc.data.sides import HELD_OUT, take_side
-from idc.data.tables import INDEX, PREDICTIONS, SPLITS, load_table, save_table
-from idc.models.baselines.registry import score_baseline
+from idc.data.subsets import HELD_OUT, select_subset
+from idc.data.tables import INDEX_SCHEMA, PREDICTIONS_SCHEMA, SPLITS_SCHEMA, load_table, save_table
+from idc.models.baselines.colour import fit_colour_baseline
+from idc.models.baselines.fit import score_baseline
 from idc.models.bundle import load_model
-from idc.models.colour import colour_statistics, fit_colour_floor
-from idc.models.device import choose_device
-from idc.models.fusion import EachLogit
-from idc.models.scoring import score_patches
+from idc.models.networks.device import choose_device
+from idc.models.networks.fusion import MemberLogits
+from idc.models.scoring.patches import score_patches
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +27,15 @@ def run(params: Params) -> None:
     """
     device = choose_device(params.runtime)
     pixels = load_pixels(layout.PIXELS)
-    splits = load_table(layout.SPLITS, SPLITS)
+    splits = load_table(layout.SPLITS, SPLITS_SCHEMA)
     held_out = splits[splits["split"].isin(HELD_OUT)].reset_index(drop=True)
     rows = held_out["row"].to_numpy()
-    held_out["sliver"] = load_table(layout.INDEX, INDEX)["sliver"].to_numpy()[rows]
+    held_out["sliver"] = load_table(layout.INDEX, INDEX_SCHEMA)["sliver"].to_numpy()[rows]
     described = describe_pixels(pixels, rows)
     held_out[described.columns.tolist()] = described
     model, spec = load_model(layout.BUNDLE)
     logits = score_patches(
-        EachLogit(model.to(device)),
+        MemberLogits(model.to(device)),
         pixels,
         rows,
         size_px=spec.size_px,
@@ -45,8 +46,8 @@ def run(params: Params) -> None:
     )
     columns = ["logit", *(f"logit_{name}" for name in model.scored_members)]
     held_out[columns] = logits
-    train_rows, train_labels = take_side(splits, "train")
-    floor = fit_colour_floor(colour_statistics(pixels, train_rows), train_labels)
+    train_rows, train_labels = select_subset(splits, "train")
+    floor = fit_colour_baseline(colour_statistics(pixels, train_rows), train_labels)
     held_out["y_score_colour"] = floor.predict_proba(colour_statistics(pixels, rows))[:, 1]
     for name in params.predict.baselines:
         log.info("%s is trained and scores", name)
@@ -55,6 +56,6 @@ def run(params: Params) -> None:
             name, pixels, train_rows, train_labels, rows, params.predict.seed
         )
     predictions = held_out.rename(columns={"label": "y_true"})
-    fixed = [name for name, column in PREDICTIONS.columns.items() if not column.regex]
-    save_table(layout.PREDICTIONS, predictions[fixed + columns[1:]], PREDICTIONS)
+    fixed = [name for name, column in PREDICTIONS_SCHEMA.columns.items() if not column.regex]
+    save_table(layout.PREDICTIONS, predictions[fixed + columns[1:]], PREDICTIONS_SCHEMA)
     log.info("%d patches scored", len(held_out))

@@ -3,21 +3,21 @@
 import logging
 from pathlib import Path
 
-from idc import layout
-from idc.config import Params
+from idc.core import layout
+from idc.core.config import Params
+from idc.core.files import load_json, save_json
 from idc.data.patches import load_pixels
-from idc.data.tables import INDEX, SPLITS, load_table
-from idc.explain.score_metrics import score_metrics
-from idc.files import load_json, save_json
-from idc.lineage import (
+from idc.data.profile import build_profile
+from idc.data.tables import INDEX_SCHEMA, SPLITS_SCHEMA, load_table
+from idc.models.spec import digest_bundle, load_history, load_spec
+from idc.runs.lineage import (
     git_commit,
     load_lock,
     recorded_md5,
-    refuse_unrecorded_results,
+    reject_unrecorded_results,
     result_digest,
 )
-from idc.models.spec import digest_bundle, load_history, load_spec
-from idc.monitoring.profile import build_profile
+from idc.tracking.explanation_metrics import score_metrics
 from idc.tracking.publishing import Result, publish_result
 
 log = logging.getLogger(__name__)
@@ -46,14 +46,14 @@ def run(params: Params) -> None:
 
     Raises:
         InputError: If a result is missing or not what `dvc.lock` records.
-        StoreAwayError: If the tracking server does not answer.
+        StoreUnavailableError: If the tracking server does not answer.
     """
     root = Path.cwd()
     stages = load_lock(root)
-    refuse_unrecorded_results(root, stages)
+    reject_unrecorded_results(root, stages)
     profile = build_profile(
-        load_table(layout.INDEX, INDEX),
-        load_table(layout.SPLITS, SPLITS),
+        load_table(layout.INDEX, INDEX_SCHEMA),
+        load_table(layout.SPLITS, SPLITS_SCHEMA),
         load_pixels(layout.PIXELS),
     )
     save_json(layout.PROFILE, profile)
@@ -107,8 +107,8 @@ def _artifacts() -> tuple[Path, ...]:
 
 def _leakage_metrics() -> dict[str, float]:
     leakage = load_json(layout.LEAKAGE_REPORT)
-    counts = ("num_cases_on_two_sides", "num_identical_twins", "num_near_twins")
+    counts = ("num_shared_cases", "num_exact_duplicates", "num_near_duplicates")
     shares = leakage["share_touching_train"]
     return {f"leakage/{name}": float(leakage[name]) for name in counts} | {
-        f"leakage/share_{side}_touching_train": share for side, share in shares.items()
+        f"leakage/share_{subset}_touching_train": share for subset, share in shares.items()
     }

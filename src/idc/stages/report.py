@@ -3,14 +3,14 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from idc import layout
-from idc.config import Params, flatten
-from idc.evaluation.operating_point import OperatingPoint
-from idc.explain.panel import FUSED, PANELS, sheet_name
-from idc.files import load_json, replacing_file, replacing_folder
+from idc.core import layout
+from idc.core.config import Params, flatten
+from idc.core.files import load_json, replacing_file, replacing_folder
+from idc.evaluation.threshold.operating_point import OperatingPoint
+from idc.explain.panels.panel import FUSED, PANELS, sheet_name
 from idc.models.spec import digest_bundle, load_history, load_spec
-from idc.report.figures import Curves
 from idc.report.page import ReportInputs, render_model_card, render_report
+from idc.report.pictures import Curves
 
 _SHOWN_SECTIONS = (
     "ingest", "sample", "split", "model", "augment", "pretrain", "train", "predict", "evaluate",

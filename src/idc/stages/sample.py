@@ -2,11 +2,11 @@
 
 import logging
 
-from idc import layout
-from idc.config import Params
-from idc.data.label_overrides import load_label_overrides, relabel
-from idc.data.sampling import draw_manifest
-from idc.data.tables import INDEX, MANIFEST, load_table, save_table
+from idc.core import layout
+from idc.core.config import Params
+from idc.data.manifest.label_overrides import load_label_overrides, relabel
+from idc.data.manifest.sampling import draw_manifest
+from idc.data.tables import INDEX_SCHEMA, MANIFEST_SCHEMA, load_table, save_table
 
 log = logging.getLogger(__name__)
 
@@ -17,11 +17,11 @@ def run(params: Params) -> None:
     Raises:
         InputError: If a class is missing, the pool is too small, or an override is wrong.
     """
-    index = load_table(layout.INDEX, INDEX)
+    index = load_table(layout.INDEX, INDEX_SCHEMA)
     overrides = load_label_overrides(layout.LABEL_OVERRIDES, index)
     drawn = draw_manifest(index, params.sample)
     manifest = relabel(drawn, overrides)
-    save_table(layout.MANIFEST, manifest, MANIFEST)
+    save_table(layout.MANIFEST, manifest, MANIFEST_SCHEMA)
     counts = drawn["label"].value_counts()
     log.info("%d patches: %d IDC-, %d IDC+", len(drawn), counts[0], counts[1])
     if len(overrides):

@@ -1,4 +1,4 @@
-"""Pixels and sides -> a trained fusion CNN, logged live to MLflow."""
+"""Pixels and subsets -> a trained fusion CNN, logged live to MLflow."""
 
 import logging
 import os
@@ -13,28 +13,28 @@ import pandas as pd
 import torch
 
 import idc
-from idc import layout
-from idc.config import Params
-from idc.data.patches import load_pixels, spread_rows
-from idc.data.sides import HELD_OUT, take_side
-from idc.data.tables import INDEX, SPLITS, load_table
-from idc.evaluation.metrics import auroc
-from idc.lineage import git_commit
+from idc.core import layout
+from idc.core.config import Params
+from idc.data.patches import evenly_spaced_rows, load_pixels
+from idc.data.subsets import HELD_OUT, select_subset
+from idc.data.tables import INDEX_SCHEMA, SPLITS_SCHEMA, load_table
+from idc.evaluation.statistics.metrics import auroc
 from idc.models.bundle import save_bundle
-from idc.models.device import choose_device, describe_environment
-from idc.models.fusion import FusionCNN, create_fusion
-from idc.models.scoring import mean_embedding, score_patches
+from idc.models.networks.device import choose_device, describe_environment
+from idc.models.networks.fusion import FusionCNN, create_fusion
+from idc.models.scoring.patches import mean_embedding, score_patches
 from idc.models.spec import ModelSpec, digest_bundle
-from idc.models.texture_learning import learn_texture_member
-from idc.models.textures import fill_stems
+from idc.models.texture.clustering import fill_stems
+from idc.runs.lineage import git_commit
 from idc.tracking.live import live_run
 from idc.training.checkpoint import Checkpoint, digest_inputs
 from idc.training.class_weights import weigh_classes
 from idc.training.contrastive import pretrain_backbones
 from idc.training.loop import EpochResult, TrainedModel, train_fusion
-from idc.training.ranks import Ranks, joined_ranks, start_ranks, under_torchrun
+from idc.training.ranks import Ranks, init_ranks, start_ranks, under_torchrun
 from idc.training.sources import BatchSource, EmbeddingSource, ImageSource, TrainingPatches
 from idc.training.targets import mean_neighbour_label, smooth_targets
+from idc.training.texture_member import learn_texture_member
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def run(params: Params) -> None:
 
     Raises:
         InputError: If weights are missing, the loss diverges, or this training already runs.
-        StoreAwayError: If the tracking server cannot be reached when the training begins.
+        StoreUnavailableError: If the tracking server cannot be reached when the training begins.
     """
     if params.runtime.num_devices > 1 and not under_torchrun():
         start_ranks(params.runtime.num_devices)
@@ -63,8 +63,8 @@ def run(params: Params) -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_COMPILED.absolute()))
     device = choose_device(params.runtime)
     checkpoint = _checkpoint(params)
-    with joined_ranks(device) as ranks:
-        if not ranks.leads:
+    with init_ranks(device) as ranks:
+        if not ranks.is_main:
             logging.getLogger("idc").setLevel(logging.WARNING)
             _train(params, device, ranks, checkpoint)
             return
@@ -77,9 +77,9 @@ def run(params: Params) -> None:
 def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Checkpoint) -> None:
     torch.manual_seed(params.train.seed)
     pixels = load_pixels(layout.PIXELS)
-    splits = load_table(layout.SPLITS, SPLITS)
+    splits = load_table(layout.SPLITS, SPLITS_SCHEMA)
     train = _training_patches(splits, params)
-    val_rows, val_labels = take_side(splits, "val")
+    val_rows, val_labels = select_subset(splits, "val")
     weights = weigh_classes(train.labels, params.train.class_weights)
     log.info("%d training patches on %s, class weights %s", len(train.rows), device, weights)
     model = create_fusion(params.model)
@@ -98,7 +98,7 @@ def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Check
             class_weights=weights, device=device, checkpoint=checkpoint, on_epoch=on_epoch,
             ranks=ranks,
         )  # fmt: skip
-        if ranks.leads:
+        if ranks.is_main:
             model.load_state_dict(trained.state)
             if params.model.texture_member:
                 _join_texture(model, pixels, train, params, device)
@@ -107,7 +107,7 @@ def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Check
                     "val AUROC %.4f with the texture member, %.4f without",
                     auroc(val_labels, joined), trained.best.val_auroc,
                 )  # fmt: skip
-            rows = spread_rows(train.rows, _NUM_PROFILED)
+            rows = evenly_spaced_rows(train.rows, _NUM_PROFILED)
             profile = mean_embedding(model, pixels, rows, **_scoring(params, device))
             spec = _describe(params, trained, weights, train.labels)
             save_bundle(layout.BUNDLE, model.state_dict(), spec, trained.history_table(), profile)
@@ -120,7 +120,7 @@ def _tracked(
     params: Params, weights: np.ndarray, checkpoint: Checkpoint, ranks: Ranks
 ) -> Iterator[tuple[_OnEpoch, Callable[[str, dict[str, str]], None]]]:
     """Yield what is told of each epoch and of the trained model; only the leader tells MLflow."""
-    if not ranks.leads:
+    if not ranks.is_main:
         yield (lambda result, speed: None), (lambda digest, environment: None)
         return
     resumed = checkpoint.exists()
@@ -146,10 +146,10 @@ def _tracked(
 
 
 def _training_patches(splits: pd.DataFrame, params: Params) -> TrainingPatches:
-    rows, labels = take_side(splits, "train")
+    rows, labels = select_subset(splits, "train")
     neighbour_mean = None
     if params.train.neighbour_smoothing > 0:
-        index = load_table(layout.INDEX, INDEX)
+        index = load_table(layout.INDEX, INDEX_SCHEMA)
         index.loc[rows, "label"] = labels  # corrected ones count as neighbours too
         neighbour_mean = mean_neighbour_label(index, rows, _train_pool(splits, index))
     targets = smooth_targets(
@@ -162,7 +162,7 @@ def _training_patches(splits: pd.DataFrame, params: Params) -> TrainingPatches:
 
 
 def _train_pool(splits: pd.DataFrame, index: pd.DataFrame) -> np.ndarray:
-    """Return the rows of all pool patches of the train cases that are on no other side."""
+    """Return the rows of all pool patches of the train cases that are on no other set."""
     of_train_cases = index["case"].isin(splits.loc[splits["split"] == "train", "case"])
     pool = np.flatnonzero(of_train_cases.to_numpy())
     return np.setdiff1d(pool, splits.loc[splits["split"].isin(HELD_OUT), "row"].to_numpy())
@@ -170,7 +170,7 @@ def _train_pool(splits: pd.DataFrame, index: pd.DataFrame) -> np.ndarray:
 
 def _fill_stems(model: FusionCNN, pixels: np.ndarray, splits: pd.DataFrame, params: Params) -> None:
     if params.pretrain.stem_dictionary and params.model.pretrained == "none":
-        rows = _train_pool(splits, load_table(layout.INDEX, INDEX))
+        rows = _train_pool(splits, load_table(layout.INDEX, INDEX_SCHEMA))
         seed, size_px = params.train.seed, params.model.size_px
         fill_stems(model, pixels, rows, size_px=size_px, seed=seed)
         log.info("first convolutions start from a dictionary of textures")
@@ -207,7 +207,7 @@ def _pretrain(
     """Pretrain the backbones where that is wanted; the leader does, the others load the result."""
     if params.pretrain.method == "none":
         return
-    rows = _train_pool(splits, load_table(layout.INDEX, INDEX))
+    rows = _train_pool(splits, load_table(layout.INDEX, INDEX_SCHEMA))
     # not all of `train`: a fold's or a sweep's other settings keep the same pretrained backbones
     shared = params.train.model_dump(
         mode="json", include={"seed", "weight_decay", "warmup_share", "precision"}
@@ -215,7 +215,7 @@ def _pretrain(
     name = _digest_training(
         params, ("model", "augment", "pretrain"), extra={"rows": rows.tolist(), "train": shared}
     )
-    if not ranks.leads:
+    if not ranks.is_main:
         ranks.wait()
     pretrain_backbones(
         model, pixels, rows, params,
@@ -225,7 +225,7 @@ def _pretrain(
         ),
         kept=_PRETRAINED / f"{name}.safetensors",
     )  # fmt: skip
-    if ranks.leads:
+    if ranks.is_main:
         ranks.wait()
 
 

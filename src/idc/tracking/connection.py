@@ -22,12 +22,12 @@ from mlflow.store.db.utils import _get_latest_schema_revision
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
-from idc.errors import InputError, StoreAwayError
-from idc.layout import MLRUNS
-from idc.store import ARTIFACTS, DATABASE, find_outdated
+from idc.core.errors import InputError, StoreUnavailableError
+from idc.core.layout import MLRUNS
+from idc.tracking.local_store import ARTIFACTS, DATABASE, find_outdated
 
 _SQLITE = "sqlite:///"
-_LOCK_PATIENCE_S = 30
+_LOCK_TIMEOUT_S = 30
 _MAX_REPEATS = 5
 
 _T = TypeVar("_T")
@@ -62,7 +62,8 @@ def check_store(root: Path) -> None:
     Raises:
         InputError: If the local store cannot be written or was made by another version of MLflow,
             or a database's driver is missing.
-        StoreAwayError: If a server does not answer, or another process holds the local store.
+        StoreUnavailableError: If a server does not answer, or another process holds the local
+        store.
     """
     uri, path = tracking_uri(root), local_database(root)
     if path is not None:
@@ -74,11 +75,12 @@ def check_store(root: Path) -> None:
 
 
 def describe_faults(root: Path) -> list[str]:
-    """Return what is wrong with the local store, each with the command that mends it.
+    """Return what is wrong with the local store, each with the command that fixes it.
 
     Raises:
         InputError: If the local store cannot be written, or a database's driver is missing.
-        StoreAwayError: If a server does not answer, or another process holds the local store.
+        StoreUnavailableError: If a server does not answer, or another process holds the local
+        store.
     """
     path = local_database(root)
     if path is None:
@@ -104,7 +106,8 @@ def connect(root: Path) -> MlflowClient:
     Raises:
         InputError: If the local store cannot be written or was made by another version of MLflow,
             or a database's driver is missing.
-        StoreAwayError: If a server does not answer, or another process holds the local store.
+        StoreUnavailableError: If a server does not answer, or another process holds the local
+        store.
     """
     check_store(root)
     # a run id inherited from elsewhere would swallow this result
@@ -155,14 +158,16 @@ def repeat_in_conflict(action: Callable[[], _T]) -> _T:
 
 
 @contextmanager
-def calling_away_what_is_away(root: Path) -> Iterator[None]:
-    """Turn errors of MLflow into StoreAwayError where the same call may succeed later."""
+def translate_store_errors(root: Path) -> Iterator[None]:
+    """Turn errors of MLflow into StoreUnavailableError where the same call may succeed later."""
     try:
         yield
     except MlflowException as error:
         if error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE):
             reason = str(error).splitlines()[0]
-            raise StoreAwayError(f"tracking store {shown_uri(root)} is busy ({reason})") from None
+            raise StoreUnavailableError(
+                f"tracking store {shown_uri(root)} is busy ({reason})"
+            ) from None
         check_store(root)
         raise
 
@@ -174,9 +179,9 @@ def _require_server(uri: str, shown: str) -> None:
     except urllib.error.HTTPError as error:
         if error.code < 500:  # it answers; a proxy may guard /health
             return
-        raise StoreAwayError(f"tracking server {shown} answers {error.code}") from None
+        raise StoreUnavailableError(f"tracking server {shown} answers {error.code}") from None
     except OSError as error:
-        raise StoreAwayError(f"tracking server {shown} does not answer ({error})") from None
+        raise StoreUnavailableError(f"tracking server {shown} does not answer ({error})") from None
 
 
 def _require_database(uri: str, shown: str) -> None:
@@ -194,7 +199,9 @@ def _require_database(uri: str, shown: str) -> None:
         ) from None
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]
-        raise StoreAwayError(f"tracking database {shown} does not answer ({reason})") from None
+        raise StoreUnavailableError(
+            f"tracking database {shown} does not answer ({reason})"
+        ) from None
 
 
 def _require_file(path: Path) -> None:
@@ -213,14 +220,14 @@ def _writing(path: Path) -> Iterator[sqlite3.Connection]:
     """Open the local store as whoever writes to it does; nothing is written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=_LOCK_PATIENCE_S)) as connection:
+        with closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
     except (OSError, sqlite3.Error) as error:
         if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise StoreAwayError(f"another process holds the MLflow store {path}") from None
+            raise StoreUnavailableError(f"another process holds the MLflow store {path}") from None
         raise InputError(
-            f"the MLflow store {path} cannot be written ({error}): mend its permissions, or set "
+            f"the MLflow store {path} cannot be written ({error}): fix its permissions, or set "
             "MLFLOW_TRACKING_URI to another store"
         ) from None
 

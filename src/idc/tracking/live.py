@@ -13,9 +13,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
-from idc.config import Params
-from idc.errors import InputError, StoreAwayError
-from idc.tracking.connection import calling_away_what_is_away, connect, ensure_experiment
+from idc.core.config import Params
+from idc.core.errors import InputError, StoreUnavailableError
+from idc.tracking.connection import connect, ensure_experiment, translate_store_errors
+from idc.tracking.outbox import Outbox, list_outboxes, load_outbox
 from idc.tracking.recording import (
     COMMIT_TAG,
     ENVIRONMENT_TAG,
@@ -26,7 +27,6 @@ from idc.tracking.recording import (
     process_tags,
     to_metrics,
 )
-from idc.untold import Untold, list_untold, load_untold
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _SECTIONS = (
     "ingest", "sample", "split", "model", "augment", "pretrain", "train", "runtime",
 )  # fmt: skip
 _METRICS_PER_CALL = 1000  # more are refused
-_LITTLE_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_SHORT_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 class LiveRun:
@@ -48,11 +48,11 @@ class LiveRun:
     def __init__(self, client: MlflowClient, run_id: str, root: Path) -> None:
         self._client = client
         self._root = root
-        self._untold = load_untold(root, run_id)
-        self._untold.status = None  # it goes on
+        self._outbox = load_outbox(root, run_id)
+        self._outbox.status = None  # it goes on
         told = client.get_metric_history(run_id, "train/loss")
         self._logged = {metric.step for metric in told} | {
-            step for key, _, step in self._untold.metrics if key == "train/loss"
+            step for key, _, step in self._outbox.metrics if key == "train/loss"
         }
         self._weights_told = "class_weights/0" in client.get_run(run_id).data.metrics
 
@@ -73,7 +73,7 @@ class LiveRun:
 
     def name_model(self, digest: str, environment: Mapping[str, str]) -> None:
         """Say which weights this run made, and on which machine with which versions."""
-        self._untold.tags |= {
+        self._outbox.tags |= {
             ENVIRONMENT_TAG: json.dumps(environment),
             MODEL_TAG: digest,
         }
@@ -81,18 +81,18 @@ class LiveRun:
 
     def end(self, status: str) -> None:
         """Say how the training ended: FINISHED or FAILED."""
-        self._untold.status = status
+        self._outbox.status = status
         self._send({})
 
     def _send(self, values: Mapping[str, float], step: int = 0) -> None:
-        self._untold.metrics += [(key, float(value), step) for key, value in values.items()]
+        self._outbox.metrics += [(key, float(value), step) for key, value in values.items()]
         try:
-            tell(self._client, self._untold)
+            tell(self._client, self._outbox)
         except MlflowException as error:
-            self._untold.keep(self._root)
+            self._outbox.keep(self._root)
             log.warning("tracking store away (%s): what it missed is sent later", error)
         else:
-            self._untold.forget(self._root)
+            self._outbox.forget(self._root)
 
 
 @contextmanager
@@ -107,10 +107,10 @@ def live_run(params: Params, commit: str, *, training: str, resumed: bool) -> It
 
     Raises:
         InputError: If the local store cannot be written.
-        StoreAwayError: If the store is away when the training begins.
+        StoreUnavailableError: If the store is away when the training begins.
     """
     root = Path.cwd()
-    with calling_away_what_is_away(root):
+    with translate_store_errors(root):
         client = connect(root)
         run = _find_unfinished(client, params, training, root) if resumed else None
         if run is None:
@@ -124,7 +124,7 @@ def live_run(params: Params, commit: str, *, training: str, resumed: bool) -> It
         log_params(client, run, params, _SECTIONS)
         live = LiveRun(client, run.info.run_id, root)
     status = "FAILED"
-    with _little_patience():
+    with _short_timeouts():
         try:
             yield live
             status = "FINISHED"
@@ -153,32 +153,32 @@ def log_explanation_times(
             return
         values = {f"explain/s_per_patch/{name}": s for name, s in seconds_per_patch.items()}
         client.log_batch(runs[0].info.run_id, metrics=to_metrics(values))
-    except (MlflowException, InputError, StoreAwayError) as error:
+    except (MlflowException, InputError, StoreUnavailableError) as error:
         log.warning("times of explanations are not kept: %s", error)
 
 
-def tell(client: MlflowClient, untold: Untold) -> None:
+def tell(client: MlflowClient, outbox: Outbox) -> None:
     """Send it; what the store has already is not told twice, for its key, step and value agree."""
-    tags = [RunTag(key, value) for key, value in untold.tags.items()]
-    metrics = [Metric(key, value, 0, step) for key, value, step in untold.metrics]
+    tags = [RunTag(key, value) for key, value in outbox.tags.items()]
+    metrics = [Metric(key, value, 0, step) for key, value, step in outbox.metrics]
     for start in range(0, len(metrics), _METRICS_PER_CALL):
-        client.log_batch(untold.run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
+        client.log_batch(outbox.run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
     if tags:
-        client.log_batch(untold.run_id, tags=tags)
-    if untold.status is not None:
-        client.set_terminated(untold.run_id, status=untold.status)
+        client.log_batch(outbox.run_id, tags=tags)
+    if outbox.status is not None:
+        client.set_terminated(outbox.run_id, status=outbox.status)
 
 
-def tell_what_waits(client: MlflowClient, root: Path) -> None:
+def flush_outbox(client: MlflowClient, root: Path) -> None:
     """Send what trainings in `root` could not tell while the store was away."""
-    for untold in list_untold(root):
+    for outbox in list_outboxes(root):
         try:
-            tell(client, untold)
+            tell(client, outbox)
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
-            log.warning("run %s is gone from the store, and what it missed with it", untold.run_id)
-        untold.forget(root)
+            log.warning("run %s is gone from the store, and what it missed with it", outbox.run_id)
+        outbox.forget(root)
 
 
 def _find_unfinished(client: MlflowClient, params: Params, training: str, root: Path) -> Run | None:
@@ -190,12 +190,12 @@ def _find_unfinished(client: MlflowClient, params: Params, training: str, root: 
 
 
 @contextmanager
-def _little_patience() -> Iterator[None]:
+def _short_timeouts() -> Iterator[None]:
     """Within, a server that is away costs seconds, where MLflow would hold a training for minutes.
 
     What the user's environment says instead, holds.
     """
-    ours = {name: value for name, value in _LITTLE_PATIENCE.items() if name not in os.environ}
+    ours = {name: value for name, value in _SHORT_TIMEOUTS.items() if name not in os.environ}
     os.environ.update(ours)
     try:
         yield

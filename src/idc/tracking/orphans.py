@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from idc.processes import is_dead
+from idc.core.processes import is_dead
 from idc.tracking.connection import connect
 from idc.tracking.recording import read_process
 
@@ -13,7 +13,7 @@ def list_orphans(root: Path) -> list[str]:
 
     Raises:
         InputError: If the local store cannot be written.
-        StoreAwayError: If the store is away.
+        StoreUnavailableError: If the store is away.
     """
     client = connect(root)
     experiments = [item.experiment_id for item in client.search_experiments()]

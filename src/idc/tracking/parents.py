@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from idc.tracking.connection import calling_away_what_is_away, connect, ensure_experiment
+from idc.tracking.connection import connect, ensure_experiment, translate_store_errors
 from idc.tracking.recording import find_runs, process_tags
 
 _SWEEP_TAG = "sweep"
@@ -24,9 +24,9 @@ def open_parent(root: Path, experiment: str, name: str) -> ParentRun:
 
     Raises:
         InputError: If the local store cannot be written.
-        StoreAwayError: If the store is away.
+        StoreUnavailableError: If the store is away.
     """
-    with calling_away_what_is_away(root):
+    with translate_store_errors(root):
         client = connect(root)
         experiment_id = ensure_experiment(client, experiment, root)
         known = find_runs(client, experiment_id, MLFLOW_RUN_NAME, name)
@@ -45,9 +45,9 @@ def place_below(root: Path, parent: ParentRun, run_id: str) -> None:
 
     Raises:
         InputError: If the local store cannot be written.
-        StoreAwayError: If the store is away.
+        StoreUnavailableError: If the store is away.
     """
-    with calling_away_what_is_away(root):
+    with translate_store_errors(root):
         client = connect(root)
         client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, parent.run_id)
         client.set_tag(run_id, _SWEEP_TAG, parent.name)
@@ -58,8 +58,8 @@ def close_parent(root: Path, parent: ParentRun, *, failed: bool) -> None:
 
     Raises:
         InputError: If the local store cannot be written.
-        StoreAwayError: If the store is away.
+        StoreUnavailableError: If the store is away.
     """
-    with calling_away_what_is_away(root):
+    with translate_store_errors(root):
         client = connect(root)
         client.set_terminated(parent.run_id, status="FAILED" if failed else "FINISHED")

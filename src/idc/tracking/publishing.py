@@ -15,14 +15,14 @@ from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, DataType, Schema
 
 import idc
-from idc.config import OF_NO_STAGE, Params, flatten
+from idc.core.config import NON_STAGE_SECTIONS, Params, flatten
 from idc.tracking.connection import (
-    calling_away_what_is_away,
     connect,
     ensure_experiment,
     repeat_in_conflict,
+    translate_store_errors,
 )
-from idc.tracking.live import tell_what_waits
+from idc.tracking.live import flush_outbox
 from idc.tracking.recording import (
     COMMIT_TAG,
     MODEL_TAG,
@@ -38,7 +38,7 @@ from idc.tracking.recording import (
 ALIAS = "challenger"
 # what is decided about a finished model is logged with the decision
 _SECTIONS = (
-    *(name for name in Params.model_fields if name not in OF_NO_STAGE),
+    *(name for name in Params.model_fields if name not in NON_STAGE_SECTIONS),
     "runtime",
 )
 _SERVING_PACKAGES = (
@@ -88,11 +88,11 @@ def publish_result(result: Result, root: Path) -> Published:
 
     Raises:
         InputError: If the local store cannot be written.
-        StoreAwayError: If the store is away.
+        StoreUnavailableError: If the store is away.
     """
-    with calling_away_what_is_away(root):
+    with translate_store_errors(root):
         client = connect(root)
-        tell_what_waits(client, root)
+        flush_outbox(client, root)
         return repeat_in_conflict(lambda: _publish(client, result, root))
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from mlflow.entities import Metric, Param, Run
 from mlflow.tracking import MlflowClient
 
-from idc.config import Params, flatten
-from idc.processes import ProcessId, identify_process
+from idc.core.config import Params, flatten
+from idc.core.processes import ProcessId, identify_process
 from idc.tracking.connection import ensure_experiment
 
 RESULT_TAG = "result_digest"

@@ -20,8 +20,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
-from idc.config import Params
-from idc.errors import InputError
+from idc.core.config import Params
+from idc.core.errors import InputError
 from idc.tracking.connection import connect, ensure_experiment
 from idc.tracking.publishing import ALIAS
 from idc.tracking.recording import (
@@ -89,7 +89,7 @@ class Registry:
 
         Raises:
             InputError: If the local store cannot be written.
-            StoreAwayError: If a tracking server does not answer.
+            StoreUnavailableError: If a tracking server does not answer.
         """
         self._client: MlflowClient = connect(root)
         self._root = root
@@ -288,7 +288,7 @@ def list_aliased_digests(root: Path) -> set[str]:
 
     Raises:
         InputError: If the local store cannot be written.
-        StoreAwayError: If the store is away.
+        StoreUnavailableError: If the store is away.
     """
     client = connect(root)
     digests = set()

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from idc.errors import InputError
-from idc.files import replacing_file
+from idc.core.errors import InputError
+from idc.core.files import replacing_file
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from sklearn.utils.class_weight import compute_class_weight
 def weigh_classes(labels: np.ndarray, rule: Literal["balanced", "none"]) -> np.ndarray:
     """Return the weight of IDC- and of IDC+, float64 (2,).
 
-    `balanced` is n / (2 n_class) from the actual counts of the training side (King & Zeng 2001, as
-    in scikit-learn); on an exactly balanced side both are 1.
+    `balanced` is n / (2 n_class) from the actual counts of the training set (King & Zeng 2001, as
+    in scikit-learn); on an exactly balanced subset both are 1.
 
     Args:
         labels: 0 or 1 per training patch; both must occur.

@@ -14,15 +14,15 @@ from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from idc.config import Params
-from idc.data.batches import TrainingBatches, create_loader, to_images
-from idc.data.device_augment import DeviceAugmentation
-from idc.errors import InputError
-from idc.files import replacing_file
-from idc.models.cpu_convolutions import adapt_convolutions
-from idc.models.device import choose_autocast
-from idc.models.fusion import FusionCNN
-from idc.progress import track
+from idc.core.config import Params
+from idc.core.errors import InputError
+from idc.core.files import replacing_file
+from idc.core.progress import track
+from idc.data.batches.device_augment import DeviceAugmentation
+from idc.data.batches.loader import TrainingBatches, create_loader, to_images
+from idc.models.networks.cpu_convolutions import adapt_convolutions
+from idc.models.networks.device import choose_autocast
+from idc.models.networks.fusion import FusionCNN
 from idc.training.checkpoint import Checkpoint
 from idc.training.optim import create_optimizer, create_schedule
 
@@ -49,7 +49,7 @@ def pretrain_backbones(
     Args:
         model: Freshly created; moved to `device`.
         pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
-        rows: Patches of the train cases, labelled or not; never of another side.
+        rows: Patches of the train cases, labelled or not; never of another subset.
         params: Sections `model`, `augment`, `pretrain`, `train` and `runtime`.
         device: Where to compute.
         checkpoint: Where states are kept while training.

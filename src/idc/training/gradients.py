@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from idc.config import Params
-from idc.errors import InputError
-from idc.models.device import choose_autocast
-from idc.models.fusion import FusionCNN
+from idc.core.config import Params
+from idc.core.errors import InputError
+from idc.models.networks.device import choose_autocast
+from idc.models.networks.fusion import FusionCNN
 from idc.training.ranks import Ranks
 from idc.training.sources import Batch
 
 log = logging.getLogger(__name__)
 
-_SMALLEST_MICRO_BATCH = 2  # a batch norm over one patch has no variance
+_MIN_MICRO_BATCH = 2  # a batch norm over one patch has no variance
 
 
 class GradientAccumulator:
@@ -149,7 +149,7 @@ class GradientAccumulator:
         return compiled
 
     def _halve_micro_batch(self) -> None:
-        if self.micro_batch_size <= _SMALLEST_MICRO_BATCH:
+        if self.micro_batch_size <= _MIN_MICRO_BATCH:
             raise InputError(
                 f"train: not even {self.micro_batch_size} patches at a time fit into memory: "
                 "lower model.size_px"
@@ -159,7 +159,7 @@ class GradientAccumulator:
                 "train: out of memory in a compiled step: set runtime.compile to false, or lower "
                 "train.batch_size"
             )
-        self.micro_batch_size = max(_SMALLEST_MICRO_BATCH, math.ceil(self.micro_batch_size / 2))
+        self.micro_batch_size = max(_MIN_MICRO_BATCH, math.ceil(self.micro_batch_size / 2))
         self.model.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

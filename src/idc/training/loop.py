@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from idc.config import Params
-from idc.errors import InputError
-from idc.evaluation.metrics import auroc
-from idc.files import replacing_file
-from idc.models.cpu_convolutions import adapt_convolutions
-from idc.models.device import describe_environment
-from idc.models.fusion import FusionCNN
-from idc.progress import track
+from idc.core.config import Params
+from idc.core.errors import InputError
+from idc.core.files import replacing_file
+from idc.core.progress import track
+from idc.evaluation.statistics.metrics import auroc
+from idc.models.networks.cpu_convolutions import adapt_convolutions
+from idc.models.networks.device import describe_environment
+from idc.models.networks.fusion import FusionCNN
 from idc.training.checkpoint import Checkpoint
 from idc.training.gradients import GradientAccumulator
 from idc.training.optim import create_average, create_optimizer, create_schedule
@@ -92,7 +92,7 @@ def train_fusion(
     Raises:
         InputError: If the loss or a weight is no longer a number; names the step.
     """
-    run = _Run(
+    run = _TrainingRun(
         model, source, val_labels, params, class_weights, device, checkpoint, ranks or Ranks()
     )
     run.restore(checkpoint.load())
@@ -104,7 +104,7 @@ def train_fusion(
     return run.trained
 
 
-class _Run:
+class _TrainingRun:
     """Everything that changes while training."""
 
     def __init__(
@@ -224,7 +224,7 @@ class _Run:
             self._refuse(f"the loss is {float(losses[batch])}", batch + 1)
 
     def _refuse(self, what: str, batch: int) -> None:
-        kept = self._keep_good_weights() if self.ranks.leads else ""
+        kept = self._keep_good_weights() if self.ranks.is_main else ""
         step = self.epoch * self.source.num_batches + batch
         raise InputError(
             f"train: {what} at step {step} (epoch {self.epoch + 1}, batch {batch}): "
@@ -246,7 +246,7 @@ class _Run:
         )
 
     def _save_if_due(self) -> None:
-        if not self.ranks.leads or not self.checkpoint.is_due():
+        if not self.ranks.is_main or not self.checkpoint.is_due():
             return
         self._require_numbers(self.losses)
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from idc.config import TrainConfig
+from idc.core.config import TrainConfig
 
 
 def create_optimizer(

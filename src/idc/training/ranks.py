@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from idc.errors import InputError
-from idc.processes import count_cores
+from idc.core.errors import InputError
+from idc.core.processes import count_cores
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Ranks:
     local_rank: int = 0
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process tracks, logs and writes."""
         return self.rank == 0
 
@@ -81,7 +81,7 @@ def under_torchrun() -> bool:
 
 
 @contextmanager
-def joined_ranks(device: torch.device) -> Iterator[Ranks]:
+def init_ranks(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that torchrun started; alone where it started none."""
     if not under_torchrun() or os.environ["WORLD_SIZE"] == "1":
         yield Ranks()

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from idc.config import Params
-from idc.data.augment import Augmentation
-from idc.data.batches import TrainingBatches, create_loader, to_images
-from idc.data.device_augment import DeviceAugmentation
-from idc.files import replacing_file
-from idc.models.fusion import EachHead, EachLogit, FusionCNN
-from idc.models.scoring import image_batches, score_patches
-from idc.progress import track
+from idc.core.config import Params
+from idc.core.files import replacing_file
+from idc.core.progress import track
+from idc.data.batches.augment import Augmentation
+from idc.data.batches.device_augment import DeviceAugmentation
+from idc.data.batches.loader import TrainingBatches, create_loader, to_images
+from idc.models.networks.fusion import FusionCNN, HeadLogits, MemberLogits
+from idc.models.scoring.patches import image_batches, score_patches
 from idc.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class ImageSource:
         ranks: This process among those that train together.
 
     Raises:
-        InputError: If a batch is larger than the training side, or cannot be shared equally.
+        InputError: If a batch is larger than the training set, or cannot be shared equally.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ImageSource:
 
     def network(self, model: FusionCNN) -> nn.Module:
         """Return the whole fusion CNN, with the logit of every head."""
-        return EachLogit(model)
+        return MemberLogits(model)
 
     def batches(self, epoch: int, first_batch: int) -> Iterator[Batch]:
         """Yield images (batch, 3, size_px, size_px) in 0-1, labels and targets."""
@@ -161,7 +161,7 @@ class EmbeddingSource:
 
     def network(self, model: FusionCNN) -> nn.Module:
         """Return the heads, with the logit of each."""
-        return EachHead(model)
+        return HeadLogits(model)
 
     def batches(self, epoch: int, first_batch: int) -> Iterator[Batch]:
         """Return batches of embeddings (batch, all features), labels and targets.

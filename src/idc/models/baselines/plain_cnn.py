@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from idc.config import AugmentConfig
-from idc.data.augment import Augmentation
-from idc.data.batches import TrainingBatches, to_images
+from idc.core.config import AugmentConfig
+from idc.data.batches.augment import Augmentation
+from idc.data.batches.loader import TrainingBatches, to_images
 from idc.data.patches import PATCH_SIZE_PX
 
 _WIDTHS = (24, 48, 96, 128)
@@ -29,7 +29,7 @@ def score_plain_cnn(
     score_rows: np.ndarray,
     seed: int,
 ) -> np.ndarray:
-    """Train and score, as `idc.models.baselines.registry.score_baseline` says."""
+    """Train and score, as `idc.models.baselines.fit.score_baseline` says."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _create_network()

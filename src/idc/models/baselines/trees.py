@@ -34,7 +34,7 @@ def score_trees(
     score_rows: np.ndarray,
     seed: int,
 ) -> np.ndarray:
-    """Train and score, as `idc.models.baselines.registry.score_baseline` says."""
+    """Train and score, as `idc.models.baselines.fit.score_baseline` says."""
     model = HistGradientBoostingClassifier(
         max_iter=300,
         learning_rate=0.05,

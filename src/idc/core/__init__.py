@@ -1,0 +1,1 @@
+"""What every part stands on: parameters, paths, errors, files, processes."""

@@ -1,0 +1,48 @@
+"""Where every stage reads and writes, relative to the project's root.
+
+The paths of `dvc.yaml` and these are the same; a test holds them together.
+"""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+DVC_FILE = Path("dvc.yaml")
+DVC_LOCK = Path("dvc.lock")
+
+RAW = Path("data/raw")
+CASE_LISTS = Path("data/case_lists")
+LABEL_OVERRIDES = Path("data/label_overrides.csv")
+PATCHES = Path("data/patches")
+PIXELS = PATCHES / "pixels.npy"
+INDEX = PATCHES / "index.parquet"
+MANIFEST = Path("data/manifest.csv")
+CASE_SUBSETS = Path("data/case_subsets.csv")
+SPLITS = Path("data/splits.csv")
+PREDICTIONS = Path("data/predictions.parquet")
+
+BUNDLE = Path("models/fusion")
+OPERATING_POINT = Path("models/operating_point.json")
+
+REPORTS = Path("reports")
+INGEST_REPORT = REPORTS / "ingest.json"
+LEAKAGE_REPORT = REPORTS / "leakage.json"
+METRICS = REPORTS / "metrics.json"
+EVALUATION = REPORTS / "evaluation.json"
+PLOTS = REPORTS / "plots"
+CASES = REPORTS / "cases"
+FIGURES = REPORTS / "figures"
+EXPLAIN = REPORTS / "explain"
+EXPLAIN_SCORES = EXPLAIN / "scores.json"
+ERROR_GROUPS = EXPLAIN / "error_groups.json"
+REPORT_PAGE = REPORTS / "index.html"
+MODEL_CARD = REPORTS / "model_card.md"
+PUBLISHED = REPORTS / "published.json"
+# of `idc promote` and `idc drift`, no DVC outputs: they name versions
+DECISION = REPORTS / "decision.json"
+DRIFT = REPORTS / "drift.json"
+
+STATE = Path(".idc")  # checkpoints and locks: never a DVC output, never in git
+WORKSPACE_RECORD = STATE / "workspace.json"  # there in a workspace alone: where it came from
+UNCOMMITTED = STATE / "uncommitted.diff"  # of a workspace, against the last commit
+PROFILE = STATE / "profile.json"  # of the training patches; MLflow keeps it
+MLRUNS = Path("mlruns")

@@ -1,0 +1,117 @@
+"""Processes: many jobs in several of them, and which one still lives."""
+
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from typing import Any, TypeVar
+
+import psutil
+
+from idc.core.errors import InputError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_SAME_START_S = 1.0  # the system's clock may be set a little between two looks
+_JOBS_PER_PROCESS = 3  # one at work, the others ready: no process waits, memory stays bounded
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """One process among all that ever had its number."""
+
+    host: str
+    pid: int
+    started: float
+    """Seconds since 1970, as the system tells it."""
+
+
+def identify_process(pid: int) -> ProcessId:
+    """Return which process of this host has the number now.
+
+    Raises:
+        psutil.NoSuchProcess: If none has.
+    """
+    return ProcessId(socket.gethostname(), pid, psutil.Process(pid).create_time())
+
+
+def is_dead(process: ProcessId) -> bool:
+    """Say whether the process has surely ended; of another host's nothing is sure."""
+    if process.host != socket.gethostname():
+        return False
+    try:
+        found = psutil.Process(process.pid)
+        another = abs(found.create_time() - process.started) > _SAME_START_S
+        return another or found.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def map_in_processes(
+    function: Callable[[Job], Result],
+    jobs: Iterable[Job],
+    *,
+    num_processes: int,
+    initializer: Callable[..., None],
+    initargs: tuple[Any, ...] = (),
+) -> Iterator[Result]:
+    """Yield `function(job)` in the order of `jobs`, which are drawn only as they are needed.
+
+    Args:
+        function: Of a module's top level.
+        jobs: Arguments; must pickle, as must the results.
+        num_processes: How many work; 1 is this process itself.
+        initializer: Called with `initargs` in each process before its first job.
+        initargs: Its arguments.
+
+    Raises:
+        InputError: If a process is killed from outside.
+    """
+    if num_processes == 1:
+        initializer(*initargs)
+        yield from map(function, jobs)
+        return
+    # spawn: a forked child would inherit the locks of this process's threads
+    pool = ProcessPoolExecutor(num_processes, get_context("spawn"), _start, (initializer, initargs))
+    waiting = iter(jobs)
+    try:
+        under_way: deque[Future[Result]] = deque(
+            pool.submit(function, job) for job in islice(waiting, _JOBS_PER_PROCESS * num_processes)
+        )
+        while under_way:
+            yield under_way.popleft().result()
+            under_way.extend(pool.submit(function, job) for job in islice(waiting, 1))
+    except BrokenProcessPool:
+        raise InputError(
+            "a working process was killed, perhaps out of memory: run again with fewer "
+            "runtime.num_processes"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start(initializer: Callable[..., None], initargs: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    initializer(*initargs)
+
+
+def _end_with_parent() -> None:
+    """A killed parent must not leave its children waiting for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,1 @@
+"""From rows of the pixel store to augmented batches."""

@@ -1,0 +1,151 @@
+"""Whole batches of uint8 patches; resizing and scaling happen on the device."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from idc.core.errors import InputError
+from idc.data.batches.augment import Augmentation
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+_MIN_PER_PROCESS = 2
+
+
+class TrainingBatches(Dataset[Batch]):
+    """The batches of one epoch in a seeded order.
+
+    Item i is this rank's part of global batch i: `(pixels uint8 (n, 50, 50, 3), labels float32
+    (n,), targets float32 (n,))`, n = batch_size / world_size. The parts of all ranks, put together
+    in the order of ranks, are the batch that one process alone would get. The last batch of an
+    epoch is dropped where it would be smaller: batch norms want equal batches.
+    """
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        *,
+        batch_size: int,
+        augmentation: Augmentation | None,
+        seed: int,
+        epoch: int,
+        targets: np.ndarray | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Order the batches.
+
+        Args:
+            pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
+            rows: Rows of `pixels` to learn from, int64 (train,).
+            labels: Their labels, int8 (train,).
+            batch_size: Patches of a global batch.
+            augmentation: Changes the patches here; None serves them as they are, for a device
+                that does it.
+            seed: Seed of the order.
+            epoch: Number of the epoch, from 0.
+            targets: What the loss compares with, (train,) in 0-1; None takes the labels.
+            rank: Which of `world_size` equal contiguous parts of each batch is served.
+            world_size: How many processes share a batch.
+
+        Raises:
+            InputError: If a batch is larger than the training set or cannot be shared equally.
+        """
+        _check_batch_size(batch_size, len(rows), world_size)
+        order = np.random.default_rng([seed, epoch]).permutation(len(rows))
+        num_batches = len(rows) // batch_size
+        share = batch_size // world_size
+        self._positions = slice(rank * share, (rank + 1) * share)
+        batches = order[: num_batches * batch_size].reshape(num_batches, batch_size)
+        self._batches = batches[:, self._positions]
+        self._pixels, self._rows, self._labels = pixels, rows, labels
+        self._targets = labels if targets is None else targets
+        self._augmentation = augmentation
+        self._epoch = epoch
+
+    @property
+    def positions(self) -> slice:
+        """Where in each global batch this rank's part stands."""
+        return self._positions
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, batch: int) -> Batch:
+        if batch >= len(self):
+            raise IndexError(batch)
+        chosen = self._batches[batch]
+        patches = self._pixels[self._rows[chosen]]
+        if self._augmentation is not None:
+            patches = self._augmentation(
+                patches, epoch=self._epoch, batch=batch, positions=self._positions
+            )
+        labels, targets = (
+            torch.from_numpy(values[chosen].astype(np.float32))
+            for values in (self._labels, self._targets)
+        )
+        return torch.from_numpy(patches), labels, targets
+
+
+def _check_batch_size(batch_size: int, num_patches: int, world_size: int) -> None:
+    if batch_size > num_patches:
+        raise InputError(
+            f"train.batch_size: {batch_size} is more than the {num_patches} patches of the "
+            f"training set; set it to {num_patches} or less, or sample more patches"
+        )
+    if batch_size % world_size:
+        raise InputError(
+            f"train.batch_size: {batch_size} cannot be shared equally by {world_size} processes; "
+            f"set it to a multiple of runtime.num_devices"
+        )
+    if batch_size // world_size < _MIN_PER_PROCESS:
+        raise InputError(
+            f"train.batch_size: {batch_size} leaves each of {world_size} processes one patch, "
+            f"too few for batch norms; set it to {_MIN_PER_PROCESS * world_size} or more"
+        )
+
+
+def create_loader(
+    batches: TrainingBatches, *, num_workers: int, pin_memory: bool, first_batch: int = 0
+) -> DataLoader[Batch]:
+    """Serve whole batches in order, built in `num_workers` processes (0: in this one).
+
+    Args:
+        batches: The epoch.
+        num_workers: Processes that build batches ahead.
+        pin_memory: Serve page-locked tensors, which a GPU fetches without waiting.
+        first_batch: Number of the batch to start with; those before it are not built, those after
+            it are what they would be.
+    """
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(first_batch, len(batches)),
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        # one of its own: each new iterator draws a number, which must not come out of the stream
+        # that dropout uses, or a run resumed within an epoch would go another way
+        generator=torch.Generator(),
+    )
+
+
+def to_images(pixels: Tensor, *, size_px: int, device: torch.device) -> Tensor:
+    """Move uint8 patches to the device and make them images.
+
+    Args:
+        pixels: uint8 (batch, 50, 50, 3).
+        size_px: Edge length of the images, by bilinear interpolation.
+        device: Where the images live.
+
+    Returns:
+        float32 (batch, 3, size_px, size_px) in 0-1, in channels_last memory.
+    """
+    moved = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255.0
+    if size_px != moved.shape[-1]:
+        moved = nn.functional.interpolate(
+            moved, size=(size_px, size_px), mode="bilinear", align_corners=False
+        )
+    return moved.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""From an archive to the pixel store and its index."""

@@ -1,0 +1,1 @@
+"""From the index to the patches that are learnt from."""

@@ -1,0 +1,1 @@
+"""From the manifest to subsets that share no case."""

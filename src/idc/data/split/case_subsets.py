@@ -1,0 +1,121 @@
+"""The subset of every case ever assigned, in a small file that belongs into the user's git.
+
+A case never changes its subset, or test figures of different months could not be compared and a
+test case could be learnt from later. New cases are added; no line is ever changed or removed.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from idc.core.config import SubsetFractions
+from idc.core.errors import InputError
+from idc.core.files import replacing_file
+from idc.data.subsets import SUBSETS
+
+_HEADER = "case,subset\n"
+
+
+def load_case_subsets(path: Path, fractions: SubsetFractions, seed: int) -> dict[str, str]:
+    """Read the subset per case; a missing file, or one without cases, holds none.
+
+    Args:
+        path: The file.
+        fractions: The shares that new cases would be assigned by.
+        seed: The seed they would be assigned by.
+
+    Raises:
+        InputError: If the file was assigned by another rule, names a case twice or an unknown
+        subset.
+    """
+    if not path.exists():
+        return {}
+    text = path.read_text(encoding="utf-8")
+    try:
+        table = pd.read_csv(io.StringIO(text), comment="#", dtype=str, keep_default_na=False)
+        subsets = dict(zip(table["case"], table["subset"], strict=True))
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path} is no table of case and subset ({error}): restore it") from None
+    wrong = sorted({subset for subset in subsets.values() if subset not in SUBSETS})
+    if wrong or len(subsets) < len(table):
+        fault = f"knows no subset {wrong[0]!r}" if wrong else "names a case twice"
+        raise InputError(f"{path} {fault}: restore it from git, it is append-only")
+    rule = _rule(fractions, seed)
+    if subsets and text.splitlines()[0] != rule:
+        raise InputError(
+            f"{path} was assigned by `{text.splitlines()[0].lstrip('# ')}`, params.yaml says "
+            f"`{rule.lstrip('# ')}`: set split.fractions and split.seed back, for a case must not "
+            "change its subset; or remove the file to assign anew, after which no earlier test "
+            "figure can be compared"
+        )
+    return subsets
+
+
+def save_case_subsets(
+    path: Path,
+    fractions: SubsetFractions,
+    seed: int,
+    *,
+    before: Mapping[str, str],
+    added: Mapping[str, str],
+) -> None:
+    """Append the new cases to what the file holds, in the order of their names.
+
+    Args:
+        path: The file.
+        fractions: The shares the cases were assigned by.
+        seed: The seed they were assigned by.
+        before: What `load_case_subsets` returned.
+        added: Subset per new case.
+    """
+    if not added:
+        return
+    lines = [f"{case},{subset}\n" for case, subset in sorted(added.items())]
+    head = path.read_text(encoding="utf-8") if before else f"{_rule(fractions, seed)}\n{_HEADER}"
+    with replacing_file(path) as partial:
+        partial.write_text(head + "".join(lines), encoding="utf-8")
+
+
+def ensure_case_subsets(path: Path) -> None:
+    """Make an empty file where there is none: other split modes leave it as it is."""
+    if not path.exists():
+        with replacing_file(path) as partial:
+            partial.write_text(_HEADER, encoding="utf-8")
+
+
+def join_case_subsets(ours: str, theirs: str) -> str:
+    """Return the content of a file that holds the cases of two.
+
+    It is one of the two where that holds all cases, else ours with the others appended.
+
+    Raises:
+        InputError: If they were assigned by different rules, or a case is on two subsets.
+    """
+    ours_of, theirs_of = _rows(ours), _rows(theirs)
+    if not ours_of or not theirs_of:
+        return theirs if theirs_of else ours
+    if ours.splitlines()[0] != theirs.splitlines()[0]:
+        raise InputError("the run assigned its cases by another rule than the one of this project")
+    for case in sorted(ours_of.keys() & theirs_of.keys()):
+        if ours_of[case] != theirs_of[case]:
+            raise InputError(
+                f"case {case} is on {ours_of[case]} here, on {theirs_of[case]} in the run, and a "
+                "case must not change its subset"
+            )
+    if ours_of.keys() <= theirs_of.keys():
+        return theirs
+    added = sorted(theirs_of.keys() - ours_of.keys())
+    return ours + "".join(f"{case},{theirs_of[case]}\n" for case in added)
+
+
+def _rows(text: str) -> dict[str, str]:
+    """Return the subset per case of a file's content."""
+    lines = (line for line in text.splitlines() if line and not line.startswith("#"))
+    pairs = (line.partition(",") for line in lines)
+    return {case: subset for case, _, subset in pairs if f"{case},{subset}\n" != _HEADER}
+
+
+def _rule(fractions: SubsetFractions, seed: int) -> str:
+    return f"# seed {seed}, val {fractions.val}, gate {fractions.gate}, test {fractions.test}"

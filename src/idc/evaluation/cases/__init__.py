@@ -1,0 +1,1 @@
+"""Whole cases: context and burden."""

@@ -1,0 +1,110 @@
+"""All that turns a model's logit into a decision, frozen on val and kept in one file."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from idc.core.config import required_sensitivity
+from idc.core.errors import InputError
+from idc.core.files import load_json, save_json
+from idc.evaluation.threshold.calibration import Calibration
+
+Context = Literal["none", "mean9"]
+
+_NUMBERS = ("slope", "intercept", "threshold", "threshold_low", "threshold_high", "prior_shift")
+_CONTEXT_NUMBERS = ("context_threshold", "context_threshold_low", "context_threshold_high")
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Calibration and thresholds of one model, and how the logits they fit are made."""
+
+    slope: float
+    intercept: float
+    threshold: float
+    threshold_low: float
+    """End of the threshold's 95 % interval over val's cases, the calibration held."""
+    threshold_high: float
+    threshold_rule: str
+    prior_shift: float
+    """The intercept that the prevalences of val's pool and of training alone would give."""
+    model_digest: str
+    """Digest of the model these numbers were fitted to; they mean nothing for another."""
+    d4_average: bool
+    """Whether they were fitted to logits averaged over the eight symmetries of the square. It is
+    `predict.d4_average`, kept here because whoever applies the point, as the served model does,
+    has no params.yaml and must score the same way."""
+    context: Context = "none"
+    """What scores are averaged over before the decision: `mean9` is each patch and its up to eight
+    touching pool patches."""
+    context_threshold: float | None = None
+    """Threshold of scores averaged so; None where none was chosen."""
+    context_threshold_low: float | None = None
+    """End of its 95 % interval over val's cases, the calibration held."""
+    context_threshold_high: float | None = None
+
+    def score(self, logit: np.ndarray) -> np.ndarray:
+        """Return the calibrated probability of IDC+ for each logit, float64 in [0, 1]."""
+        return Calibration(self.slope, self.intercept).apply(logit)
+
+    def predict(self, logit: np.ndarray) -> np.ndarray:
+        """Return the decision for each logit: int8, 1 where the score reaches the threshold."""
+        return (self.score(logit) >= self.threshold).astype(np.int8)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON; every number is read back bit for bit."""
+        save_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path, *, model_digest: str) -> "OperatingPoint":
+        """Read what `save` wrote, to apply it to a model.
+
+        Args:
+            path: The file.
+            model_digest: Digest of that model, by `idc.models.bundle.digest_bundle`.
+
+        Raises:
+            InputError: If the file is missing, is not JSON, has a missing, unknown or wrong key, or
+                was fitted to another model.
+        """
+        content = load_json(path)
+        _require_operating_point(content, path)
+        if content["model_digest"] != model_digest:
+            raise InputError(
+                f"{path} was fitted to the model {content['model_digest']}, but is to be applied "
+                f"to the model {model_digest}: run `dvc repro evaluate`"
+            )
+        return cls(**content)
+
+
+def _require_operating_point(content: Any, path: Path) -> None:  # noqa: ANN401  (any JSON value)
+    remedy = f"delete {path} and run `dvc repro`"
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no operating point: {remedy}")
+    known = {field.name for field in fields(OperatingPoint)}
+    for keys, fault in ((known - content.keys(), "lacks"), (content.keys() - known, "has unknown")):
+        if keys:
+            raise InputError(f"{path} {fault} {', '.join(sorted(keys))}: {remedy}")
+    wrong = _find_wrong_value(content)
+    if wrong:
+        raise InputError(f"{path}: {wrong}: {remedy}")
+
+
+def _find_wrong_value(content: dict[str, Any]) -> str | None:
+    if content["context"] not in get_args(Context):
+        return f"context = {content['context']!r} is none of {', '.join(get_args(Context))}"
+    for key in (*_NUMBERS, *_CONTEXT_NUMBERS):
+        may_lack = key in _CONTEXT_NUMBERS and content["context"] == "none"
+        if type(content[key]) not in (int, float) and not (may_lack and content[key] is None):
+            return f"{key} = {content[key]!r} is not a number"
+    if not isinstance(content["model_digest"], str):
+        return "model_digest is not text"
+    if not isinstance(content["d4_average"], bool):
+        return "d4_average is neither true nor false"
+    try:
+        required_sensitivity(content["threshold_rule"])
+    except (AttributeError, TypeError, ValueError):
+        return f"threshold_rule = {content['threshold_rule']!r}"
+    return None

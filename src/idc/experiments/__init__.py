@@ -1,0 +1,1 @@
+"""Cross-validated experiments and sweeps, as plain functions."""

@@ -1,0 +1,173 @@
+"""What cross-validated experiments are asked for, and where their files lie.
+
+Results lie in `reports/experiments/<name>/`, the folds' copies of the project in
+`.workspaces/experiments/<name>/fold-<k>`.
+
+A *scoring file* is Parquet with one row per tested patch: `case`, `x`, `y`, `y_true` (0 or 1),
+`fold` (the fold that tested it), optionally `y_pred` (0 or 1, decided on `logit`), and one column
+per scoring: `logit` and `logit_*`, or else every other column of numbers, named after what scored.
+A score is any finite number, larger is more like IDC+; scores of different folds stand in one
+column, so they must mean the same in each (probabilities, or logits calibrated on the fold's val).
+"""
+
+import re
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from idc.core.config import MAX_FOLDS, MIN_FOLDS, FoldsConfig, NumFolds, Section
+from idc.core.errors import InputError
+from idc.core.layout import PARAMS, REPORTS
+from idc.experiments.plan_files import read_plan
+from idc.runs.workspace import WORKSPACES, override_params
+
+RESULTS = REPORTS / "experiments"
+FOLDERS = WORKSPACES / "experiments"
+BASE = "base"
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+_SET_BY_FOLDS = ("split.mode", "split.folds")
+
+CAP_CASES = "split.max_train_cases"
+CAP_PATCHES = "split.max_train_patches"
+CAPS = (CAP_CASES, CAP_PATCHES)
+
+SplitUnit = Literal["case", "patch"]
+"""What is assigned to the folds: `split.mode`."""
+Overrides = dict[str, Any]
+Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
+
+
+class BasePlan(Section):
+    """What every variant is compared with."""
+
+    name: Name
+    """Folder of the results; another base needs another name."""
+    overrides: Overrides
+    """New parameter values by dotted key, in force for every variant too."""
+    repeats: dict[Name, Overrides] = Field(default_factory=dict)
+    """The base again but for chance, such as another seed: what a variant must beat as well."""
+
+
+class FoldsPlan(Section):
+    """The cross-validation, the same for every variant."""
+
+    num_folds: NumFolds
+    """Folds in all."""
+    only: tuple[int, ...] | None
+    """Folds (from 0) that are run; null runs all."""
+
+
+class Plan(Section):
+    """All of `configs/screen.yaml`."""
+
+    base: BasePlan
+    folds: FoldsPlan
+    variants: dict[Name, Overrides]
+    """What each variant changes in the base."""
+
+    def all_overrides(self) -> dict[str, Overrides]:
+        """Return the overrides of the base, of each repeat and of each variant, in this order."""
+        changes = {**self.base.repeats, **self.variants}
+        changed = {name: self.base.overrides | more for name, more in changes.items()}
+        return {BASE: self.base.overrides, **changed}
+
+    def result_name(self, variant: str) -> str:
+        """Return the name under which the folds of a variant run."""
+        return f"{self.base.name}/{variant}"
+
+
+def load_plan(path: Path, root: Path) -> Plan:
+    """Read a file like `configs/screen.yaml` and check every override before anything runs.
+
+    Raises:
+        InputError: Naming the file, the variant or key, and the fault.
+    """
+    plan = read_plan(path, Plan, example="configs/screen.yaml")
+    for name in plan.variants:
+        if name == BASE or name in plan.base.repeats:
+            raise InputError(
+                f"{path}: variants.{name}: that name is taken: call the variant otherwise"
+            )
+    if BASE in plan.base.repeats:
+        raise InputError(f"{path}: base.repeats.{BASE}: that name is taken: call it otherwise")
+    choose_folds(plan.folds.num_folds, plan.folds.only)
+    for name, overrides in plan.all_overrides().items():
+        try:
+            check_overrides(root, overrides)
+        except InputError as error:
+            raise InputError(f"{path}: {name}: {error}") from None
+    return plan
+
+
+def check_name(name: str) -> None:
+    """Check that a result's name makes a folder below `reports/experiments`.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    if not re.fullmatch(f"{_NAME}(/{_NAME})*", name):
+        raise InputError(
+            f"{name!r} cannot name a folder of results: use letters, digits, _, . and -"
+        )
+
+
+def check_overrides(
+    root: Path, overrides: Mapping[str, Any], *, also_set: Sequence[str] = ()
+) -> None:
+    """Check that parameters can be overridden so in a cross-validation, without doing it.
+
+    Args:
+        root: The project.
+        overrides: New values by dotted key.
+        also_set: Keys that the experiment sets, beside those that folds set.
+
+    Raises:
+        InputError: If a key is no parameter, a value breaks its rule, or the experiment sets it.
+    """
+    for key in overrides:
+        if any(key == own or key.startswith(f"{own}.") for own in (*_SET_BY_FOLDS, *also_set)):
+            raise InputError(f"override {key}: the experiment sets it itself; leave it out")
+    try_overrides(root, overrides)
+
+
+def try_overrides(root: Path, overrides: Mapping[str, Any]) -> None:
+    """Check that parameters can be overridden so, without doing it.
+
+    Raises:
+        InputError: If a key is no parameter, or a value breaks its rule.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / PARAMS
+        copy.write_bytes((root / PARAMS).read_bytes())
+        try:
+            override_params(copy, overrides)
+        except InputError as error:
+            raise InputError(str(error).replace(str(copy), str(PARAMS))) from None
+
+
+def choose_folds(num_folds: int, only: Collection[int] | None) -> list[int]:
+    """Return the folds to run, ascending: all, or those asked for.
+
+    Raises:
+        InputError: If there cannot be so many folds, or one asked for is none of them.
+    """
+    if not MIN_FOLDS <= num_folds <= MAX_FOLDS:
+        raise InputError(f"{num_folds} folds: there must be {MIN_FOLDS} to {MAX_FOLDS}")
+    chosen = sorted(set(range(num_folds) if only is None else only))
+    unknown = [fold for fold in chosen if not 0 <= fold < num_folds]
+    if unknown or not chosen:
+        asked = f"fold {unknown[0]}" if unknown else "no fold"
+        raise InputError(f"{asked} was asked for: folds are numbered 0 to {num_folds - 1}")
+    return chosen
+
+
+def fold_overrides(
+    overrides: Mapping[str, Any], split_unit: SplitUnit, num_folds: int, fold: int
+) -> Overrides:
+    """Return the overrides of one fold's workspace."""
+    folds = FoldsConfig(num_folds=num_folds, test_fold=fold)
+    return {**overrides, "split.mode": split_unit, "split.folds": folds.model_dump()}

@@ -1,0 +1,301 @@
+"""Results of cross-validations: pooled, read, and set against each other.
+
+A *scoring file* is Parquet with one row per tested patch: `case`, `x`, `y`, `y_true` (0 or 1),
+`fold` (the fold that tested it), optionally `y_pred` (0 or 1, decided on `logit`), and one column
+per scoring: `logit` and `logit_*`, or else every other column of numbers, named after what scored.
+A score is any finite number, larger is more like IDC+; scores of different folds stand in one
+column, so they must mean the same in each (probabilities, or logits calibrated on the fold's val).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from idc.core.config import EvaluateConfig, load_params
+from idc.core.errors import InputError
+from idc.core.files import load_json, replacing_file, replacing_folder, save_json
+from idc.core.layout import BUNDLE, LEAKAGE_REPORT, PARAMS, PREDICTIONS
+from idc.data.tables import PREDICTIONS_SCHEMA, load_table
+from idc.evaluation.compare import PLACE, compare_scorings
+from idc.evaluation.statistics.bootstrap import Estimate
+from idc.evaluation.summary import burden_table, complete_patches, summarise_burden
+from idc.experiments.folds import FOLDERS, RESULTS, SplitUnit
+from idc.experiments.pooling import (
+    CONTEXT_LOGIT,
+    MAIN_LOGIT,
+    decide_pooled,
+    logit_columns,
+    measure_pooled,
+    pool_folds,
+)
+from idc.figures.style import save_figure
+from idc.report.pictures import draw_case_figures
+from idc.runs.lineage import load_lock, recorded_md5
+
+PREDICTIONS_FILE = "predictions.parquet"
+
+_MINUTES = FOLDERS / ".training_minutes"  # by the model's digest: a model from the cache has some
+_METRICS = ("auroc", "balanced_accuracy")
+_KEYS = [*PLACE, "y_true", "fold"]
+
+
+def keep_training_minutes(root: Path, workspace: Path, seconds: float) -> None:
+    """Remember how long the training of a workspace's model took, for whoever reuses it."""
+    save_json(_minutes_path(root, workspace), {"minutes": seconds / 60})
+
+
+def load_training_minutes(root: Path, workspace: Path) -> float | None:
+    """Return how long the model's training took (its last run, if killed before); None: unknown."""
+    path = _minutes_path(root, workspace)
+    return float(load_json(path)["minutes"]) if path.exists() else None
+
+
+def pool_results(
+    root: Path, name: str, split_unit: SplitUnit, workspaces: Mapping[int, Path]
+) -> None:
+    """Pool the folds' test sets: write `predictions.parquet`, a scoring file, and `metrics.json`.
+
+    Where whole cases are tested, also `cases.json` and figures of them: burden beside a constant
+    predictor (the mean burden of the folds' val cases), agreement, worst cases, slide maps.
+
+    How folds are made comparable: `idc.experiments.pooling`. The bootstrap is that of the section
+    `evaluate` in the root's `params.yaml`.
+
+    Args:
+        root: The project.
+        name: Folder of the results.
+        split_unit: What was assigned to the folds.
+        workspaces: Folder per fold, in which the stages up to `predict` have run.
+
+    Raises:
+        InputError: If a fold's predictions are missing or do not fit those of the others.
+    """
+    tables = {
+        fold: load_table(workspace / PREDICTIONS, PREDICTIONS_SCHEMA)
+        for fold, workspace in workspaces.items()
+    }
+    pooled = pool_folds(tables, tested_once=split_unit)
+    settings = _bootstrap_settings(root)
+    figures = measure_pooled(pooled, num_replicates=settings.num_replicates, seed=settings.seed)
+    for fold, workspace in workspaces.items():
+        figures["folds"][str(fold)] |= {
+            "model": _model_digest(workspace),
+            "training_minutes": load_training_minutes(root, workspace),
+            **_describe_training(workspace),
+        }
+    folder = root / RESULTS / name
+    with replacing_file(folder / PREDICTIONS_FILE) as partial:
+        pooled.predictions.to_parquet(partial, index=False)
+    save_json(folder / "metrics.json", figures)
+    if split_unit == "case":
+        _save_cases(folder, decide_pooled(pooled), _mean_val_burden(tables), settings)
+
+
+def _mean_val_burden(tables: Mapping[int, pd.DataFrame]) -> float:
+    burdens = [
+        table[table["split"] == "val"].groupby("case")["y_true"].mean().mean()
+        for table in tables.values()
+    ]
+    return float(np.mean(burdens))
+
+
+def _save_cases(
+    folder: Path, decided: pd.DataFrame, constant: float, settings: EvaluateConfig
+) -> None:
+    cases = summarise_burden(
+        decided, constant, num_replicates=settings.num_replicates, seed=settings.seed
+    )
+    save_json(folder / "cases.json", cases)
+    figures = draw_case_figures(
+        burden_table(decided), cases["agreement"], complete_patches(decided)
+    )
+    with replacing_folder(folder / "figures") as partial:
+        for name, figure in figures.items():
+            save_figure(figure, partial / f"{name}.png")
+
+
+def load_scorings(path: Path) -> pd.DataFrame:
+    """Read a scoring file (see the module's head), with `case` as text and places as int64.
+
+    Raises:
+        InputError: If it is missing, no Parquet, lacks a column, holds no scoring, or an unusable
+            value.
+    """
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run the folds, or the baselines, first") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from None
+    missing = [column for column in _KEYS if column not in table]
+    if missing:
+        raise InputError(f"{path} lacks the column {missing[0]}: it must have {', '.join(_KEYS)}")
+    names = score_columns(table)
+    if not names:
+        raise InputError(f"{path} holds no scores: add a column of numbers per scoring")
+    for name in names:
+        num_unusable = int(np.count_nonzero(~np.isfinite(table[name].to_numpy(np.float64))))
+        if num_unusable:
+            raise InputError(f"{path}: {num_unusable} of column {name} are NaN or infinite")
+    if not table["y_true"].isin([0, 1]).all():
+        raise InputError(f"{path}: y_true must be 0 or 1")
+    return table.astype({"case": "str", "x": "int64", "y": "int64"})
+
+
+def score_columns(table: pd.DataFrame) -> list[str]:
+    """Return the names of the scorings in a table: its logits, or else all other numbers."""
+    if MAIN_LOGIT in table:
+        return logit_columns(table)
+    numbers = table.select_dtypes("number").columns
+    return [name for name in numbers if name not in (*_KEYS, "y_pred")]
+
+
+def compare_files(root: Path, first: Path, second: Path) -> dict[str, dict[str, Estimate]]:
+    """Compare every scoring of the first file with every one of the second, on the same patches.
+
+    Returns:
+        By `<column> - <column>` and metric, how much better the first file's scoring is. Balanced
+        accuracy is compared where both have decided on `logit`.
+
+    Raises:
+        InputError: If a file is wrong, or their patches or folds differ.
+    """
+    settings = _bootstrap_settings(root)
+    tables = load_scorings(first), load_scorings(second)
+    _require_same_folds(*tables)
+    return {
+        f"{name} - {other}": compare_scorings(
+            _take_scoring(tables[1], other),
+            _take_scoring(tables[0], name),
+            num_replicates=settings.num_replicates,
+            seed=settings.seed,
+        )
+        for name in score_columns(tables[0])
+        for other in score_columns(tables[1])
+    }
+
+
+def read_figures(root: Path, name: str) -> dict[str, Any]:
+    """Read what `pool_results` found.
+
+    Returns:
+        `num_patches`, `num_cases`; `auroc` and `balanced_accuracy` (value, low, high);
+        `mean_fold_auroc`; `folds`: a list of what `metrics.json` says per fold; `others`: AUROC
+        (value, low, high) of the other scorings of single patches, by name (members, baselines).
+
+    Raises:
+        InputError: If there is none.
+    """
+    figures = load_json(root / RESULTS / name / "metrics.json")
+    kept = ("num_patches", "num_cases", "mean_fold_auroc")
+    columns = [key.removesuffix("/auroc") for key in figures if key.endswith("/auroc")]
+    return {
+        **{key: figures[key] for key in kept},
+        **{name: _read_estimate(figures, MAIN_LOGIT, name) for name in _METRICS},
+        "folds": [{"fold": int(fold), **facts} for fold, facts in figures["folds"].items()],
+        "others": {
+            column.removeprefix(f"{MAIN_LOGIT}_"): _read_estimate(figures, column, "auroc")
+            for column in columns
+            if column not in (MAIN_LOGIT, CONTEXT_LOGIT)
+        },
+    }
+
+
+def compare_results(
+    root: Path, first: str, second: str, *, same_folds: bool = True, scoring: str | None = None
+) -> dict[str, dict[str, float]]:
+    """Return by how much the fused logits of the first result are better than the second's.
+
+    Args:
+        root: The project.
+        first: Name of a result.
+        second: Name of another one, of the same patches.
+        same_folds: Whether each case must have been tested in the same fold.
+        scoring: Instead of the fused logits, one of the `others` that `read_figures` names.
+
+    Returns:
+        `auroc` and, of the fused logits, `balanced_accuracy` (value, low, high).
+
+    Raises:
+        InputError: If a file is missing or wrong, or their patches or folds differ.
+    """
+    paths = (root / RESULTS / name / PREDICTIONS_FILE for name in (second, first))
+    tables = [load_scorings(path) for path in paths]
+    if same_folds:
+        _require_same_folds(*tables)
+    settings = _bootstrap_settings(root)
+    column = MAIN_LOGIT if scoring is None else f"{MAIN_LOGIT}_{scoring}"
+    differences = compare_scorings(
+        *(_take_scoring(table, column) for table in tables),
+        num_replicates=settings.num_replicates,
+        seed=settings.seed,
+    )
+    return {metric: vars(estimate) for metric, estimate in differences.items()}
+
+
+def save_comparison(
+    first: Path, second: Path, differences: Mapping[str, Mapping[str, Estimate]]
+) -> Path:
+    """Write what `compare_files` found beside the first file; return the path."""
+    name = second.parent.name if second.stem == "predictions" else second.stem
+    path = first.parent / f"against-{name}.json"
+    save_json(
+        path,
+        {
+            pair: {metric: vars(estimate) for metric, estimate in metrics.items()}
+            for pair, metrics in differences.items()
+        },
+    )
+    return path
+
+
+def _read_estimate(figures: Mapping[str, Any], column: str, metric: str) -> dict[str, float]:
+    ends = {"value": "", "low": "_low", "high": "_high"}
+    return {end: figures[f"{column}/{metric}{suffix}"] for end, suffix in ends.items()}
+
+
+def _describe_training(workspace: Path) -> dict[str, float]:
+    leakage = load_json(workspace / LEAKAGE_REPORT)
+    train = leakage["subsets"]["train"]
+    return {
+        "num_training_patches": train["num_patches"],
+        "num_training_cases": train["num_cases"],
+        "share_touching_train": leakage["share_touching_train"]["test"],
+    }
+
+
+def _bootstrap_settings(root: Path) -> EvaluateConfig:
+    return load_params(root / PARAMS).evaluate
+
+
+def _model_digest(workspace: Path) -> str:
+    return recorded_md5(load_lock(workspace), "train", str(BUNDLE))
+
+
+def _minutes_path(root: Path, workspace: Path) -> Path:
+    return root / _MINUTES / f"{_model_digest(workspace)}.json"
+
+
+def _take_scoring(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return one scoring as `compare_scorings` takes it."""
+    scoring = table[[*PLACE, "y_true"]].assign(y_score=table[name])
+    if name == MAIN_LOGIT and "y_pred" in table:
+        scoring["y_pred"] = table["y_pred"]
+    return scoring
+
+
+def _require_same_folds(first: pd.DataFrame, second: pd.DataFrame) -> None:
+    """Other folds are other training sets: then not the scorings alone would differ."""
+    fold = [table.groupby("case")["fold"].first() for table in (first, second)]
+    both = pd.concat(fold, axis=1, join="inner", keys=["one", "other"])
+    differing = both[both["one"] != both["other"]]
+    if len(differing):
+        case = differing.index[0]
+        raise InputError(
+            f"{len(differing)} cases were tested in different folds (case {case} in "
+            f"{differing['one'].iloc[0]} and {differing['other'].iloc[0]}): score both with the "
+            "same archive, split.seed, split.exclude and number of folds"
+        )

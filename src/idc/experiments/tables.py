@@ -1,0 +1,43 @@
+"""How results of experiments are written down: numbers, tables, pages."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from idc.core.files import replacing_file, save_json
+from idc.evaluation.statistics.bootstrap import Estimate
+
+
+def save_page(folder: Path, stem: str, content: Mapping[str, Any], page: str) -> None:
+    """Write `<stem>.json` and `<stem>.md`."""
+    save_json(folder / f"{stem}.json", content)
+    save_text(folder / f"{stem}.md", page)
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with replacing_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def format_comparison(differences: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """Return what `compare_files` found as a Markdown table."""
+    lines = ["| first - second | metric | difference |", "|---|---|---|"]
+    lines += [
+        f"| {pair} | {metric} | {format_estimate(vars(estimate), sign='+')} |"
+        for pair, metrics in differences.items()
+        for metric, estimate in metrics.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def format_estimate(estimate: Mapping[str, float], sign: str = "") -> str:
+    """Return `value [low, high]` to three digits; `sign="+"` shows the sign of each."""
+    value, low, high = (format(estimate[key], f"{sign}.3f") for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def format_counts(counts: list[int]) -> str:
+    """Return the one number where all are equal, else the least and the largest."""
+    least, largest = min(counts), max(counts)
+    return f"{least:,}" if least == largest else f"{least:,} to {largest:,}"

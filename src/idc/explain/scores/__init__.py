@@ -1,0 +1,1 @@
+"""Which explanations to believe."""

@@ -1,0 +1,1 @@
+"""The registered model over time: intake, drift, promotion, reproduction."""

@@ -1,0 +1,139 @@
+"""Is there anything new to learn from, and is it like what the champion knows?"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idc.core import layout
+from idc.core.config import Params
+from idc.core.files import load_json, save_json
+from idc.data.ingest.archive import find_sources, list_members
+from idc.data.patches import load_pixels
+from idc.data.tables import INDEX_SCHEMA, load_table
+from idc.runs.lineage import folder_md5, reject_stale_pointers
+from idc.tracking.publishing import ALIAS
+from idc.tracking.registry import Registry, Version
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NewData:
+    """Whether a retraining has anything to do."""
+
+    is_new: bool
+    why: str
+    """In one sentence."""
+
+
+def find_new_data(root: Path, params: Params) -> NewData:
+    """Compare the archive with what the challenger was made from; check it when it differs.
+
+    The archives are listed and their names checked, not decoded: the stage ingest does that.
+
+    Args:
+        root: The project.
+        params: The name of the model.
+
+    Raises:
+        InputError: If there is no archive, it contradicts itself, or it is not the one that its
+            pointer names, as after a `git pull` alone.
+        StoreUnavailableError: If a tracking server does not answer.
+    """
+    sources = find_sources(root / layout.RAW)
+    reject_stale_pointers(root / layout.RAW, by_content=True)
+    registry = Registry(root, params)
+    challenger = registry.find(ALIAS)
+    digest = folder_md5(root / layout.RAW)
+    made_from = None if challenger is None else registry.raw_digest(challenger)
+    if challenger is not None and made_from == digest:
+        return _judge_known(registry, challenger)
+    listing = list_members(sources)
+    found = f"{layout.RAW} (md5 {digest}) lists {len(listing.members)} patches"
+    if challenger is None:
+        return NewData(is_new=True, why=f"{found}, and there is no model yet")
+    return NewData(is_new=True, why=f"{found}; {challenger} was made from md5 {made_from}")
+
+
+def write_drift_report(root: Path, params: Params) -> dict[str, Any] | None:
+    """Compare the ingested archive with the champion's training profile.
+
+    Args:
+        root: The project, in which `ingest` has run.
+        params: Limits, the name of the model, the device.
+
+    Returns:
+        As `idc.lifecycle.drift.measure_drift`, with `champion`, its version; also in
+        `reports/drift.json`. None where there is no champion, or it has no profile.
+
+    Raises:
+        InputError: If the archive is not ingested.
+        StoreUnavailableError: If a tracking server does not answer.
+    """
+    registry = Registry(root, params)
+    champion = registry.champion()
+    if champion is None:
+        log.info("no drift report: there is no champion yet")
+        return None
+    with registry.run_file(champion, layout.PROFILE.name) as path:
+        if path is None:
+            log.warning("no drift report: %s has no %s", champion, layout.PROFILE.name)
+            return None
+        profile = load_json(path)
+    report = _measure(registry, champion, profile, root, params)
+    report["champion"] = champion.version
+    save_json(root / layout.DRIFT, report)
+    return report
+
+
+def _judge_known(registry: Registry, challenger: Version) -> NewData:
+    """Say what is left to do where the archive is the one the challenger was made from."""
+    known = f"{layout.RAW} is what {challenger} was made from"
+    champion = registry.champion()
+    if champion is not None and champion.version == challenger.version:
+        return NewData(is_new=False, why=f"{known}, and it is the champion")
+    for entry in registry.entries():
+        if entry.version == challenger.version and entry.kind in ("promote", "keep"):
+            return NewData(is_new=False, why=f"{known}, and it has been decided upon: {entry.kind}")
+    return NewData(is_new=True, why=f"{known}, but it has not been compared with the champion yet")
+
+
+def _measure(
+    registry: Registry, champion: Version, profile: dict[str, Any], root: Path, params: Params
+) -> dict[str, Any]:
+    # here: whoever only asks for news is spared torch
+    from idc.lifecycle.drift import measure_drift
+    from idc.models.bundle import load_mean_embedding, load_model
+    from idc.models.networks.device import choose_device
+    from idc.models.scoring.patches import embed_patches
+
+    device = choose_device(params.runtime)
+    pixels = load_pixels(root / layout.PIXELS)
+    with registry.files(champion) as (bundle, _):
+        model, spec = load_model(bundle)
+        mean_embedding = load_mean_embedding(bundle)
+    model.to(device)
+
+    def embed(rows: np.ndarray) -> np.ndarray:
+        parts = embed_patches(
+            model,
+            pixels,
+            rows,
+            size_px=spec.size_px,
+            batch_size=params.runtime.scoring_batch_size,
+            device=device,
+        )
+        return np.hstack(parts)
+
+    return measure_drift(
+        profile,
+        load_table(root / layout.INDEX, INDEX_SCHEMA),
+        pixels,
+        params.drift,
+        embed=embed,
+        mean_embedding=mean_embedding.numpy(),
+        num_training_patches=spec.num_training_patches,
+    )

@@ -1,0 +1,220 @@
+"""Make a registered model again from what is recorded, and hold its predictions against it.
+
+In a workspace with a store of its own, so that nothing of it reaches the registry. Every ingredient
+is held against its recorded digest before anything runs; a missing one is refused by its name.
+"""
+
+import io
+import logging
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from idc.core import layout
+from idc.core.config import Params, load_params
+from idc.core.errors import InputError
+from idc.data.tables import PREDICTIONS_SCHEMA, load_table
+from idc.models.networks.device import choose_device, describe_environment
+from idc.runs.lineage import file_md5, folder_md5, knows_commit, load_lock, recorded_md5
+from idc.runs.workspace import WORKSPACES, create_workspace, stage_environment
+from idc.tracking.registry import Registry, Version
+
+log = logging.getLogger(__name__)
+
+_STAGES = ("ingest", "sample", "split", "train", "predict")
+_INPUTS = ("src/", str(layout.CASE_LISTS), str(layout.LABEL_OVERRIDES))
+_CODE = ("src", "flows", "tasks", "dvc.yaml", ".dvcignore", "data/case_lists",
+         "data/label_overrides.csv", "data/raw")  # fmt: skip
+_PLACE = ["case", "x", "y"]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How the rebuilt model's predictions compare with the recorded ones."""
+
+    num_patches: int
+    same_environment: bool
+    """Whether machine and versions are those the model was trained with."""
+    different: Mapping[str, tuple[str, str]]
+    """What differs of them: recorded and present value, by name."""
+    bit_equal: bool
+    """Whether every logit agrees bit for bit."""
+    max_logit_difference: float
+    reproduced: bool
+    """Bit-equal; or, in another environment, within `reproduce.max_logit_difference`."""
+
+
+def reproduce(root: Path, params: Params, version: str) -> Reproduction:
+    """Rebuild a version from the raw archive to its predictions, and compare those.
+
+    Args:
+        root: The project.
+        params: The name of the model, and the tolerance.
+        version: Its number in the registry.
+
+    Raises:
+        InputError: Naming the ingredient that is missing, or the stage that failed.
+        StoreUnavailableError: If a tracking server does not answer.
+    """
+    registry = Registry(root, params)
+    found = registry.load(version)
+    workspace = create_workspace(root, root / WORKSPACES / f"reproduce-{version}", {})
+    _take_code(root, workspace, found.commit)
+    for path in (layout.PARAMS, layout.DVC_LOCK):
+        _take_file(registry, found, path.name, workspace / path)
+    _take_file(registry, found, layout.PREDICTIONS.name, workspace / "recorded.parquet")
+    recorded = load_table(workspace / "recorded.parquet", PREDICTIONS_SCHEMA)
+    if (root / layout.CASE_SUBSETS).exists():  # append-only: today's subsets hold those of then
+        shutil.copy2(root / layout.CASE_SUBSETS, workspace / layout.CASE_SUBSETS)
+    stages = load_lock(workspace)
+    _require_raw(workspace, stages)
+    _require_code(workspace, stages, found)
+    _run_stages(workspace)
+    rebuilt = load_table(workspace / layout.PREDICTIONS, PREDICTIONS_SCHEMA)
+    different = _compare_environment(registry, found, load_params(workspace / layout.PARAMS))
+    return compare_predictions(
+        recorded,
+        rebuilt,
+        different=different,
+        tolerance=params.reproduce.max_logit_difference,
+    )
+
+
+def compare_predictions(
+    recorded: pd.DataFrame,
+    rebuilt: pd.DataFrame,
+    *,
+    different: Mapping[str, tuple[str, str]],
+    tolerance: float,
+) -> Reproduction:
+    """Compare the fusion's logits patch by patch.
+
+    Args:
+        recorded: As `idc.data.tables.PREDICTIONS_SCHEMA` says.
+        rebuilt: Likewise.
+        different: What differs between the environments; empty where nothing does.
+        tolerance: Largest difference of a logit in another environment.
+
+    Raises:
+        InputError: If the two are of different patches.
+    """
+    first, second = (table.sort_values(_PLACE, ignore_index=True) for table in (recorded, rebuilt))
+    if not first[[*_PLACE, "split"]].equals(second[[*_PLACE, "split"]]):
+        raise InputError(
+            f"the rebuilt predictions are of other patches ({len(first)} recorded, {len(second)} "
+            f"rebuilt): the subsets of the cases in {layout.CASE_SUBSETS} are not those of then"
+        )
+    before, after = (table["logit"].to_numpy() for table in (first, second))
+    bit_equal = before.tobytes() == after.tobytes()
+    difference = float(np.abs(before.astype(np.float64) - after).max(initial=0.0))
+    return Reproduction(
+        num_patches=len(first),
+        same_environment=not different,
+        different=different,
+        bit_equal=bit_equal,
+        max_logit_difference=difference,
+        reproduced=bit_equal or (bool(different) and difference <= tolerance),
+    )
+
+
+def _take_code(root: Path, workspace: Path, commit: str) -> None:
+    """Put the code of a commit into the workspace, where git has it; else leave today's."""
+    clean = commit.removesuffix("-dirty")
+    if commit == "none" or not knows_commit(root, clean):
+        log.info("the code's commit %s is not here: today's code must do", commit)
+        return
+    packed = subprocess.run(
+        ["git", "-C", str(root), "archive", "--format=tar", clean], capture_output=True, check=True
+    ).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        members = [member for member in archive if _is_code(member.name)]
+        shutil.rmtree(workspace / "src/idc", ignore_errors=True)
+        if any(member.name.endswith(".dvc") for member in members):
+            shutil.rmtree(workspace / layout.RAW, ignore_errors=True)
+        archive.extractall(workspace, members, filter="data")
+    pointers = sorted((workspace / layout.RAW).glob("*.dvc"))
+    if pointers:  # what is missing is refused below, by name
+        command = [sys.executable, "-m", "dvc", "checkout", "--quiet", "--force", "--allow-missing"]
+        names = [str(path.relative_to(workspace)) for path in pointers]
+        subprocess.run(
+            [*command, *names], cwd=workspace, env=stage_environment(workspace), check=False
+        )
+
+
+def _is_code(name: str) -> bool:
+    return any(name == part or name.startswith(f"{part}/") for part in _CODE)
+
+
+def _take_file(registry: Registry, version: Version, name: str, target: Path) -> None:
+    with registry.run_file(version, name) as path:
+        if path is None:
+            raise InputError(
+                f"{version} cannot be rebuilt: its run {version.run_id} holds no {name}; run "
+                "`idc publish` where its results lie"
+            )
+        shutil.copy2(path, target)
+
+
+def _require_raw(workspace: Path, stages: dict[str, Any]) -> None:
+    wanted = recorded_md5(stages, "ingest", str(layout.RAW))
+    raw = workspace / layout.RAW
+    found = folder_md5(raw) if raw.is_dir() else "nothing"
+    if found != wanted:
+        raise InputError(
+            f"the raw archive with md5 {wanted} is missing: {layout.RAW} holds {found}; bring it "
+            "back (`dvc pull`, or the zip of then) and run again"
+        )
+
+
+def _require_code(workspace: Path, stages: dict[str, Any], version: Version) -> None:
+    """Check code and lists of the stages to run against what the lock records."""
+    for stage in _STAGES:
+        for dep in stages.get(stage, {}).get("deps", []):
+            path = workspace / dep["path"]
+            if not dep["path"].startswith(_INPUTS):
+                continue
+            if _md5_of(path) != dep["md5"]:
+                raise InputError(
+                    f"the code of {version} is missing: {dep['path']} is not what it was made "
+                    f"with, and its commit {version.commit} does not bring it back; fetch that "
+                    "commit and run again"
+                )
+
+
+def _md5_of(path: Path) -> str:
+    if path.is_dir():
+        return folder_md5(path)
+    return file_md5(path) if path.is_file() else "nothing"
+
+
+def _run_stages(workspace: Path) -> None:
+    environment = stage_environment(workspace)
+    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{workspace}/{layout.MLRUNS}/mlflow.db"
+    for stage in _STAGES:
+        log.info("%s runs in %s", stage, workspace)
+        done = subprocess.run(
+            [sys.executable, "-m", "idc", stage],
+            cwd=workspace, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+            raise InputError(f"{stage} failed in {workspace}: {last}")
+
+
+def _compare_environment(
+    registry: Registry, version: Version, params: Params
+) -> dict[str, tuple[str, str]]:
+    """Return what differs between the training's environment and this one."""
+    present = describe_environment(choose_device(params.runtime))
+    recorded = registry.environment(version)
+    names = sorted(present.keys() | recorded.keys())
+    pairs = {name: (recorded.get(name, "unknown"), present.get(name, "none")) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -1,0 +1,1 @@
+"""The fusion CNN and what it is made of."""

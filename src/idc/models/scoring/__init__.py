@@ -1,0 +1,1 @@
+"""Patches to logits and embeddings."""

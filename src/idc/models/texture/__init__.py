@@ -1,0 +1,1 @@
+"""A dictionary of textures, learnt without labels."""

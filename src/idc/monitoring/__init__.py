@@ -1,1 +1,0 @@
-"""Do new data look like those a model learnt from?"""

@@ -1,0 +1,1 @@
+"""Services, process groups and the doctor of one machine."""

@@ -1,0 +1,280 @@
+"""What is missing for a run, and the command that fixes it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from idc.core.config import Params
+from idc.core.errors import InputError, StoreUnavailableError
+from idc.core.files import load_json
+from idc.core.layout import DVC_LOCK, MLRUNS, PARAMS, RAW, STATE
+from idc.core.processes import ProcessId, is_dead
+from idc.ops import prefect_api
+from idc.runs.lineage import load_lock, reject_stale_pointers, stale_pointers
+from idc.runs.workspace import WORKSPACES, stage_environment
+
+SERVICES = STATE / "services"
+
+_MIN_FREE_GB = 5.0
+
+State = Literal["ok", "off", "missing"]
+"""`off`: not there, and no run in place needs it; `missing`: a run would fail."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one thing."""
+
+    what: str
+    state: State
+    said: str
+    fix: str = ""
+    """The command, or what else to do; empty where nothing is wrong."""
+
+
+def require_inputs(params: Params, root: Path) -> None:
+    """Check what a run needs: explanation methods that exist, archives, a store, weights.
+
+    Raises:
+        InputError: Naming what is missing and what to do.
+        StoreUnavailableError: If a tracking server does not answer.
+    """
+    from idc.data.ingest.archive import find_sources
+    from idc.explain.maps.methods import require_methods
+    from idc.tracking.connection import check_store
+
+    require_methods((*params.explain.methods, params.explain.slide_method))
+    find_sources(root / RAW)
+    reject_stale_pointers(root / RAW, by_content=False)
+    check_store(root)
+    _require_weights(params, root)
+
+
+def examine(params: Params, root: Path) -> list[Finding]:
+    """Look at everything that a run, in place or by a deployment, stands on."""
+    return [
+        _archive(root),
+        *_store(root),
+        _weights(params, root),
+        _gpu(),
+        _remote(root),
+        *_prefect(root),
+        *_ui(root),
+        *_disk(root),
+    ]
+
+
+def _archive(root: Path) -> Finding:
+    from idc.data.ingest.archive import find_sources
+
+    pointers = [path.name for path in (root / RAW).glob("*.dvc")]
+    try:
+        sources = find_sources(root / RAW)
+    except InputError as error:
+        fix = "dvc pull data/raw/*.dvc" if pointers else "mv YOUR.zip data/raw/, then dvc add it"
+        return Finding("raw archive", "missing", str(error).split(":")[0], fix)
+    stale = [pointer.name for pointer in stale_pointers(root / RAW, by_content=True)]
+    if stale:
+        said = f"not what is named by {', '.join(stale)}"
+        fix = "dvc pull data/raw/*.dvc, or dvc add what is here"
+        return Finding("raw archive", "missing", said, fix)
+    tracked = f"{len(pointers)} tracked by DVC" if pointers else "none tracked by DVC"
+    return Finding("raw archive", "ok", f"{len(sources)} in {RAW}, {tracked}")
+
+
+def _store(root: Path) -> list[Finding]:
+    from idc.tracking.connection import describe_faults, shown_uri
+    from idc.tracking.orphans import list_orphans
+
+    try:
+        faults = describe_faults(root)
+        if faults:
+            said, _, fix = faults[0].rpartition(": ")
+            return [Finding("MLflow store", "missing", said, fix)]
+        orphans = list_orphans(root)
+    except InputError as error:
+        said, _, fix = str(error).rpartition(": ")
+        return [Finding("MLflow store", "missing", said, fix)]
+    except StoreUnavailableError as error:
+        fix = "start its server, or end what holds it"
+        return [Finding("MLflow store", "missing", str(error), fix)]
+    found = [Finding("MLflow store", "ok", shown_uri(root))]
+    if orphans:
+        said = f"{len(orphans)} stand as RUNNING, their process is dead: {', '.join(orphans)}"
+        found.append(Finding("MLflow runs", "off", said, "idc gc --yes"))
+    return found
+
+
+def _weights(params: Params, root: Path) -> Finding:
+    try:
+        _require_weights(params, root)
+    except InputError as error:
+        said, _, fix = str(error).rpartition("; ")
+        return Finding("weights", "missing", said, fix)
+    return Finding("weights", "ok", f"model.pretrained: {params.model.pretrained}")
+
+
+def _require_weights(params: Params, root: Path) -> None:
+    if _already_trained(params, root):
+        return
+    from idc.models.networks.backbones import require_weights
+
+    require_weights(params.model.backbones, params.model.pretrained)
+
+
+def _already_trained(params: Params, root: Path) -> bool:
+    """Say whether the recorded model was built from these weights: then none are needed."""
+    if not (root / DVC_LOCK).exists():
+        return False
+    train = load_lock(root).get("train", {})
+    recorded = train.get("params", {}).get(str(PARAMS), {}).get("model")
+    return bool(recorded == params.model.model_dump(mode="json"))
+
+
+def _gpu() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("GPU", "off", "none: runs train on the CPU")
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return Finding("GPU", "ok", ", ".join(names))
+
+
+def _remote(root: Path) -> Finding:
+    listed = _dvc(root, "remote", "list").splitlines()
+    if not listed:
+        return Finding("DVC remote", "off", "none", "dvc remote add --default NAME URL")
+    return Finding("DVC remote", "ok", ", ".join(" ".join(line.split()) for line in listed))
+
+
+def _prefect(root: Path) -> list[Finding]:
+    """Missing services count as such only where `make up` began and `make down` did not end."""
+    absent: State = "missing" if any((root / SERVICES).glob("*.json")) else "off"
+    url = prefect_api.api_url()
+    try:
+        prefect_api.ask("/health")
+    except (OSError, LookupError):
+        return [Finding("Prefect server", absent, f"none at {url}", "make up")]
+    found = [Finding("Prefect server", "ok", url)]
+    deployments = prefect_api.load_deployments(root)
+    for pool in sorted({deployment.pool for deployment in deployments}):
+        found += _asked(f"work pool {pool}", absent, partial(_pool, root, pool, absent))
+    for deployment in deployments:
+        look = partial(_deployment, root, deployment.name, absent)
+        found += _asked(f"deployment {deployment.name}", absent, look)
+    return found
+
+
+def _asked(what: str, absent: State, look: Callable[[], list[Finding]]) -> list[Finding]:
+    try:
+        return look()
+    except LookupError:
+        return [Finding(what, absent, "unknown to the server", "make up")]
+    except OSError as error:
+        return [Finding(what, absent, f"the server refuses ({error})", "set PREFECT_API_KEY")]
+
+
+def _pool(root: Path, name: str, absent: State) -> list[Finding]:
+    pool = prefect_api.ask(f"/work_pools/{name}")
+    what = f"work pool {name}"
+    if pool["is_paused"]:
+        found = [Finding(what, absent, "paused", f"prefect work-pool resume {name}")]
+    else:
+        found = [Finding(what, "ok", pool["type"])]
+    workers = prefect_api.ask(f"/work_pools/{name}/workers/filter", {})
+    # the server takes a killed worker for alive for a while
+    gone = prefect_api.worker_name(root) if _has_died(root, "worker") else None
+    live = [
+        worker["name"]
+        for worker in workers
+        if worker["status"] == "ONLINE" and worker["name"] != gone
+    ]
+    if live:
+        return [*found, Finding("worker", "ok", ", ".join(live))]
+    return [*found, Finding("worker", absent, "none is alive", "make up")]
+
+
+def _deployment(root: Path, name: str, absent: State) -> list[Finding]:
+    deployment = prefect_api.ask(f"/deployments/name/{name}")
+    what = f"deployment {name}"
+    if Path(deployment["path"] or ".").resolve() != root.resolve():
+        return [Finding(what, absent, f"runs in {deployment['path']}", "make up")]
+    schedules = [
+        f"{item['schedule'].get('cron', 'scheduled')} ({'on' if item['active'] else 'paused'})"
+        for item in deployment["schedules"]
+    ]
+    said = ", ".join(schedules) or "no schedule"
+    if not any(item["active"] for item in deployment["schedules"]):
+        return [Finding(what, "ok", said)]
+    if (start := _next_start(deployment["id"])) is None:
+        said += "; the server, which looks once a minute, has scheduled no run"
+        return [Finding(what, "missing", said, f"see {SERVICES / 'prefect-server.log'}")]
+    return [Finding(what, "ok", f"{said}, next {start:%Y-%m-%d %H:%M} UTC")]
+
+
+def _next_start(deployment: str) -> datetime | None:
+    """Return when the next run of a deployment is due, None if none is."""
+    chosen = {
+        "deployments": {"id": {"any_": [deployment]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        "sort": "EXPECTED_START_TIME_ASC",
+        "limit": 1,
+    }
+    runs = prefect_api.ask("/flow_runs/filter", chosen)
+    return datetime.fromisoformat(runs[0]["expected_start_time"]).astimezone(UTC) if runs else None
+
+
+def _ui(root: Path) -> list[Finding]:
+    if _has_died(root, "mlflow"):
+        return [Finding("MLflow UI", "off", "it died", "make up")]
+    return []
+
+
+def _has_died(root: Path, service: str) -> bool:
+    """Say whether `make up` started it and its process is gone since."""
+    record = root / SERVICES / f"{service}.json"
+    return record.is_file() and is_dead(ProcessId(**load_json(record)["process"]))
+
+
+def _disk(root: Path) -> list[Finding]:
+    from idc.tracking.connection import local_database
+
+    cache = Path(_dvc(root, "cache", "dir").strip() or ".dvc/cache")
+    database = local_database(root)
+    store = root / MLRUNS if database is None else database.parent
+    places = {"DVC cache": root / cache, "MLflow files": store}
+    places |= {"workspaces": root / WORKSPACES, "checkpoints": root / STATE}
+    sizes = ", ".join(f"{name} {_size_gb(place):.2f} GB" for name, place in places.items())
+    free_gb = shutil.disk_usage(root).free / 1e9
+    said = f"{free_gb:.1f} GB free; {sizes}"
+    if free_gb < _MIN_FREE_GB:
+        return [Finding("disk", "missing", said, "idc gc, then the `dvc gc` that it names")]
+    return [Finding("disk", "ok", said)]
+
+
+def _size_gb(folder: Path) -> float:
+    """Return what the files below take on the disk, those with several names once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                status = (Path(place) / name).lstat()
+            except FileNotFoundError:  # a run removed it meanwhile
+                continue
+            sizes[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(sizes.values()) / 1e9
+
+
+def _dvc(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root, env=stage_environment(root), capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stdout

@@ -1,0 +1,1 @@
+"""Runs in workspaces: where they work, what they leave, where it comes from."""

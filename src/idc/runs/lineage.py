@@ -1,0 +1,169 @@
+"""Where a result comes from: the git commit and the digests that DVC recorded."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from idc.core.errors import InputError
+from idc.core.files import load_json
+from idc.core.layout import CASE_SUBSETS, DVC_LOCK, PARAMS, RAW, WORKSPACE_RECORD
+
+PUBLISH_STAGE = "publish"
+
+# what a run itself brings about is no change of the code
+_RESULTS = (DVC_LOCK, CASE_SUBSETS, RAW)
+
+
+def git_commit(root: Path) -> str:
+    """Return the commit of the code at `root`, `none` without git; `-dirty` if changed since.
+
+    In a workspace it is a commit of the very code, and `-dirty` where that was uncommitted; its
+    parameters are its own affair.
+    """
+    record = root / WORKSPACE_RECORD
+    recorded = str(load_json(record)["commit"]) if record.is_file() else None
+    if recorded == "none":
+        return recorded
+    top = _git(root, "rev-parse", "--show-toplevel")
+    # a workspace or an exported tree inside some other repository has no commit of its own
+    if top is None or Path(top).resolve() != root.resolve():
+        return "none"
+    commit = recorded or _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return "none"
+    own = (*_RESULTS, PARAMS) if recorded else _RESULTS
+    others = (".", *(f":(exclude){path}" for path in own))
+    changed = _git(root, "status", "--porcelain", "-uno", "--", *others)
+    return f"{commit.removesuffix('-dirty')}-dirty" if changed else commit
+
+
+def load_lock(root: Path) -> dict[str, Any]:
+    """Read the stages that `dvc.lock` records.
+
+    Raises:
+        InputError: If there is no lock yet.
+    """
+    path = root / DVC_LOCK
+    if not path.exists():
+        raise InputError(f"{DVC_LOCK} is missing: run `dvc repro` first")
+    stages: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+    return stages
+
+
+def result_digest(stages: dict[str, Any]) -> str:
+    """Return 64 hex digits that name one combination of data, code, parameters and results."""
+    results = {name: stage for name, stage in stages.items() if name != PUBLISH_STAGE}
+    return hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()
+
+
+def recorded_md5(stages: dict[str, Any], stage: str, path: str) -> str:
+    """Return the md5 of a dependency or output (folders end in `.dir`), as DVC recorded it.
+
+    Raises:
+        InputError: If the stage has not run.
+    """
+    entry = stages.get(stage, {})
+    for item in [*entry.get("deps", []), *entry.get("outs", [])]:
+        if item["path"] == path:
+            return str(item["md5"])
+    raise InputError(f"{DVC_LOCK} records no {path} of stage {stage}: run `dvc repro {stage}`")
+
+
+def reject_unrecorded_results(root: Path, stages: dict[str, Any]) -> None:
+    """Check that the result files are the ones `dvc.lock` records.
+
+    Raises:
+        InputError: Naming the first file that differs.
+    """
+    for name, stage in stages.items():
+        if name == PUBLISH_STAGE:
+            continue
+        for out in stage.get("outs", []):
+            path = root / out["path"]
+            if out["md5"].endswith(".dir"):
+                intact = path.is_dir()
+            else:
+                intact = path.is_file() and file_md5(path) == out["md5"]
+            if not intact:
+                raise InputError(f"{out['path']} is not what {DVC_LOCK} records: run `dvc repro`")
+
+
+def file_md5(path: Path) -> str:
+    """Return the md5 of a file, as DVC records it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def folder_md5(folder: Path) -> str:
+    """Return the md5 of a folder, ending in `.dir`, as DVC records it.
+
+    It is that of a JSON list of the files' paths and md5s. What `.dvcignore` names is not looked
+    for, but for bytecode.
+    """
+    files = [
+        {"md5": file_md5(path), "relpath": path.relative_to(folder).as_posix()}
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    listed = json.dumps(sorted(files, key=lambda file: file["relpath"]), sort_keys=True)
+    return f"{hashlib.md5(listed.encode(), usedforsecurity=False).hexdigest()}.dir"
+
+
+def stale_pointers(raw: Path, *, by_content: bool) -> list[Path]:
+    """Return DVC's pointers whose archive is missing or is not the one that they name.
+
+    Args:
+        raw: Folder of archives and pointers.
+        by_content: Read the archives; else their sizes must do.
+    """
+    stale = []
+    for pointer in sorted(raw.glob("*.dvc")):
+        outs = yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"]
+        for out in outs or [{"path": pointer.stem}]:
+            if not _is_named_by(out, raw / out["path"], by_content=by_content):
+                stale.append(pointer)
+                break
+    return stale
+
+
+def _is_named_by(out: dict[str, Any], path: Path, *, by_content: bool) -> bool:
+    if not path.exists() or path.is_dir() != str(out.get("md5", "")).endswith(".dir"):
+        return False
+    if path.is_file() and path.stat().st_size != out.get("size", path.stat().st_size):
+        return False
+    if not by_content or "md5" not in out:
+        return True
+    found = folder_md5(path) if path.is_dir() else file_md5(path)
+    return found == str(out["md5"])
+
+
+def reject_stale_pointers(raw: Path, *, by_content: bool) -> None:
+    """Check that the archives are those that DVC's pointers name; arguments as `stale_pointers`.
+
+    Raises:
+        InputError: Naming the first pointer that is not so.
+    """
+    for pointer in stale_pointers(raw, by_content=by_content):
+        raise InputError(
+            f"the archive that {pointer} names is not here: `dvc pull {pointer}` brings it, or "
+            f"`dvc add {pointer.with_suffix('')}` takes what is here instead"
+        )
+
+
+def knows_commit(root: Path, commit: str) -> bool:
+    """Say whether the git of `root` holds a commit."""
+    return _git(root, "cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

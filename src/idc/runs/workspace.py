@@ -1,0 +1,347 @@
+"""A workspace: a checkout of the project in which a run leaves no trace in the project itself.
+
+With git it is a worktree of the last commit, or of the files as they are where they differ from
+it; without git (an unpacked zip) a copy. Unchanged stages come back from the shared DVC cache,
+changed ones run; two workspaces never wait for each other's DVC lock. Runs are told to the
+project's MLflow store.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ruamel.yaml import YAML
+
+from idc.core.config import dot_keys, load_params
+from idc.core.errors import InputError
+from idc.core.files import load_json, save_json
+from idc.core.git import git, has_commit
+from idc.core.layout import (
+    CASE_LISTS,
+    CASE_SUBSETS,
+    DVC_FILE,
+    DVC_LOCK,
+    LABEL_OVERRIDES,
+    MLRUNS,
+    PARAMS,
+    RAW,
+    UNCOMMITTED,
+    WORKSPACE_RECORD,
+)
+from idc.core.processes import ProcessId, identify_process, is_dead
+
+WORKSPACES = Path(".workspaces")
+
+_PROJECT = (
+    Path("src/idc"), Path("flows"), Path("tasks"), Path(".dvc/config"), Path(".dvcignore"),
+    DVC_FILE, PARAMS, CASE_LISTS, LABEL_OVERRIDES,
+)  # fmt: skip
+_RESULTS = (DVC_LOCK, CASE_SUBSETS)
+# what a run reads, in git or not yet: a new module or pointer must not be left behind
+_READ_UNTRACKED = (Path("src"), Path("flows"), Path("tasks"), CASE_LISTS, RAW, *_RESULTS)
+_IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
+
+_YAML_NULL = "tag:yaml.org,2002:null"
+_YAML_WIDTH = 200  # longer than any line of params.yaml
+
+_SETTINGS = {
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # the 20 s it has by default are too few on a busy machine
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # threads that wait asleep: spinning ones slow two runs on one machine down tenfold
+    "OMP_WAIT_POLICY": "passive",
+}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What a workspace records of itself in `.idc/workspace.json`."""
+
+    folder: Path
+    root: Path
+    """The project it was made of."""
+    commit: str
+    """Of its code: 40 hex digits, `-dirty` behind them when it was uncommitted; or `none`."""
+    opened: datetime
+    """When a run last began in it."""
+    in_use: bool
+    """Whether the process that opened it is alive; another host's counts as alive."""
+
+
+def create_workspace(root: Path, folder: Path, overrides: Mapping[str, Any]) -> Path:
+    """Make `folder` a checkout of the project with some parameters changed.
+
+    An earlier workspace there gets today's code and parameters and goes on from its outputs.
+
+    Args:
+        root: The project.
+        folder: Where the workspace goes.
+        overrides: New values by dotted key, such as `{"train.epochs": 3}`.
+
+    Returns:
+        The folder, absolute.
+
+    Raises:
+        InputError: If an override names no parameter or breaks its rule, or git or DVC fails.
+    """
+    root, folder = root.resolve(), folder.resolve()
+    lock = folder / DVC_LOCK
+    own_lock = lock.read_bytes() if lock.is_file() and is_workspace(folder) else None
+    (folder / WORKSPACE_RECORD).unlink(missing_ok=True)  # until all is there
+    with_git = has_commit(root)
+    commit = _check_out(root, folder) if with_git else _copy_files(root, folder)
+    if own_lock is not None:
+        lock.write_bytes(own_lock)
+    _link_raw(root / RAW, folder / RAW)
+    override_params(folder / PARAMS, overrides)
+    _share_cache(root, folder, with_git=with_git)
+    _record(root, folder, commit)
+    return folder
+
+
+def open_workspace(root: Path, folder: Path, overrides: Mapping[str, Any]) -> Path:
+    """Make a workspace, or open the one that is there, as it is: a run that is retried goes on.
+
+    Raises:
+        InputError: As `create_workspace`.
+    """
+    if not is_workspace(folder):
+        return create_workspace(root, folder, overrides)
+    _record(root.resolve(), folder.resolve(), describe_workspace(folder).commit)
+    return folder.resolve()
+
+
+def copy_project(root: Path, folder: Path, overrides: Mapping[str, Any]) -> Path:
+    """Make `folder` a project of its own: same code, no data, results, cache or store of `root`.
+
+    An earlier copy there gets today's code and parameters.
+
+    Raises:
+        InputError: If an override names no parameter or breaks its rule.
+    """
+    folder = folder.resolve()
+    for part in _PROJECT:
+        _copy(root / part, folder / part)
+    override_params(folder / PARAMS, overrides)
+    _dvc(folder, "config", "--local", "core.no_scm", "true")
+    return folder
+
+
+def is_workspace(folder: Path) -> bool:
+    """Say whether `folder` is a workspace that was made to the end."""
+    return (folder / WORKSPACE_RECORD).is_file()
+
+
+def describe_workspace(folder: Path) -> Workspace:
+    """Read what a workspace records of itself.
+
+    Raises:
+        InputError: If it is none.
+    """
+    record = load_json(folder / WORKSPACE_RECORD)
+    return Workspace(
+        folder=folder,
+        root=Path(record["root"]),
+        commit=record["commit"],
+        opened=datetime.fromisoformat(record["opened"]),
+        in_use=not is_dead(ProcessId(**record["opened_by"])),
+    )
+
+
+def list_workspaces(root: Path) -> list[Workspace]:
+    """Return the workspaces below `root`, the last opened first."""
+    found = []
+    for folder, below, _ in os.walk(root / WORKSPACES):
+        if is_workspace(Path(folder)):
+            found.append(describe_workspace(Path(folder)))
+            below.clear()  # nothing to look for inside one
+    return sorted(found, key=lambda workspace: workspace.opened, reverse=True)
+
+
+def remove_workspace(root: Path, folder: Path) -> None:
+    """Remove a workspace and what git knows of it; tags and the shared cache stay."""
+    shutil.rmtree(folder)
+    if has_commit(root):
+        git(root, "worktree", "prune")
+    for parent in folder.parents:
+        if parent == root or any(parent.iterdir()):
+            return
+        parent.rmdir()
+
+
+def override_params(path: Path, overrides: Mapping[str, Any]) -> None:
+    """Change values of a parameter file in place and check the result; comments stay.
+
+    Raises:
+        InputError: If an override names no parameter or breaks its rule.
+    """
+    editor = _create_editor()
+    content = editor.load(path.read_text(encoding="utf-8"))
+    for key, value in overrides.items():
+        section: Any = content
+        *parents, last = key.split(".")
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            raise InputError(f"override {key}: {PARAMS} has no such parameter")
+        section[last] = value
+    if overrides:
+        with path.open("w", encoding="utf-8") as file:
+            editor.dump(content, file)
+    load_params(path)
+
+
+def _create_editor() -> YAML:
+    editor = YAML()
+    editor.width = _YAML_WIDTH
+    editor.preserve_quotes = True
+    editor.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar(_YAML_NULL, "null")
+    )
+    return editor
+
+
+def load_overrides(path: Path) -> dict[str, Any]:
+    """Read a file like `configs/demo.yaml` as overrides by dotted key."""
+    return dot_keys(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def stage_environment(root: Path) -> dict[str, str]:
+    """Return the environment in which the stages of `root` run: its own code, this Python.
+
+    In a workspace the store is the project's, unless `MLFLOW_TRACKING_URI` names another.
+    """
+    environment = os.environ | _SETTINGS
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    environment["PYTHONPATH"] = f"{root / 'src'}{os.pathsep}{root}"
+    environment["PYTHONUNBUFFERED"] = "1"
+    environment.pop("MLFLOW_RUN_ID", None)
+    if not environment.get("MLFLOW_TRACKING_URI") and is_workspace(root):
+        store = describe_workspace(root).root / MLRUNS / "mlflow.db"
+        environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{store}"
+    return environment
+
+
+def _check_out(root: Path, folder: Path) -> str:
+    """Make `folder` a worktree of the files as they are; return the commit as git_commit has it."""
+    head = git(root, "rev-parse", "HEAD")
+    commit = _snapshot(root, head)
+    if _is_worktree_of(root, folder):
+        git(folder, "checkout", "--quiet", "--force", "--detach", commit)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        git(root, "worktree", "add", "--quiet", "--force", "--detach", str(folder), commit)
+    (folder / UNCOMMITTED).unlink(missing_ok=True)
+    if commit == head:
+        return commit
+    # results of earlier runs and pointers to data are no change of the code
+    others = [f":(exclude){path}" for path in (*_RESULTS, RAW)]
+    diff = git(root, "diff", "--binary", head, commit, "--", ".", *others)
+    if not diff:
+        return head
+    (folder / UNCOMMITTED).parent.mkdir(exist_ok=True)
+    (folder / UNCOMMITTED).write_text(diff + "\n", encoding="utf-8", errors="surrogateescape")
+    return f"{commit}-dirty"
+
+
+def _snapshot(root: Path, head: str) -> str:
+    """Return a commit of the files as they are now: `head` itself where nothing differs.
+
+    Like `git stash create`, with the untracked files that a run reads; the index stays untouched.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        index = Path(scratch) / "index"
+        own_index = root / git(root, "rev-parse", "--git-path", "index")
+        if own_index.exists():
+            shutil.copy2(own_index, index)
+        with_index = {"GIT_INDEX_FILE": str(index)}
+        git(root, "add", "--update", environment=with_index)
+        there = [str(path) for path in _READ_UNTRACKED if (root / path).exists()]
+        git(root, "add", "--", *there, environment=with_index)
+        tree = git(root, "write-tree", environment=with_index)
+    if tree == git(root, "rev-parse", f"{head}^{{tree}}"):
+        return head
+    return git(root, "commit-tree", tree, "-p", head, "-m", f"Uncommitted files on {head[:12]}")
+
+
+def _is_worktree_of(root: Path, folder: Path) -> bool:
+    if not has_commit(folder):
+        return False
+    ours, theirs = (
+        (place / git(place, "rev-parse", "--git-common-dir")).resolve() for place in (root, folder)
+    )
+    return ours == theirs
+
+
+def _copy_files(root: Path, folder: Path) -> str:
+    for part in _PROJECT:
+        _copy(root / part, folder / part)
+    for part in _RESULTS:
+        _copy(root / part, folder / part)
+    return "none"
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target, ignore=_IGNORED)
+    elif source.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, target)
+
+
+def _link_raw(source: Path, target: Path) -> None:
+    """Show the raw archives in the workspace without a second copy of their bytes."""
+    if not source.is_dir():
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        shutil.copytree(source, target, copy_function=os.link)
+    except (OSError, shutil.Error):  # another file system, or one without hard links
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+
+
+def _share_cache(root: Path, folder: Path, *, with_git: bool) -> None:
+    own = root / ".dvc/config.local"  # may hold the place of the cache, and a remote's credentials
+    if own.is_file():
+        _copy(own, folder / ".dvc/config.local")
+    cache = _dvc(root, "cache", "dir").strip() if (root / ".dvc").is_dir() else ""
+    _dvc(folder, "cache", "dir", "--local", cache or str(root / ".dvc/cache"))
+    if not with_git:
+        _dvc(folder, "config", "--local", "core.no_scm", "true")
+
+
+def _record(root: Path, folder: Path, commit: str) -> None:
+    save_json(
+        folder / WORKSPACE_RECORD,
+        {
+            "root": str(root),
+            "commit": commit,
+            "opened": datetime.now(UTC).isoformat(timespec="seconds"),
+            "opened_by": asdict(identify_process(os.getpid())),
+        },
+    )
+
+
+def _dvc(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder, env=stage_environment(folder), capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise InputError(f"dvc {' '.join(arguments)} failed in {folder}: {' '.join(last)}")
+    return done.stdout

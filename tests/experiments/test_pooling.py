@@ -1,0 +1,172 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+
+from idc.core.errors import InputError
+from idc.evaluation.cases.context import average_context
+from idc.evaluation.statistics.bootstrap import bootstrap_metrics
+from idc.evaluation.statistics.metrics import auroc, balanced_accuracy
+from idc.evaluation.threshold.calibration import choose_threshold, fit_calibration
+from idc.experiments.pooling import decide_pooled, measure_pooled, pool_folds
+
+NUM_FOLDS = 3
+
+
+def make_fold(fold, *, shift=0.0, stretch=1.0, seed=0):
+    """Fold k tests the cases of block k and calibrates on those of the next block."""
+    parts = []
+    for split, block in (("test", fold), ("val", (fold + 1) % NUM_FOLDS)):
+        rng = np.random.default_rng([seed, block])
+        number = rng.integers(0, 4, 200)
+        y_true = (rng.random(200) < 0.35).astype(np.int8)
+        log_odds = 2.0 * y_true - 1.3 + rng.normal(0, 0.9, 200)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "case": [f"b{block}c{n}" for n in number],
+                    "x": 50 * np.arange(200, dtype=np.int32) + 1,
+                    "y": np.int32(1),
+                    "split": split,
+                    "y_true": y_true,
+                    "logit": (stretch * log_odds + shift).astype(np.float32),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def make_folds(**changes):
+    return {fold: make_fold(fold, **changes) for fold in range(NUM_FOLDS)}
+
+
+def test_pool_folds_when_models_differ_in_scale_alone_then_the_pooled_ranking_is_the_same():
+    alike = pool_folds(make_folds()).predictions
+    scales = [(0.0, 1.0), (7.0, 3.0), (-4.0, 0.5)]
+    other = {k: make_fold(k, shift=shift, stretch=s) for k, (shift, s) in enumerate(scales)}
+    unlike = pool_folds(other).predictions
+    np.testing.assert_allclose(unlike["logit"], alike["logit"], atol=1e-3)
+    raw = pd.concat([table[table["split"] == "test"] for table in other.values()])
+    assert auroc(unlike["y_true"], unlike["logit"]) > auroc(raw["y_true"], raw["logit"]) + 0.05
+
+
+def test_pool_folds_when_pooled_then_each_fold_is_calibrated_and_decided_by_its_own_val():
+    folds = make_folds()
+    pooled = pool_folds(folds).predictions
+    for fold, table in folds.items():
+        val, test = (table[table["split"] == subset] for subset in ("val", "test"))
+        line = fit_calibration(val["logit"].to_numpy(), val["y_true"].to_numpy())
+        y_val = line.apply(val["logit"].to_numpy())
+        threshold = choose_threshold(val["y_true"].to_numpy(), y_val, "youden")
+        test = test.sort_values(["case", "x", "y"])
+        found = pooled[pooled["fold"] == fold]
+        log_odds = line.slope * test["logit"].to_numpy(np.float64) + line.intercept
+        np.testing.assert_allclose(found["logit"], log_odds)
+        decided = line.apply(test["logit"].to_numpy()) >= threshold
+        assert (found["y_pred"].to_numpy() == decided).all()
+        assert (found["y_true"].to_numpy() == test["y_true"]).all()
+
+
+def test_pool_folds_when_pooled_then_every_test_patch_is_there_once_and_no_val_patch():
+    folds = make_folds()
+    pooled = pool_folds(folds).predictions
+    assert len(pooled) == sum((table["split"] == "test").sum() for table in folds.values())
+    assert (pooled["case"].str[1].astype(int) == pooled["fold"]).all()
+    columns = ["case", "x", "y", "y_true", "fold", "y_pred", "logit", "logit_context"]
+    assert list(pooled.columns) == columns
+    assert pooled[["case", "x", "y"]].apply(tuple, axis=1).is_monotonic_increasing
+
+
+def test_pool_folds_when_there_are_further_logits_then_each_has_a_calibration_of_its_own():
+    folds = {k: t.assign(logit_other=-3 + 2 * t["logit"]) for k, t in make_folds().items()}
+    pooled = pool_folds(folds)
+    np.testing.assert_allclose(
+        pooled.predictions["logit_other"], pooled.predictions["logit"], atol=1e-4
+    )
+    figures = measure_pooled(pooled, num_replicates=100, seed=1)
+    for metric in ("auroc", "balanced_accuracy"):
+        same = pytest.approx(figures[f"logit/{metric}"], abs=1e-4)
+        assert figures[f"logit_other/{metric}"] == same
+
+
+def test_pool_folds_when_one_fold_lacks_a_logit_then_names_it():
+    folds = make_folds()
+    folds[0] = folds[0].assign(logit_other=0.0)
+    with pytest.raises(InputError, match="fold 1 has the logits logit, logit_context"):
+        pool_folds(folds)
+
+
+def test_pool_folds_when_a_case_is_tested_twice_then_names_it():
+    folds = make_folds()
+    folds[1] = make_fold(0)
+    with pytest.raises(InputError, match="case b0c0 is tested in 2 folds"):
+        pool_folds(folds)
+
+
+def test_pool_folds_when_patches_were_assigned_then_a_case_may_be_tested_twice_but_no_patch():
+    folds = make_folds()
+    halves = folds[0].index % 2 == 0
+    folds[1] = pd.concat([folds[1][folds[1]["split"] == "val"], folds[0][~halves]])
+    folds[0] = folds[0][halves]
+    pooled = pool_folds(folds, tested_once="patch").predictions
+    assert (pooled.groupby("case")["fold"].nunique() > 1).any()
+    with pytest.raises(InputError, match="is tested in 2 folds"):
+        pool_folds(folds)
+    folds[2] = pd.concat([folds[2], folds[0]])
+    with pytest.raises(InputError, match=r"patch b0c\d x\d+ y1 is tested in 2 folds"):
+        pool_folds(folds, tested_once="patch")
+
+
+def test_measure_pooled_when_measured_then_figures_are_those_of_the_whole_table():
+    pooled = pool_folds(make_folds())
+    figures = measure_pooled(pooled, num_replicates=150, seed=4)
+    table = pooled.predictions
+    y_true, y_pred = table["y_true"].to_numpy(), table["y_pred"].to_numpy()
+    assert figures["logit/auroc"] == pytest.approx(auroc(y_true, table["logit"]))
+    assert figures["logit/balanced_accuracy"] == pytest.approx(balanced_accuracy(y_true, y_pred))
+    expected = bootstrap_metrics(
+        y_true, 1 / (1 + np.exp(-table["logit"].to_numpy())), table["case"].to_numpy(), 0.5,
+        num_replicates=150, seed=4,
+    )["auroc"]  # fmt: skip
+    assert figures["logit/auroc_low"] == pytest.approx(expected.low)
+    assert figures["num_cases"] == table["case"].nunique()
+    by_fold = [auroc(part["y_true"], part["logit"]) for _, part in table.groupby("fold")]
+    assert figures["mean_fold_auroc"] == pytest.approx(np.mean(by_fold))  # folds of equal size
+    part = table[table["fold"] == 2]
+    assert figures["folds"]["2"]["auroc"] == pytest.approx(auroc(part["y_true"], part["logit"]))
+    assert figures["folds"]["2"]["calibration"]["logit"]["slope"] > 0
+
+
+def test_measure_pooled_when_there_are_baselines_then_they_are_scored_and_compared():
+    rng = np.random.default_rng(2)
+    folds = {
+        fold: table.assign(y_score_noise=rng.random(len(table)))
+        for fold, table in make_folds().items()
+    }
+    pooled = pool_folds(folds)
+    assert list(pooled.points) == ["logit", "logit_noise", "logit_context"]
+    figures = measure_pooled(pooled, num_replicates=200, seed=1)
+    assert figures["logit_noise/auroc"] < 0.6
+    gain = figures["differences"]["logit_noise"]["auroc"]
+    assert gain["value"] == pytest.approx(figures["logit/auroc"] - figures["logit_noise/auroc"])
+    assert 0 < gain["low"] < gain["value"] < gain["high"]
+
+
+def test_pool_folds_when_whole_cases_are_tested_then_touching_patches_are_averaged():
+    folds = make_folds()
+    pooled = pool_folds(folds)
+    table = pooled.predictions
+    for fold, part in table.groupby("fold"):
+        raw = folds[fold][folds[fold]["split"] == "test"].sort_values(["case", "x", "y"])
+        around = average_context(*(raw[name].to_numpy() for name in ("case", "x", "y", "logit")))
+        point = pooled.points["logit_context"][fold]
+        np.testing.assert_allclose(part["logit_context"], point.calibrate(around))
+    decided = decide_pooled(pooled)
+    np.testing.assert_array_equal(decided["y_pred"], table["y_pred"])
+    np.testing.assert_allclose(decided["context_y_score"], expit(table["logit_context"]))
+    assert 0 < decided["context_y_pred"].mean() < 1
+
+
+def test_pool_folds_when_patches_are_assigned_then_there_is_no_context():
+    table = pool_folds(make_folds(), tested_once="patch").predictions
+    assert "logit_context" not in table

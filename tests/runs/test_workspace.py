@@ -1,0 +1,225 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from idc.core.errors import InputError
+from idc.core.files import load_json, save_json
+from idc.core.git import git, has_commit
+from idc.core.layout import UNCOMMITTED, WORKSPACE_RECORD
+from idc.runs.lineage import git_commit
+from idc.runs.workspace import (
+    WORKSPACES,
+    copy_project,
+    create_workspace,
+    describe_workspace,
+    list_workspaces,
+    open_workspace,
+    override_params,
+    remove_workspace,
+    stage_environment,
+)
+
+ROOT = Path(__file__).parents[2]
+CONSTANT = "src/idc/data/manifest/sampling.py"
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    """A project under git, with a raw archive that git ignores."""
+    root = copy_project(ROOT, tmp_path_factory.mktemp("made") / "my project", {})
+    (root / ".dvc/config.local").unlink()
+    for name in (".gitignore", ".dvc/.gitignore"):
+        shutil.copy2(ROOT / name, root / name)
+    (root / "data/raw").mkdir()
+    (root / "data/raw/archive.zip").write_bytes(b"zip")
+    git(root, "init", "--quiet")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "-m", "first")
+    return root
+
+
+@pytest.fixture
+def project(committed, tmp_path):
+    return Path(shutil.copytree(committed, tmp_path / "my project"))
+
+
+def where_code_runs(folder):
+    done = subprocess.run(
+        [sys.executable, "-c", "import idc; print(idc.__file__)"],
+        cwd=folder, env=stage_environment(folder), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return Path(done.stdout.strip())
+
+
+def test_workspace_when_nothing_is_changed_then_it_is_a_worktree_of_the_last_commit(project):
+    folder = create_workspace(project, project / WORKSPACES / "a", {"train.epochs": 3})
+    assert git(folder, "rev-parse", "HEAD") == git(project, "rev-parse", "HEAD")
+    assert git_commit(folder) == git(project, "rev-parse", "HEAD")
+    assert yaml.safe_load((folder / "params.yaml").read_text())["train"]["epochs"] == 3
+    assert where_code_runs(folder) == folder / "src/idc/__init__.py"
+    raw = folder / "data/raw/archive.zip"
+    assert raw.stat().st_ino == (project / "data/raw/archive.zip").stat().st_ino
+    assert not (folder / UNCOMMITTED).exists()
+    assert git(project, "status", "--porcelain") == ""
+
+
+def test_workspace_when_code_is_not_committed_then_that_code_is_there_marked_with_its_difference(
+    project,
+):
+    edited = project / CONSTANT
+    edited.write_text(edited.read_text() + "\nEDITED = 1\n")
+    (project / "src/idc/data/brand_new.py").write_text("NEW = 1\n")
+    folder = create_workspace(project, project / WORKSPACES / "a", {})
+    assert "EDITED = 1" in (folder / CONSTANT).read_text()
+    assert (folder / "src/idc/data/brand_new.py").read_text() == "NEW = 1\n"
+    commit = git_commit(folder)
+    assert commit.endswith("-dirty")
+    assert "EDITED = 1" in git(project, "show", f"{commit.removesuffix('-dirty')}:{CONSTANT}")
+    assert "+EDITED = 1" in (folder / UNCOMMITTED).read_text()
+    # the user's own index and files are as they were
+    assert git(project, "diff", "--cached", "--name-only") == ""
+    assert git(project, "stash", "list") == ""
+
+
+def test_workspace_when_only_results_are_not_committed_then_they_come_along_and_it_is_not_dirty(
+    project,
+):
+    (project / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    (project / "data/case_subsets.csv").write_text("# rule\ncase,subset\n")
+    (project / "data/raw/archive.zip.dvc").write_text("outs: []\n")
+    folder = create_workspace(project, project / WORKSPACES / "a", {})
+    for name in ("dvc.lock", "data/case_subsets.csv", "data/raw/archive.zip.dvc"):
+        assert (folder / name).read_bytes() == (project / name).read_bytes()
+    assert git_commit(folder) == git(project, "rev-parse", "HEAD")
+
+
+def test_workspace_when_code_in_it_is_edited_then_it_is_dirty_and_runs_that_code(project):
+    folder = create_workspace(project, project / WORKSPACES / "a", {"train.epochs": 3})
+    module = folder / "src/idc/__init__.py"
+    module.write_text(module.read_text() + "\nEDITED = 7\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "import idc; print(idc.EDITED)"],
+        cwd=folder, env=stage_environment(folder), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "7"
+    assert git_commit(folder).endswith("-dirty")
+
+
+def test_workspace_when_made_again_then_code_and_params_are_todays_and_outputs_stay(project):
+    folder = create_workspace(project, project / WORKSPACES / "a", {"train.epochs": 3})
+    (folder / "dvc.lock").write_text("its own\n")
+    save_json(folder / "reports/metrics.json", {"a": 1})
+    edited = project / CONSTANT
+    edited.write_text(edited.read_text() + "\nEDITED = 1\n")
+    git(project, "commit", "--quiet", "--all", "-m", "second")
+    again = create_workspace(project, folder, {"train.epochs": 4})
+    assert "EDITED = 1" in (again / CONSTANT).read_text()
+    assert yaml.safe_load((again / "params.yaml").read_text())["train"]["epochs"] == 4
+    assert (again / "dvc.lock").read_text() == "its own\n"
+    assert load_json(again / "reports/metrics.json") == {"a": 1}
+
+
+def test_workspace_when_opened_again_then_it_is_as_it_was(project):
+    folder = open_workspace(project, project / WORKSPACES / "a", {"train.epochs": 3})
+    edited = project / CONSTANT
+    edited.write_text(edited.read_text() + "\nEDITED = 1\n")
+    open_workspace(project, folder, {"train.epochs": 3})
+    assert "EDITED = 1" not in (folder / CONSTANT).read_text()
+    assert git_commit(folder) == git(project, "rev-parse", "HEAD")
+
+
+def test_workspace_when_there_is_no_git_then_it_is_a_copy_without_a_commit(project):
+    shutil.rmtree(project / ".git")
+    folder = create_workspace(project, project / WORKSPACES / "a", {"train.epochs": 3})
+    assert not (folder / ".git").exists()
+    assert git_commit(folder) == "none"
+    assert where_code_runs(folder) == folder / "src/idc/__init__.py"
+    assert "no_scm = true" in (folder / ".dvc/config.local").read_text()
+
+
+def test_workspace_when_inside_another_repository_then_that_is_not_its_git(project):
+    inner = project / "unpacked"
+    inner.mkdir()
+    assert has_commit(project)
+    assert not has_commit(inner)
+
+
+def test_workspace_when_an_override_is_wrong_then_it_is_not_taken_for_a_whole_one(project):
+    folder = project / WORKSPACES / "a"
+    with pytest.raises(InputError, match=r"override train\.epoch: params\.yaml has no such"):
+        create_workspace(project, folder, {"train.epoch": 3})
+    assert list_workspaces(project) == []
+    create_workspace(project, folder, {"train.epochs": 3})
+
+
+def test_workspace_when_the_cache_is_elsewhere_then_it_is_shared_from_there(project, tmp_path):
+    cache = tmp_path / "shared #cache"
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "cache", "dir", "--local", str(cache)],
+        cwd=project, env=stage_environment(project), check=True, capture_output=True,
+    )  # fmt: skip
+    folder = create_workspace(project, project / WORKSPACES / "a", {})
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "cache", "dir"],
+        cwd=folder, env=stage_environment(folder), check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == str(cache)
+
+
+def test_stages_when_in_a_workspace_then_the_projects_store_is_told(project, monkeypatch):
+    folder = create_workspace(project, project / WORKSPACES / "a", {})
+    store = stage_environment(folder)["MLFLOW_TRACKING_URI"]
+    assert store == f"sqlite:///{project}/mlruns/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert stage_environment(folder)["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
+
+
+def test_workspace_when_its_opener_died_then_it_is_not_in_use(project):
+    folder = create_workspace(project, project / WORKSPACES / "a", {})
+    assert describe_workspace(folder).in_use
+    record = load_json(folder / WORKSPACE_RECORD)
+    record["opened_by"]["started"] -= 3600  # an earlier process of this number
+    save_json(folder / WORKSPACE_RECORD, record)
+    assert not describe_workspace(folder).in_use
+    record["opened_by"]["host"] = "elsewhere"
+    save_json(folder / WORKSPACE_RECORD, record)
+    assert describe_workspace(folder).in_use
+
+
+def test_workspaces_when_removed_then_git_forgets_them_and_empty_folders_go(project):
+    for name in ("x/fold-0", "x/fold-1"):
+        create_workspace(project, project / WORKSPACES / "experiments" / name, {})
+    found = list_workspaces(project)
+    assert {item.folder.name for item in found} == {"fold-0", "fold-1"}
+    for item in found:
+        remove_workspace(project, item.folder)
+    assert not (project / WORKSPACES / "experiments").exists()
+    assert len(git(project, "worktree", "list").splitlines()) == 1
+
+
+def test_copy_of_the_project_when_made_then_nothing_of_its_data_is_there(project, tmp_path):
+    (project / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    copy = copy_project(project, tmp_path / "copy", {"train.epochs": 3})
+    assert not (copy / "data/raw").exists()
+    assert not (copy / "dvc.lock").exists()
+    assert "MLFLOW_TRACKING_URI" not in stage_environment(copy) or (
+        stage_environment(copy)["MLFLOW_TRACKING_URI"] == ""
+    )
+
+
+def test_overrides_when_written_then_comments_stay_and_only_those_lines_change(tmp_path):
+    path = tmp_path / "params.yaml"
+    shutil.copy2(ROOT / "params.yaml", path)
+    before = path.read_text().splitlines()
+    override_params(path, {"train.epochs": 3, "sample.max_per_case": 100})
+    after = path.read_text().splitlines()
+    changed = [line.strip() for line in after if line not in before]
+    assert len(after) == len(before)
+    assert changed[0].startswith("max_per_case: 100")
+    assert "# at most so many patches of one case" in changed[0]
+    assert changed[1] == "epochs: 3"
+    assert len(changed) == 2

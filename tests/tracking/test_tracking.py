@@ -1,0 +1,342 @@
+import contextlib
+import sqlite3
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+from sqlalchemy import create_engine, event
+from sqlalchemy.orm import Session
+
+from idc.core.errors import InputError, StoreUnavailableError
+from idc.tracking.connection import check_store, tracking_uri
+from idc.tracking.live import live_run, log_explanation_times
+from idc.tracking.publishing import ALIAS, publish_result
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """A store with its tables and nothing in them: making them takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path.read_bytes()
+
+
+def open_root(folder, empty_store):
+    store = folder / "mlruns/mlflow.db"
+    store.parent.mkdir(parents=True)
+    store.write_bytes(empty_store)
+    return folder
+
+
+def snapshot(root, result):
+    client = MlflowClient(tracking_uri(root), tracking_uri(root))
+    experiment = client.get_experiment_by_name(result.params.publish.experiment)
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    versions = client.search_model_versions(f"name = '{result.params.publish.model_name}'")
+    steps = {
+        run.info.run_id: [
+            (metric.step, metric.value)
+            for metric in client.get_metric_history(run.info.run_id, "val/epoch_auroc")
+        ]
+        for run in runs
+    }
+    files = {
+        run.info.run_id: sorted(item.path for item in client.list_artifacts(run.info.run_id))
+        for run in runs
+    }
+    model = client.get_registered_model(result.params.publish.model_name)
+    return SimpleNamespace(
+        runs={run.info.run_id: run for run in runs},
+        versions={str(version.version): version.tags["result_digest"] for version in versions},
+        steps=steps,
+        files=files,
+        challenger=str(model.aliases[ALIAS]),
+    )
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory, empty_store, result):
+    """A training that lost its second epoch, published twice, then evaluated another way."""
+    root = open_root(tmp_path_factory.mktemp("root"), empty_store)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+        patch.chdir(root)
+        with live_run(result.params, "abc", training="t1", resumed=False) as live:
+            live.log_class_weights(np.array([1.0, 1.0]))
+            live.log_epoch(1, {"train/loss": 0.7, "val/epoch_auroc": 0.6})
+            live.name_model(result.model_digest, {"torch": "2"})
+        first = publish_result(result, root)
+        after_first = snapshot(root, result)
+        again = publish_result(result, root)
+        after_again = snapshot(root, result)
+        other = replace(result, digest="r2", metrics={"test/auroc": 0.7})
+        second = publish_result(other, root)
+        after_second = snapshot(root, result)
+    return SimpleNamespace(
+        first=first, again=again, second=second,
+        after_first=after_first, after_again=after_again, after_second=after_second,
+    )  # fmt: skip
+
+
+def test_publish_result_when_a_live_run_trained_it_then_joins_that_run(story):
+    assert list(story.after_first.runs) == [story.first.run_id]
+
+
+def test_publish_result_when_an_epoch_was_lost_then_adds_it_without_repeating(story):
+    assert story.after_first.steps[story.first.run_id] == [(1, 0.6), (2, 0.8)]
+
+
+def test_publish_result_when_done_then_the_run_has_parameters_metrics_and_tags(story, result):
+    data = story.after_first.runs[story.first.run_id].data
+    assert data.params["evaluate.num_replicates"] == "100"
+    assert data.params["train.epochs"] == str(result.params.train.epochs)
+    assert data.metrics["test/auroc"] == 0.75
+    assert data.metrics["class_weights/0"] == 1.0
+    assert (data.tags["result_digest"], data.tags["git_commit"]) == ("r1", "abc")
+
+
+def test_publish_result_when_done_then_the_run_names_its_data(story):
+    inputs = story.after_first.runs[story.first.run_id].inputs.dataset_inputs
+    assert {item.dataset.digest for item in inputs} == {"raw1", "manifest1"}
+
+
+def test_publish_result_when_done_then_the_run_is_finished(story):
+    assert story.after_first.runs[story.first.run_id].info.status == "FINISHED"
+
+
+def test_publish_result_when_done_then_the_challenger_is_its_version(story):
+    assert story.after_first.challenger == story.first.model_version
+
+
+def test_publish_result_when_called_again_then_returns_the_same(story):
+    assert story.again == story.first
+
+
+def test_publish_result_when_called_again_then_changes_nothing(story):
+    before, after = story.after_first, story.after_again
+    assert after.versions == before.versions
+    assert after.steps == before.steps
+    assert after.files == before.files
+    assert after.challenger == before.challenger
+    for run_id, run in before.runs.items():
+        assert after.runs[run_id].to_dictionary() == run.to_dictionary()
+
+
+def test_publish_result_when_evaluated_another_way_then_gets_a_run_tagged_trained_by(story):
+    run = story.after_second.runs[story.second.run_id]
+    assert story.second.run_id != story.first.run_id
+    assert run.data.tags["trained_by"] == story.first.run_id
+
+
+def test_publish_result_when_evaluated_another_way_then_leaves_the_first_figures(story):
+    assert story.after_second.runs[story.first.run_id].data.metrics["test/auroc"] == 0.75
+
+
+def test_publish_result_when_evaluated_another_way_then_the_challenger_follows(story):
+    assert story.after_second.versions == {"1": "r1", "2": "r2"}
+    assert story.after_second.challenger == "2"
+
+
+def named(result, name, **changes):
+    """The result of a sweep's point, which is called so."""
+    content = result.params.model_dump()
+    content["publish"] |= {"run_name": name, "experiment": "sweep", "move_challenger": False}
+    return replace(result, params=type(result.params).model_validate(content), **changes)
+
+
+def runs_by_name(root):
+    client = MlflowClient(tracking_uri(root), tracking_uri(root))
+    experiment = client.get_experiment_by_name("sweep").experiment_id
+    return {run.info.run_name: run for run in client.search_runs([experiment])}
+
+
+def test_publish_result_when_two_points_of_a_sweep_are_equal_then_each_has_its_run_and_one_model(
+    tmp_path, empty_store, result
+):
+    root = open_root(tmp_path, empty_store)
+    points = [named(result, name) for name in ("num_workers=1", "num_workers=2")]
+    first, second = (publish_result(point, root) for point in points)
+    assert [publish_result(point, root) for point in points] == [first, second]
+    assert first.model_version == second.model_version
+    runs = runs_by_name(root)
+    assert {name: run.info.run_id for name, run in runs.items()} == {
+        "num_workers=1": first.run_id, "num_workers=2": second.run_id,
+    }  # fmt: skip
+    assert [run.data.metrics["test/auroc"] for run in runs.values()] == [0.75, 0.75]
+    assert runs["num_workers=2"].data.tags["trained_by"] == first.run_id
+
+
+def test_publish_result_when_a_point_ends_before_the_one_that_trained_then_each_keeps_its_name(
+    tmp_path, empty_store, result, monkeypatch
+):
+    root = open_root(tmp_path, empty_store)
+    monkeypatch.chdir(root)
+    trained = named(result, "rule=f1")
+    with live_run(trained.params, "abc", training="t1", resumed=False) as live:
+        live.name_model(result.model_digest, {"torch": "2"})
+    other = publish_result(named(result, "rule=youden", digest="r2"), root)
+    (training,) = (run for name, run in runs_by_name(root).items() if name == "rule=f1")
+    assert publish_result(trained, root).run_id == training.info.run_id
+    runs = runs_by_name(root)
+    assert {name: run.data.tags["result_digest"] for name, run in runs.items()} == {
+        "rule=f1": "r1", "rule=youden": "r2",
+    }  # fmt: skip
+    assert runs["rule=youden"].info.run_id == other.run_id
+
+
+def test_publish_result_when_the_store_was_wiped_then_rebuilds_it(tmp_path, empty_store, result):
+    root = open_root(tmp_path, empty_store)
+    published = publish_result(result, root)
+    state = snapshot(root, result)
+    assert state.steps == {published.run_id: [(1, 0.6), (2, 0.8)]}
+    assert state.runs[published.run_id].data.metrics["test/auroc"] == 0.75
+    assert state.versions == {published.model_version: "r1"}
+    assert "card.md" in state.files[published.run_id]
+
+
+@contextlib.contextmanager
+def rival_adds_first(root, *tables):
+    """Another process that writes the very rows of these tables which are about to be written."""
+    engine = create_engine(tracking_uri(root))
+    met = []
+
+    def write_first(session, *_):
+        for row in session.new:
+            table = row.__table__
+            if table.name in tables and table.name not in met:
+                met.append(table.name)
+                values = {column.name: getattr(row, column.name) for column in table.columns}
+                known = {name: value for name, value in values.items() if value is not None}
+                with engine.begin() as connection:
+                    connection.execute(table.insert().values(known))
+
+    event.listen(Session, "before_flush", write_first)
+    try:
+        yield met
+    finally:
+        event.remove(Session, "before_flush", write_first)
+        engine.dispose()
+
+
+def test_publish_result_when_another_is_published_at_once_then_both_are_whole(
+    tmp_path, empty_store, result
+):
+    root = open_root(tmp_path, empty_store)
+    tables = ("experiments", "datasets", "registered_model_aliases")
+    with rival_adds_first(root, *tables) as met:
+        published = publish_result(result, root)
+    assert met == list(tables)
+    state = snapshot(root, result)
+    assert list(state.runs) == [published.run_id]
+    assert state.versions == {published.model_version: "r1"}
+    assert state.challenger == published.model_version
+    inputs = state.runs[published.run_id].inputs.dataset_inputs
+    assert {item.dataset.digest for item in inputs} == {"raw1", "manifest1"}
+
+
+def test_live_run_when_an_error_passes_then_the_run_is_failed(
+    tmp_path, empty_store, change_params, monkeypatch
+):
+    monkeypatch.chdir(open_root(tmp_path, empty_store))
+    with pytest.raises(KeyError), live_run(change_params(), "abc", training="t1", resumed=False):
+        raise KeyError
+    client = MlflowClient(tracking_uri(tmp_path))
+    experiment = client.get_experiment_by_name("idc")
+    assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
+
+
+@pytest.fixture
+def interrupted(tmp_path, empty_store, change_params, monkeypatch):
+    """A store in which a training told its first epoch, then ended."""
+    monkeypatch.chdir(open_root(tmp_path, empty_store))
+    params = change_params()
+    with (
+        contextlib.suppress(KeyError),
+        live_run(params, "abc", training="t1", resumed=False) as live,
+    ):
+        live.log_class_weights([1.0, 1.0])
+        live.log_epoch(1, {"train/loss": 0.7})
+        raise KeyError
+
+    def resume(**changes):
+        options = {"training": "t1", "resumed": True, **changes}
+        with live_run(params, "abc", **options) as live:
+            live.log_class_weights([1.0, 1.0])
+            for epoch in (1, 2):
+                live.log_epoch(epoch, {"train/loss": 0.7 - 0.1 * epoch})
+        client = MlflowClient(tracking_uri(tmp_path))
+        (experiment,) = (e for e in client.search_experiments() if e.name == "idc")
+        runs = client.search_runs([experiment.experiment_id])
+        history = {
+            run.info.run_id: [m.step for m in client.get_metric_history(run.info.run_id, key)]
+            for run in runs
+            for key in ("train/loss",)
+        }
+        return runs, list(history.values())
+
+    return resume
+
+
+def test_live_run_when_a_training_is_resumed_then_its_run_goes_on_without_repeating(interrupted):
+    runs, steps = interrupted()
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    assert steps == [[1, 2]]
+
+
+@pytest.mark.parametrize("changes", [{"resumed": False}, {"training": "t2"}])
+def test_live_run_when_another_training_starts_then_gets_a_run_of_its_own(interrupted, changes):
+    runs, steps = interrupted(**changes)
+    assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
+    assert sorted(steps) == [[1], [1, 2]]
+
+
+def test_log_explanation_times_then_the_run_that_trained_the_model_has_them(
+    tmp_path, empty_store, change_params, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    monkeypatch.chdir(open_root(tmp_path, empty_store))
+    params = change_params()
+    with live_run(params, "abc", training="t1", resumed=False) as live:
+        live.name_model("m1", {"torch": "2"})
+    log_explanation_times(params, "m1", {"saliency": 0.25})
+    log_explanation_times(params, "m2", {"saliency": 0.5})
+    client = MlflowClient(tracking_uri(tmp_path))
+    experiment = client.get_experiment_by_name("idc")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.metrics == {"explain/s_per_patch/saliency": 0.25}
+    assert "no MLflow run trained this model" in caplog.text
+
+
+def test_log_explanation_times_when_the_store_is_away_then_warns_and_goes_on(
+    change_params, monkeypatch, caplog
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    log_explanation_times(change_params(), "m1", {"saliency": 0.25})
+    assert "times of explanations are not kept: tracking server" in caplog.text
+
+
+def test_tracking_uri_when_the_environment_names_a_store_then_uses_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")
+    assert tracking_uri(tmp_path) == "http://localhost:1"
+
+
+def test_check_store_when_no_server_answers_then_says_try_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    with pytest.raises(StoreUnavailableError, match="does not answer"):
+        check_store(tmp_path)
+
+
+def test_check_store_when_the_store_is_no_database_then_says_so(tmp_path):
+    (tmp_path / "mlruns").mkdir()
+    (tmp_path / "mlruns/mlflow.db").write_bytes(b"not a database, only bytes" * 40)
+    with pytest.raises(InputError, match="cannot be written"):
+        check_store(tmp_path)
+
+
+def test_check_store_when_there_is_none_then_leaves_a_store_that_can_be_opened(tmp_path):
+    check_store(tmp_path)
+    with sqlite3.connect(tmp_path / "mlruns/mlflow.db") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
