@@ -266,16 +266,6 @@ class PretrainConfig(Section):
     stem_dictionary: bool
     """Start each first convolution from a dictionary of textures (Coates & Ng 2011) instead of
     random numbers. Only where `model.pretrained` is none: pretrained weights stay as they are."""
-    method: Literal["none", "simclr"]
-    """`simclr`: two augmented views of a patch attract, those of others repel (Chen 2020)."""
-    epochs: Annotated[int, Field(ge=1)]
-    """Passes over the patches."""
-    batch_size: Annotated[int, Field(ge=2)]
-    """Patches per step; each gives two views."""
-    learning_rate: Annotated[float, Field(gt=0.0)]
-    """Peak rate; warm-up, decay and weight decay are those of `train`."""
-    temperature: Annotated[float, Field(gt=0.0)]
-    """Temperature of the contrastive loss."""
 
 
 class PredictConfig(Section):

@@ -29,7 +29,6 @@ from idc.runs.lineage import git_commit
 from idc.tracking.live import live_run
 from idc.training.checkpoint import Checkpoint, digest_inputs
 from idc.training.class_weights import weigh_classes
-from idc.training.contrastive import pretrain_backbones
 from idc.training.loop import EpochResult, TrainedModel, train_fusion
 from idc.training.ranks import Ranks, init_ranks, start_ranks, under_torchrun
 from idc.training.sources import BatchSource, EmbeddingSource, ImageSource, TrainingPatches
@@ -39,7 +38,6 @@ from idc.training.texture_member import learn_texture_member
 log = logging.getLogger(__name__)
 
 _CHECKPOINTS = layout.STATE / "checkpoints"
-_PRETRAINED = layout.STATE / "pretrained"
 _EMBEDDINGS = layout.STATE / "embeddings"
 _COMPILED = layout.STATE / "compiled"
 _NUM_PROFILED = 4096  # training patches whose mean embedding is kept: it errs by 1/64 of an SD
@@ -84,7 +82,6 @@ def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Check
     log.info("%d training patches on %s, class weights %s", len(train.rows), device, weights)
     model = create_fusion(params.model)
     _fill_stems(model, pixels, splits, params)
-    _pretrain(model, pixels, splits, params, device, ranks)
     images = ImageSource(pixels, train, val_rows, params, device, ranks)
     model.to(device)
     source: BatchSource = images
@@ -196,39 +193,6 @@ def _join_texture(
     log.info("texture member learnt in %.0f s", time.monotonic() - started)
 
 
-def _pretrain(
-    model: FusionCNN,
-    pixels: np.ndarray,
-    splits: pd.DataFrame,
-    params: Params,
-    device: torch.device,
-    ranks: Ranks,
-) -> None:
-    """Pretrain the backbones where that is wanted; the leader does, the others load the result."""
-    if params.pretrain.method == "none":
-        return
-    rows = _train_pool(splits, load_table(layout.INDEX, INDEX_SCHEMA))
-    # not all of `train`: a fold's or a sweep's other settings keep the same pretrained backbones
-    shared = params.train.model_dump(
-        mode="json", include={"seed", "weight_decay", "warmup_share", "precision"}
-    )
-    name = _digest_training(
-        params, ("model", "augment", "pretrain"), extra={"rows": rows.tolist(), "train": shared}
-    )
-    if not ranks.is_main:
-        ranks.wait()
-    pretrain_backbones(
-        model, pixels, rows, params,
-        device=device,
-        checkpoint=Checkpoint(
-            _CHECKPOINTS / f"{name}-pretrain", interval_s=params.runtime.checkpoint_interval_s
-        ),
-        kept=_PRETRAINED / f"{name}.safetensors",
-    )  # fmt: skip
-    if ranks.is_main:
-        ranks.wait()
-
-
 def _checkpoint(params: Params) -> Checkpoint:
     name = _digest_training(params, ("model", "augment", "pretrain", "train"))
     return Checkpoint(_CHECKPOINTS / name, interval_s=params.runtime.checkpoint_interval_s)
@@ -237,16 +201,18 @@ def _checkpoint(params: Params) -> Checkpoint:
 def _digest_training(
     params: Params,
     sections: tuple[str, ...],
-    extra: Any = None,  # noqa: ANN401  (any JSON value)
 ) -> str:
     """Name a training after all that shapes it: parameters, data, code."""
     package = Path(idc.__file__).parent
     code = {
         path.relative_to(package).as_posix(): path
         for part in ("data", "models", "training")
-        for path in (package / part).glob("*.py")
+        for path in (package / part).rglob("*.py")
     }
-    for name in ("stages/train.py", "evaluation/metrics.py"):  # targets; which epoch is the best
+    for name in (
+        "stages/train.py",
+        "evaluation/statistics/metrics.py",
+    ):  # targets; which epoch is the best
         code[name] = package / name
     data = {"splits": layout.SPLITS, "index": layout.INDEX}
     if params.model.pretrained not in ("none", "imagenet"):
@@ -256,15 +222,13 @@ def _digest_training(
         name: getattr(params, name).model_dump(mode="json", exclude={"texture_member"})
         for name in sections
     }
-    return digest_inputs({**facts, "extra": extra}, code | data)
+    return digest_inputs(facts, code | data)
 
 
 def _name_other_checkpoints(checkpoint: Checkpoint) -> None:
     """Say that checkpoints of other parameters, data or code lie there and are not used."""
     others = [
-        folder
-        for folder in checkpoint.folder.parent.glob("*/")
-        if folder.name != checkpoint.name and not folder.name.endswith("-pretrain")
+        folder for folder in checkpoint.folder.parent.glob("*/") if folder.name != checkpoint.name
     ]
     if others:
         size_mb = sum(file.stat().st_size for folder in others for file in folder.iterdir()) / 1e6
