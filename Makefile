@@ -20,7 +20,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check shown pipeline repro plan up down doctor ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage bench-explain experiments cross-validation benchmark-val sweep
+.PHONY: help setup demo test check hooks shown pipeline repro plan up down doctor ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage bench-explain experiments cross-validation benchmark-val sweep
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,12 +45,20 @@ demo: setup  ## the whole pipeline on a synthetic archive, under 5 minutes
 test: setup  ## run the tests, two at a time
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-check: setup  ## format, lint, types, import contracts, spelling
+check: setup  ## format, lint, types, import contracts, spelling, schemas; no network
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell src flows tasks tests benchmarks docs README.md ARCHITECTURE.md params.yaml configs/screen.yaml configs/benchmark_val.yaml configs/sweep.yaml dvc.yaml deploy Dockerfile
+	$(BIN)/codespell
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/pre-commit validate-config
+	$(BIN)/hadolint deploy/Dockerfile
+
+hooks: setup  ## look at each commit before it is made (.pre-commit-config.yaml)
+	$(BIN)/pre-commit install
 
 shown: setup  ## show on a synthetic archive that the whole thing holds together
 	$(BIN)/python -m tests.shown
