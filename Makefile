@@ -87,7 +87,7 @@ experiments: setup  ## the screen of configs/screen.yaml by cross-validation: wh
 
 # the recipe of the tables from scratch in docs/experiments.md, on a CPU core-hours
 SCRATCH = sample.num_patches=all split.exclude=benchmark162/val.txt model.pretrained=none model.size_px=32 \
-	pretrain.stem_dictionary=true train.learning_rate=0.0015 train.weight_decay=0.05 train.epochs=7 train.patience=7 train.seed=18
+	train.learning_rate=0.0015 train.weight_decay=0.05 train.epochs=7 train.patience=7 train.seed=18
 
 cross-validation: setup  ## fusion against members, trees and texture dictionary: five folds of cases, from scratch
 	$(BIN)/python -m flows.experiments folds texture32 --set $(SCRATCH)

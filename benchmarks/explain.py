@@ -51,7 +51,6 @@ from idc.explain.scores.similarity import rank_correlation
 from idc.models.networks.device import choose_device
 from idc.models.networks.fusion import create_fusion
 from idc.models.scoring.patches import mean_embedding, score_patches
-from idc.models.texture.clustering import fill_stems
 from idc.synthetic import Cue, Shortcut
 from idc.synthetic.slide import Difficulty
 from idc.training.checkpoint import Checkpoint
@@ -304,8 +303,6 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
         rng = np.random.default_rng(params.train.seed)
         labels, val_labels = rng.permutation(labels), rng.permutation(val_labels)
     model = create_fusion(params.model)
-    size_px, seed = params.model.size_px, params.train.seed
-    fill_stems(model, space.pixels, rows, size_px=size_px, seed=seed)
     patches = TrainingPatches(rows, labels, labels.astype(np.float32))
     source = ImageSource(space.pixels, patches, val_rows, params, device)
     with tempfile.TemporaryDirectory() as folder:
@@ -318,7 +315,7 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
         )  # fmt: skip
     model.load_state_dict(trained.state)
     sizes = {
-        "size_px": size_px,
+        "size_px": params.model.size_px,
         "batch_size": params.runtime.scoring_batch_size,
         "device": device,
     }

@@ -13,7 +13,7 @@ from idc.data.subsets import select_subset
 from idc.data.tables import INDEX_SCHEMA, SPLITS_SCHEMA, save_table
 from idc.models.bundle import load_mean_embedding, load_model
 from idc.models.networks.backbones import Backbone
-from idc.models.networks.fusion import MemberLogits, create_fusion
+from idc.models.networks.fusion import MemberLogits
 from idc.models.texture import dictionary
 from idc.stages import train
 from idc.training.checkpoint import Checkpoint
@@ -175,28 +175,6 @@ def test_run_when_backbones_are_frozen_then_the_model_holds_the_weights_it_began
     train.run(change_params(model=model, train={"batch_size": 2, "epochs": 2, "patience": 1}))
     assert [path.stat().st_mtime_ns for path in kept] == written, "the views are computed once"
     assert sorted((tmp_path / ".idc/embeddings").rglob("*embeddings.npy")) == kept
-
-
-@pytest.mark.parametrize(
-    ("stem_dictionary", "pretrained", "filled"),
-    [(True, "none", True), (False, "none", False), (True, "weights", False)],
-)
-def test_fill_stems_when_weights_are_pretrained_or_it_is_off_then_leaves_them(
-    index, splits, change_params, tmp_path, monkeypatch, stem_dictionary, pretrained, filled
-):
-    monkeypatch.chdir(tmp_path)
-    save_table(layout.INDEX, index, INDEX_SCHEMA)
-    weights = Backbone("test_resnet", "none").net.state_dict()
-    (tmp_path / "weights").mkdir()
-    save_file(weights, tmp_path / "weights/test_resnet.safetensors")
-    params = change_params(
-        model={"pretrained": pretrained}, pretrain={"stem_dictionary": stem_dictionary}
-    )
-    model = create_fusion(params.model)
-    before = model.branches[0].stem().weight.detach().clone()
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 50, 50, 3), dtype=np.uint8)
-    train._fill_stems(model, pixels, splits, params)
-    assert torch.equal(model.branches[0].stem().weight, before) is not filled
 
 
 def test_run_when_a_texture_member_is_wanted_then_it_joins_what_is_trained_without_it(

@@ -260,14 +260,6 @@ class TrainConfig(Section):
         return share
 
 
-class PretrainConfig(Section):
-    """What the backbones learn without labels, from all pool patches of the train cases."""
-
-    stem_dictionary: bool
-    """Start each first convolution from a dictionary of textures (Coates & Ng 2011) instead of
-    random numbers. Only where `model.pretrained` is none: pretrained weights stay as they are."""
-
-
 class PredictConfig(Section):
     """How patches are scored, and by what else."""
 
@@ -445,7 +437,6 @@ class Params(Section):
     split: SplitConfig
     model: ModelConfig
     augment: AugmentConfig
-    pretrain: PretrainConfig
     train: TrainConfig
     predict: PredictConfig
     evaluate: EvaluateConfig

@@ -13,7 +13,7 @@ from idc.report.page import ReportInputs, render_model_card, render_report
 from idc.report.pictures import Curves
 
 _SHOWN_SECTIONS = (
-    "ingest", "sample", "split", "model", "augment", "pretrain", "train", "predict", "evaluate",
+    "ingest", "sample", "split", "model", "augment", "train", "predict", "evaluate",
     "explain",
 )  # fmt: skip
 

@@ -24,7 +24,6 @@ from idc.models.networks.device import choose_device, describe_environment
 from idc.models.networks.fusion import FusionCNN, create_fusion
 from idc.models.scoring.patches import mean_embedding, score_patches
 from idc.models.spec import ModelSpec, digest_bundle
-from idc.models.texture.clustering import fill_stems
 from idc.runs.lineage import git_commit
 from idc.tracking.live import live_run
 from idc.training.checkpoint import Checkpoint, digest_inputs
@@ -81,7 +80,6 @@ def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Check
     weights = weigh_classes(train.labels, params.train.class_weights)
     log.info("%d training patches on %s, class weights %s", len(train.rows), device, weights)
     model = create_fusion(params.model)
-    _fill_stems(model, pixels, splits, params)
     images = ImageSource(pixels, train, val_rows, params, device, ranks)
     model.to(device)
     source: BatchSource = images
@@ -165,14 +163,6 @@ def _train_pool(splits: pd.DataFrame, index: pd.DataFrame) -> np.ndarray:
     return np.setdiff1d(pool, splits.loc[splits["split"].isin(HELD_OUT), "row"].to_numpy())
 
 
-def _fill_stems(model: FusionCNN, pixels: np.ndarray, splits: pd.DataFrame, params: Params) -> None:
-    if params.pretrain.stem_dictionary and params.model.pretrained == "none":
-        rows = _train_pool(splits, load_table(layout.INDEX, INDEX_SCHEMA))
-        seed, size_px = params.train.seed, params.model.size_px
-        fill_stems(model, pixels, rows, size_px=size_px, seed=seed)
-        log.info("first convolutions start from a dictionary of textures")
-
-
 def _scoring(params: Params, device: torch.device) -> dict[str, Any]:
     size_px, batch_size = params.model.size_px, params.runtime.scoring_batch_size
     return {"size_px": size_px, "batch_size": batch_size, "device": device}
@@ -194,7 +184,7 @@ def _join_texture(
 
 
 def _checkpoint(params: Params) -> Checkpoint:
-    name = _digest_training(params, ("model", "augment", "pretrain", "train"))
+    name = _digest_training(params, ("model", "augment", "train"))
     return Checkpoint(_CHECKPOINTS / name, interval_s=params.runtime.checkpoint_interval_s)
 
 

@@ -31,9 +31,7 @@ from idc.tracking.recording import (
 log = logging.getLogger(__name__)
 
 _TRAINING_TAG = "training_digest"
-_SECTIONS = (
-    "ingest", "sample", "split", "model", "augment", "pretrain", "train", "runtime",
-)  # fmt: skip
+_SECTIONS = ("ingest", "sample", "split", "model", "augment", "train", "runtime")
 _METRICS_PER_CALL = 1000  # more are refused
 _SHORT_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 

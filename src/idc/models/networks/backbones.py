@@ -43,11 +43,6 @@ class Backbone(nn.Module):
         embedding: Tensor = self.net((images - self.mean) / self.std)
         return embedding
 
-    def stem(self) -> nn.Conv2d:
-        """Return the first convolution."""
-        layer: nn.Conv2d = self.net.get_submodule(self.net.pretrained_cfg["first_conv"])
-        return layer
-
     def cam_layer(self) -> nn.Module:
         """Return the deepest layer of stride 16 or less, whose maps a CAM reads."""
         stages = [
