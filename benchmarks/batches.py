@@ -146,7 +146,7 @@ class _Pipeline:
         )
         with _watch_memory(self._device, self.measured):
             start, count = 0.0, 0
-            for number, (patches, _, _) in enumerate(loader):
+            for number, (patches, _) in enumerate(loader):
                 if number == self._num_warming:
                     self._synchronise()
                     start, count = time.perf_counter(), 0

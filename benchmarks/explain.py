@@ -303,7 +303,7 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
         rng = np.random.default_rng(params.train.seed)
         labels, val_labels = rng.permutation(labels), rng.permutation(val_labels)
     model = create_fusion(params.model)
-    patches = TrainingPatches(rows, labels, labels.astype(np.float32))
+    patches = TrainingPatches(rows, labels)
     source = ImageSource(space.pixels, patches, val_rows, params, device)
     with tempfile.TemporaryDirectory() as folder:
         trained = train_fusion(
@@ -321,7 +321,7 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
     }
     explainer = Explainer(
         model,
-        size_px,
+        params.model.size_px,
         mean_embedding(model, space.pixels, rows, **sizes),
         device,
         batch_size=params.train.batch_size,

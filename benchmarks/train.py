@@ -147,7 +147,7 @@ def _time_ours(
 ) -> float:
     """Return patches/s of the second epoch: the first warms up."""
     rows = np.arange(len(labels))
-    train = TrainingPatches(rows, labels, labels.astype(np.float32))
+    train = TrainingPatches(rows, labels)
     val_rows = np.concatenate([np.flatnonzero(labels == label)[:8] for label in (0, 1)])
     torch.manual_seed(0)
     source = ImageSource(pixels, train, val_rows, params, device)

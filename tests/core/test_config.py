@@ -104,26 +104,6 @@ def test_required_sensitivity_when_the_rule_is_known_then_returns_what_it_asks(r
     assert required_sensitivity(rule) == required
 
 
-def test_load_params_when_both_smoothings_exceed_one_then_one_line_names_them(
-    project_root, tmp_path
-):
-    content = yaml.safe_load((project_root / "params.yaml").read_text(encoding="utf-8"))
-    content["train"] |= {"label_smoothing": 0.5, "neighbour_smoothing": 0.6}
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    with pytest.raises(InputError) as caught:
-        load_params(path)
-    assert str(caught.value) == (
-        f"{path}: train.neighbour_smoothing = 0.6: with train.label_smoothing = 0.5 "
-        "it must be at most 1 in all"
-    )
-
-
-def test_params_when_both_smoothings_are_one_in_all_then_are_taken(change_params):
-    train = change_params(train={"label_smoothing": 0.5, "neighbour_smoothing": 0.5}).train
-    assert (train.label_smoothing, train.neighbour_smoothing) == (0.5, 0.5)
-
-
 def test_load_params_when_a_key_is_unknown_then_asks_to_remove_it(write_params):
     path = write_params("train", "epochz", 3)
     with pytest.raises(InputError, match=r"train\.epochz is not a parameter"):

@@ -199,7 +199,7 @@ def serve(name, pixels, *, num_workers=0, first_batch=0, rank=0, world_size=1):
     )
     on_device = DeviceAugmentation(config, SEED)
     served = []
-    for number, (patches, _, _) in enumerate(loader, first_batch):
+    for number, (patches, _) in enumerate(loader, first_batch):
         changed = patches if in_workers else on_device(
             patches, epoch=2, batch=number, positions=batches.positions
         )  # fmt: skip

@@ -33,20 +33,9 @@ def test_batches_when_served_then_takes_no_patch_twice_and_only_its_rows():
 
 
 def test_batches_when_served_then_labels_belong_to_their_patches():
-    pixels, labels, _ = batches()[1]
+    pixels, labels = batches()[1]
+    assert labels.dtype == torch.float32
     assert (pixels[:, 0, 0, 0] % 2).tolist() == labels.tolist()
-
-
-def test_batches_when_there_are_no_targets_then_serves_the_labels_as_such():
-    _, labels, targets = batches()[0]
-    assert targets.dtype == torch.float32
-    assert torch.equal(targets, labels)
-
-
-def test_batches_when_there_are_targets_then_they_belong_to_their_patches():
-    pixels, labels, targets = batches(targets=(ROWS / 64).astype(np.float32))[1]
-    assert (pixels[:, 0, 0, 0] / 64).tolist() == targets.tolist()
-    assert set(labels.tolist()) <= {0.0, 1.0}
 
 
 def test_batches_when_the_epoch_differs_then_the_order_differs():
@@ -95,7 +84,7 @@ def test_batches_when_a_batch_takes_all_patches_then_serves_them_all_at_once():
 @pytest.mark.parametrize("first_batch", [0, 1, 2])
 def test_loader_when_started_at_a_batch_then_serves_it_and_those_after_it(first_batch):
     loader = create_loader(batches(), num_workers=0, pin_memory=False, first_batch=first_batch)
-    served = [pixels[:, 0, 0, 0].tolist() for pixels, _, _ in loader]
+    served = [pixels[:, 0, 0, 0].tolist() for pixels, _ in loader]
     assert served == [batches()[i][0][:, 0, 0, 0].tolist() for i in range(first_batch, 2)]
     assert len(loader) == len(served)
 

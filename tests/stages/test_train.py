@@ -47,46 +47,6 @@ def trainable_pixels(index, splits, tmp_path, monkeypatch):
     return pixels
 
 
-def test_train_pool_when_the_manifest_is_a_part_then_holds_all_patches_of_train_cases(
-    splits, index
-):
-    assert train._train_pool(splits, index).tolist() == list(range(8))
-
-
-def test_train_pool_when_a_case_is_on_two_subsets_then_leaves_out_the_held_out_patches(
-    splits, index
-):
-    splits.loc[splits["row"] == 2, "split"] = "test"
-    assert train._train_pool(splits, index).tolist() == [0, 1, 3, 4, 5, 6, 7]
-
-
-def test_training_patches_when_neighbours_smooth_then_only_train_cases_count(
-    splits, index, change_params, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    save_table(layout.INDEX, index, INDEX_SCHEMA)
-    save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
-    plain = train._training_patches(splits, change_params())
-    smooth = train._training_patches(splits, change_params(train={"neighbour_smoothing": 0.5}))
-    assert plain.targets.tolist() == plain.labels.tolist() == [0, 0, 0, 1]
-    # a's eight patches stand in one row: 0 0 0 0 0 0 1 1; rows 0, 2, 4, 6 are asked about
-    assert smooth.targets.tolist() == pytest.approx([0.0, 0.0, 0.0, 0.75])
-
-
-def test_training_patches_when_a_label_was_corrected_then_it_counts_as_a_neighbour_too(
-    splits, index, change_params, tmp_path, monkeypatch
-):
-    # all eight patches of a are learnt, in one row: 0 0 0 0 0 0 1 1 in the archive
-    monkeypatch.chdir(tmp_path)
-    save_table(layout.INDEX, index, INDEX_SCHEMA)
-    train_set = index.rename_axis("row").reset_index().query("case == 'a'")
-    corrected = train_set.assign(split="train", in_manifest=True)
-    corrected.loc[corrected["row"] == 1, "label"] = np.int8(1)
-    smooth = train._training_patches(corrected, change_params(train={"neighbour_smoothing": 0.5}))
-    assert smooth.labels.tolist() == [0, 1, 0, 0, 0, 0, 1, 1]
-    assert smooth.targets[:4].tolist() == pytest.approx([0.5, 0.5, 0.25, 0.0])
-
-
 def test_name_other_checkpoints_when_there_are_some_then_says_they_are_not_used(tmp_path, caplog):
     caplog.set_level("INFO")
     mine, other = (Checkpoint(tmp_path / name) for name in ("mine", "other"))

@@ -46,7 +46,7 @@ def main() -> None:
     labels = rng.integers(0, 2, num_patches).astype(np.int8)
     pixels = rng.integers(0, 200, (num_patches, 50, 50, 3), dtype=np.uint8)
     pixels[labels == 1, :, :, 0] += 50
-    train = TrainingPatches(np.arange(num_patches), labels, labels.astype(np.float32))
+    train = TrainingPatches(np.arange(num_patches), labels)
     with init_ranks(CPU) as ranks:
         torch.manual_seed(0)
         model = create_fusion(params.model)

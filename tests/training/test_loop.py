@@ -32,7 +32,7 @@ def pixels():
 def take(start, stop):
     rows = np.arange(start, stop)
     labels = (rows % 2).astype(np.int8)
-    return TrainingPatches(rows, labels, labels.astype(np.float32))
+    return TrainingPatches(rows, labels)
 
 
 TRAIN, VAL = take(0, 32), take(32, NUM_PATCHES)
@@ -132,7 +132,7 @@ def kill_at(monkeypatch):
     """`kill_at(5)`: the process ends right after step 5, wherever in an epoch that is."""
 
     def arm(step):
-        learn = loop._Run._learn_from
+        learn = loop._TrainingRun._learn_from
         steps = iter(range(1, step + 2))
 
         def learn_or_die(run, batch):
@@ -140,7 +140,7 @@ def kill_at(monkeypatch):
                 raise KilledError
             return learn(run, batch)
 
-        monkeypatch.setattr(loop._Run, "_learn_from", learn_or_die)
+        monkeypatch.setattr(loop._TrainingRun, "_learn_from", learn_or_die)
 
     yield arm
     monkeypatch.undo()
@@ -203,10 +203,10 @@ def memory_for(monkeypatch):
     def limit(num_patches):
         losses = GradientAccumulator._losses
 
-        def losses_or_full(accumulator, logits, labels, targets):
+        def losses_or_full(accumulator, logits, labels):
             if len(logits) > num_patches:
                 raise torch.OutOfMemoryError
-            return losses(accumulator, logits, labels, targets)
+            return losses(accumulator, logits, labels)
 
         monkeypatch.setattr(GradientAccumulator, "_losses", losses_or_full)
 

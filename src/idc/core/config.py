@@ -14,8 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 
@@ -235,11 +233,6 @@ class TrainConfig(Section):
     """`balanced`: inverse to the class counts of the training set."""
     aux_weight: Annotated[float, Field(ge=0.0, le=10.0)]
     """Weight of each backbone's own loss beside that of the fusion head (`model.aux_heads`)."""
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)]
-    """Share by which a target moves towards 1/2 (Szegedy 2016)."""
-    neighbour_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)]
-    """Share by which a target moves towards the mean label of the up to 8 touching patches on the
-    training set; with label smoothing at most 1."""
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None
     """Decay per step of the exponential moving average of the weights, which is then what is
     scored and kept; null keeps the weights themselves."""
@@ -250,14 +243,6 @@ class TrainConfig(Section):
     """Arithmetic of the forward and backward pass."""
     seed: Seed
     """Seed of initial weights, order, augmentation and dropout."""
-
-    @field_validator("neighbour_smoothing")
-    @classmethod
-    def _leave_the_label_no_negative_share(cls, share: float, info: ValidationInfo) -> float:
-        other = info.data.get("label_smoothing", 0.0)  # lacking where it is wrong itself
-        if other + share > 1.0:
-            raise ValueError(f"with train.label_smoothing = {other} it must be at most 1 in all")
-        return share
 
 
 class PredictConfig(Section):

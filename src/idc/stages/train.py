@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 import idc
 from idc.core import layout
 from idc.core.config import Params
 from idc.data.patches import evenly_spaced_rows, load_pixels
-from idc.data.subsets import HELD_OUT, select_subset
-from idc.data.tables import INDEX_SCHEMA, SPLITS_SCHEMA, load_table
+from idc.data.subsets import select_subset
+from idc.data.tables import SPLITS_SCHEMA, load_table
 from idc.evaluation.statistics.metrics import auroc
 from idc.models.bundle import save_bundle
 from idc.models.networks.device import choose_device, describe_environment
@@ -31,7 +30,6 @@ from idc.training.class_weights import weigh_classes
 from idc.training.loop import EpochResult, TrainedModel, train_fusion
 from idc.training.ranks import Ranks, init_ranks, start_ranks, under_torchrun
 from idc.training.sources import BatchSource, EmbeddingSource, ImageSource, TrainingPatches
-from idc.training.targets import mean_neighbour_label, smooth_targets
 from idc.training.texture_member import learn_texture_member
 
 log = logging.getLogger(__name__)
@@ -75,7 +73,7 @@ def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Check
     torch.manual_seed(params.train.seed)
     pixels = load_pixels(layout.PIXELS)
     splits = load_table(layout.SPLITS, SPLITS_SCHEMA)
-    train = _training_patches(splits, params)
+    train = TrainingPatches(*select_subset(splits, "train"))
     val_rows, val_labels = select_subset(splits, "val")
     weights = weigh_classes(train.labels, params.train.class_weights)
     log.info("%d training patches on %s, class weights %s", len(train.rows), device, weights)
@@ -138,29 +136,6 @@ def _tracked(
             )
 
         yield on_epoch, live.name_model
-
-
-def _training_patches(splits: pd.DataFrame, params: Params) -> TrainingPatches:
-    rows, labels = select_subset(splits, "train")
-    neighbour_mean = None
-    if params.train.neighbour_smoothing > 0:
-        index = load_table(layout.INDEX, INDEX_SCHEMA)
-        index.loc[rows, "label"] = labels  # corrected ones count as neighbours too
-        neighbour_mean = mean_neighbour_label(index, rows, _train_pool(splits, index))
-    targets = smooth_targets(
-        labels,
-        neighbour_mean,
-        label_smoothing=params.train.label_smoothing,
-        neighbour_smoothing=params.train.neighbour_smoothing,
-    )
-    return TrainingPatches(rows, labels, targets)
-
-
-def _train_pool(splits: pd.DataFrame, index: pd.DataFrame) -> np.ndarray:
-    """Return the rows of all pool patches of the train cases that are on no other set."""
-    of_train_cases = index["case"].isin(splits.loc[splits["split"] == "train", "case"])
-    pool = np.flatnonzero(of_train_cases.to_numpy())
-    return np.setdiff1d(pool, splits.loc[splits["split"].isin(HELD_OUT), "row"].to_numpy())
 
 
 def _scoring(params: Params, device: torch.device) -> dict[str, Any]:

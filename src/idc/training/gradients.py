@@ -118,19 +118,19 @@ class GradientAccumulator:
         # equal but for one patch: a batch norm has no variance over a short rest of one
         num_parts = math.ceil(num_patches / self.micro_batch_size)
         parts = list(zip(*(torch.tensor_split(t, num_parts) for t in batch), strict=True))
-        for number, (part, labels, targets) in enumerate(parts, start=1):
+        for number, (part, labels) in enumerate(parts, start=1):
             with self._gradient_exchange(last=number == len(parts)):
                 with self.autocast:
                     logits = network(part)
-                losses = self._losses(logits.float(), labels, targets) / num_patches
+                losses = self._losses(logits.float(), labels) / num_patches
                 (losses * self.head_weights).sum().backward()  # type: ignore[no-untyped-call]
             total += losses[0].detach()
         return total
 
-    def _losses(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the summed, class-weighted cross-entropy of each head, (heads,)."""
         losses = nn.functional.binary_cross_entropy_with_logits(
-            logits, targets[:, None].expand_as(logits), reduction="none"
+            logits, labels[:, None].expand_as(logits), reduction="none"
         )
         return (self.class_weights[labels.long()][:, None] * losses).sum(dim=0)
 

@@ -23,17 +23,16 @@ from idc.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Inputs on the device, labels float32 (batch,), target probabilities float32 (batch,)."""
+Batch = tuple[Tensor, Tensor]
+"""Inputs on the device, and labels, 0 or 1, float32 (batch,)."""
 
 
 @dataclass(frozen=True)
 class TrainingPatches:
-    """Rows of the pixel store, int64 (n,), labels, int8 (n,), and targets in 0-1, float32 (n,)."""
+    """Rows of the pixel store, int64 (patches,), and labels, 0 or 1, int8 (patches,)."""
 
     rows: np.ndarray
     labels: np.ndarray
-    targets: np.ndarray
 
 
 class BatchSource(Protocol):
@@ -93,7 +92,7 @@ class ImageSource:
         return MemberLogits(model)
 
     def batches(self, epoch: int, first_batch: int) -> Iterator[Batch]:
-        """Yield images (batch, 3, size_px, size_px) in 0-1, labels and targets."""
+        """Yield images (batch, 3, size_px, size_px) in 0-1, and labels."""
         loader = create_loader(
             self._epoch(epoch),
             num_workers=self.params.runtime.num_workers,
@@ -102,14 +101,13 @@ class ImageSource:
         )
         start = self.ranks.rank * self.batch_size
         positions = slice(start, start + self.batch_size)
-        for batch, (patches, labels, targets) in enumerate(loader, start=first_batch):
+        for batch, (patches, labels) in enumerate(loader, start=first_batch):
             moved = patches.to(self.device, non_blocking=True)
             if self.on_device:
                 moved = self._by_device(moved, epoch=epoch, batch=batch, positions=positions)
             yield (
                 to_images(moved, size_px=self.params.model.size_px, device=self.device),
                 labels.to(self.device, non_blocking=True),
-                targets.to(self.device, non_blocking=True),
             )
 
     def score_val(self, model: FusionCNN) -> np.ndarray:
@@ -129,7 +127,6 @@ class ImageSource:
             self.pixels,
             self.train.rows,
             self.train.labels,
-            targets=self.train.targets,
             batch_size=self.params.train.batch_size,
             augmentation=self._by_workers,
             seed=self.params.train.seed,
@@ -164,24 +161,24 @@ class EmbeddingSource:
         return HeadLogits(model)
 
     def batches(self, epoch: int, first_batch: int) -> Iterator[Batch]:
-        """Return batches of embeddings (batch, all features), labels and targets.
+        """Return batches of embeddings (batch, all features) and labels.
 
         Embeddings to be kept are computed before this returns, with a progress of their own.
         """
         view = epoch % self._views
         if self._folder is None:
             images = self._images.batches(view, first_batch)
-            return ((self._embed(batch), labels, targets) for batch, labels, targets in images)
+            return ((self._embed(batch), labels) for batch, labels in images)
         return self._kept_batches(self._view(view), first_batch)
 
     def _kept_batches(
-        self, kept: tuple[np.ndarray, np.ndarray, np.ndarray], first_batch: int
+        self, kept: tuple[np.ndarray, np.ndarray], first_batch: int
     ) -> Iterator[Batch]:
         for batch in range(first_batch, self.num_batches):
-            embeddings, labels, targets = (
+            embeddings, labels = (
                 torch.from_numpy(np.array(values[batch])).to(self._images.device) for values in kept
             )
-            yield embeddings, labels, targets
+            yield embeddings, labels
 
     @torch.no_grad()
     def score_val(self, model: FusionCNN) -> np.ndarray:
@@ -201,34 +198,31 @@ class EmbeddingSource:
         logits: Tensor = model.classify_each(self._val)[:, 0]
         return self._images.ranks.interleave(logits.float().cpu().numpy())
 
-    def _view(self, view: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return a view's embeddings (batches, batch, features), labels and targets."""
+    def _view(self, view: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a view's embeddings (batches, batch, features) and labels (batches, batch)."""
         assert self._folder is not None
-        paths = [
-            self._folder / f"view-{view}-{what}.npy" for what in ("targets", "labels", "embeddings")
-        ]
-        if not paths[-1].exists():  # written last
-            self._save_view(view, paths)
-        targets, labels = (np.load(path) for path in paths[:2])
-        return np.load(paths[-1], mmap_mode="r"), labels, targets
+        embeddings = self._folder / f"view-{view}-embeddings.npy"
+        labels = self._folder / f"view-{view}-labels.npy"
+        if not embeddings.exists():  # written last
+            self._save_view(view, embeddings, labels)
+        return np.load(embeddings, mmap_mode="r"), np.load(labels)
 
-    def _save_view(self, view: int, paths: list[Path]) -> None:
+    def _save_view(self, view: int, embeddings_path: Path, labels_path: Path) -> None:
         shape = (self.num_batches, self.batch_size)
         num_features = sum(backbone.num_features for backbone in self._model.branches)
-        targets, labels = (np.empty(shape, dtype=np.float32) for _ in range(2))
-        with replacing_file(paths[-1]) as partial:
+        labels = np.empty(shape, dtype=np.float32)
+        with replacing_file(embeddings_path) as partial:
             embeddings = np.lib.format.open_memmap(
                 partial, mode="w+", dtype=np.float32, shape=(*shape, num_features)
             )
             what = f"embedding view {view + 1} of {self._views}"
             batches = track(self._images.batches(view, 0), total=self.num_batches, what=what)
-            for batch, (images, batch_labels, batch_targets) in enumerate(batches):
+            for batch, (images, batch_labels) in enumerate(batches):
                 embeddings[batch] = self._embed(images).cpu().numpy()
-                labels[batch], targets[batch] = batch_labels.cpu(), batch_targets.cpu()
+                labels[batch] = batch_labels.cpu()
             embeddings.flush()
-            for path, values in zip(paths[:2], (targets, labels), strict=True):
-                with replacing_file(path) as partial_values, partial_values.open("wb") as file:
-                    np.save(file, values)
+            with replacing_file(labels_path) as partial_labels, partial_labels.open("wb") as file:
+                np.save(file, labels)
 
     @torch.no_grad()  # not inference_mode, whose tensors no gradient can be computed from
     def _embed(self, images: Tensor) -> Tensor:
@@ -241,7 +235,7 @@ class EmbeddingSource:
         digest = hashlib.sha256()
         for tensor in self._model.backbones.state_dict().values():
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        for values in (source.train.rows, source.train.labels, source.train.targets):
+        for values in (source.train.rows, source.train.labels):
             digest.update(np.ascontiguousarray(values).tobytes())
         pixels = np.ascontiguousarray(
             source.pixels[source.train.rows[:: max(1, len(source.train.rows) // 64)]]

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 from idc.core.errors import InputError
 from idc.data.batches.augment import Augmentation
 
-Batch = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, Tensor]
 
 _MIN_PER_PROCESS = 2
 
@@ -17,7 +17,7 @@ class TrainingBatches(Dataset[Batch]):
     """The batches of one epoch in a seeded order.
 
     Item i is this rank's part of global batch i: `(pixels uint8 (n, 50, 50, 3), labels float32
-    (n,), targets float32 (n,))`, n = batch_size / world_size. The parts of all ranks, put together
+    (n,))`, n = batch_size / world_size. The parts of all ranks, put together
     in the order of ranks, are the batch that one process alone would get. The last batch of an
     epoch is dropped where it would be smaller: batch norms want equal batches.
     """
@@ -32,7 +32,6 @@ class TrainingBatches(Dataset[Batch]):
         augmentation: Augmentation | None,
         seed: int,
         epoch: int,
-        targets: np.ndarray | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -47,7 +46,6 @@ class TrainingBatches(Dataset[Batch]):
                 that does it.
             seed: Seed of the order.
             epoch: Number of the epoch, from 0.
-            targets: What the loss compares with, (train,) in 0-1; None takes the labels.
             rank: Which of `world_size` equal contiguous parts of each batch is served.
             world_size: How many processes share a batch.
 
@@ -62,7 +60,6 @@ class TrainingBatches(Dataset[Batch]):
         batches = order[: num_batches * batch_size].reshape(num_batches, batch_size)
         self._batches = batches[:, self._positions]
         self._pixels, self._rows, self._labels = pixels, rows, labels
-        self._targets = labels if targets is None else targets
         self._augmentation = augmentation
         self._epoch = epoch
 
@@ -83,11 +80,8 @@ class TrainingBatches(Dataset[Batch]):
             patches = self._augmentation(
                 patches, epoch=self._epoch, batch=batch, positions=self._positions
             )
-        labels, targets = (
-            torch.from_numpy(values[chosen].astype(np.float32))
-            for values in (self._labels, self._targets)
-        )
-        return torch.from_numpy(patches), labels, targets
+        labels = torch.from_numpy(self._labels[chosen].astype(np.float32))
+        return torch.from_numpy(patches), labels
 
 
 def _check_batch_size(batch_size: int, num_patches: int, world_size: int) -> None:

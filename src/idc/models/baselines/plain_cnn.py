@@ -84,7 +84,7 @@ def _train(
     network.train()
     for batches in epochs:
         for number in range(len(batches)):
-            patches, labels, _ = batches[number]
+            patches, labels = batches[number]
             optimizer.zero_grad()
             loss(_logits(network, patches), labels).backward()
             optimizer.step()
