@@ -436,7 +436,6 @@ def _parameters(options: argparse.Namespace) -> Params:
             "patience": options.epochs,
             "batch_size": 32,
             "learning_rate": 0.002,
-            "ema_decay": None,
         },
         runtime={"num_threads": options.threads, "num_devices": 1},
     )

@@ -247,7 +247,7 @@ def _parameters(options: argparse.Namespace) -> Params:
     params = load_params(Path("params.yaml"))
     model = params.model.model_copy(update={"pretrained": "none", "size_px": options.size_px})
     train = params.train.model_copy(
-        update={"epochs": 2, "patience": 2, "batch_size": options.batch_size, "ema_decay": None}
+        update={"epochs": 2, "patience": 2, "batch_size": options.batch_size}
     )
     runtime = params.runtime.model_copy(
         update={"num_threads": options.threads, "compile": options.compile}

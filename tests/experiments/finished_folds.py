@@ -16,7 +16,7 @@ LEAKAGE = {"subsets": {"train": {"num_patches": 60, "num_cases": 3}},
 PLAN = {
     "base": {"name": "tiny", "overrides": {"train.epochs": 1}},
     "folds": {"num_folds": NUM_FOLDS, "only": None},
-    "variants": {"better": {"train.ema_decay": 0.9}},
+    "variants": {"better": {"train.learning_rate": 0.01}},
 }
 REPEATED = PLAN["base"] | {"repeats": {"again": {"train.seed": 18}}}
 

@@ -25,7 +25,7 @@ def test_load_plan_when_read_then_variants_change_the_base(project):
     plan = load_plan(write_plan(project), project)
     assert plan.all_overrides() == {
         "base": {"train.epochs": 1},
-        "better": {"train.epochs": 1, "train.ema_decay": 0.9},
+        "better": {"train.epochs": 1, "train.learning_rate": 0.01},
     }
 
 
@@ -92,7 +92,7 @@ def test_command_when_the_input_is_wrong_then_one_line_says_so(project, capsys, 
 
 def test_parse_override_when_given_values_then_they_are_read_as_in_the_parameter_file():
     assert parse_override("model.backbones=[resnet50]") == ("model.backbones", ["resnet50"])
-    assert parse_override("train.ema_decay=null") == ("train.ema_decay", None)
+    assert parse_override("runtime.num_threads=null") == ("runtime.num_threads", None)
     assert parse_override("train.epochs=3") == ("train.epochs", 3)
 
 

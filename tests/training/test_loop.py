@@ -146,17 +146,16 @@ def kill_at(monkeypatch):
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("ema_decay", [None, 0.9])
 @pytest.mark.parametrize("step", [1, 4, 7])
 def test_train_fusion_when_killed_after_a_step_then_ends_as_if_uninterrupted(
-    train, kill_at, monkeypatch, step, ema_decay
+    train, kill_at, monkeypatch, step
 ):
-    whole, whole_weights = train(checkpoint="a", ema_decay=ema_decay)
+    whole, whole_weights = train(checkpoint="a")
     kill_at(step)
     with pytest.raises(KilledError):
-        train(checkpoint="b", ema_decay=ema_decay)
+        train(checkpoint="b")
     monkeypatch.undo()
-    resumed, resumed_weights = train(checkpoint="b", weights_seed=99, ema_decay=ema_decay)
+    resumed, resumed_weights = train(checkpoint="b", weights_seed=99)
     assert resumed.history == whole.history
     assert_equal_states(resumed.state, whole.state)
     assert_equal_states(resumed_weights, whole_weights)
@@ -266,7 +265,6 @@ def test_train_fusion_when_backbones_are_frozen_then_only_heads_learn(train, cha
         ({"aux_heads": False}, {}),
         ({}, {"aux_weight": 0.0}),
         ({}, {"backbone_rate_factor": 0.1}),
-        ({}, {"ema_decay": 0.9}),
         ({"stem_stride": 1}, {}),
     ],
 )

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from idc.training.optim import create_average, create_optimizer, create_schedule
+from idc.training.optim import create_optimizer, create_schedule
 
 CPU = torch.device("cpu")
 
@@ -72,28 +72,3 @@ def test_create_schedule_when_run_then_rises_to_the_peak_and_falls_to_zero():
 
 def test_create_schedule_when_halfway_down_then_the_rate_is_half():
     assert rates(20, 0.2)[12] == pytest.approx(1.0)
-
-
-def test_create_average_when_no_decay_is_set_then_there_is_none():
-    assert create_average(Net(), None) is None
-
-
-def test_create_average_when_weights_stay_then_comes_to_equal_them():
-    model = Net()
-    average = create_average(model, 0.9)
-    with torch.no_grad():
-        model.head.weight.fill_(5.0)
-    for step in range(1, 200):
-        average.update(model, step=step)
-    assert torch.allclose(average.module.head.weight, model.head.weight, atol=1e-4)
-
-
-def test_create_average_when_weights_jump_late_then_follows_slowly():
-    model = Net()
-    with torch.no_grad():
-        model.head.weight.zero_()
-    average = create_average(model, 0.9)
-    with torch.no_grad():
-        model.head.weight.fill_(1.0)
-    average.update(model, step=1000)
-    assert torch.allclose(average.module.head.weight, torch.full((1, 4), 0.1))

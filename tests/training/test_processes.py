@@ -38,7 +38,7 @@ def create_project(project_root, tmp_path, make_index):
         content = yaml.safe_load((project_root / PARAMS).read_text(encoding="utf-8"))
         content["model"] |= {"backbones": ["test_resnet"], "pretrained": "none", "size_px": 32}
         content["model"] |= {"texture_member": False}
-        content["train"] |= {"epochs": 12, "patience": 12, "batch_size": 8, "ema_decay": 0.9}
+        content["train"] |= {"epochs": 12, "patience": 12, "batch_size": 8}
         content["runtime"] |= {"num_threads": 1, "checkpoint_interval_s": 0.0, "device": "cpu"}
         content["runtime"] |= runtime
         (root / PARAMS).write_text(yaml.safe_dump(content), encoding="utf-8")

@@ -233,9 +233,6 @@ class TrainConfig(Section):
     """`balanced`: inverse to the class counts of the training set."""
     aux_weight: Annotated[float, Field(ge=0.0, le=10.0)]
     """Weight of each backbone's own loss beside that of the fusion head (`model.aux_heads`)."""
-    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None
-    """Decay per step of the exponential moving average of the weights, which is then what is
-    scored and kept; null keeps the weights themselves."""
     frozen_views: Annotated[int, Field(ge=1)]
     """Frozen backbones: epoch e repeats the batches of epoch e mod this, whose embeddings are
     computed once."""

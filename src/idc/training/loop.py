@@ -22,7 +22,7 @@ from idc.models.networks.device import describe_environment
 from idc.models.networks.fusion import FusionCNN
 from idc.training.checkpoint import Checkpoint
 from idc.training.gradients import GradientAccumulator
-from idc.training.optim import create_average, create_optimizer, create_schedule
+from idc.training.optim import create_optimizer, create_schedule
 from idc.training.ranks import Ranks
 from idc.training.sources import Batch, BatchSource
 
@@ -132,7 +132,6 @@ class _TrainingRun:
             num_steps=self.config.epochs * source.num_batches,
             warmup_share=self.config.warmup_share,
         )
-        self.average = create_average(model, self.config.ema_decay)
         self.gradients = GradientAccumulator(
             model, source.network(model), params, class_weights, device, ranks,
             batch_size=source.batch_size,
@@ -141,12 +140,6 @@ class _TrainingRun:
         self.epoch, self.batch = 0, 0  # what comes next
         self.losses = torch.zeros(source.num_batches, device=device)
         self.trained = TrainedModel(state={})
-
-    @property
-    def scored(self) -> FusionCNN:
-        """The network that is scored and kept: averaged weights where they are wanted."""
-        model: FusionCNN = self.model if self.average is None else self.average.module
-        return model
 
     @property
     def step(self) -> int:
@@ -159,18 +152,18 @@ class _TrainingRun:
         self._learn()
         num_patches = (self.source.num_batches - first_batch) * self.source.batch_size
         speed = num_patches * self.ranks.world_size / max(time.monotonic() - start, 1e-9)
-        self.ranks.share_buffers(self.scored)
+        self.ranks.share_buffers(self.model)
         result = EpochResult(
             epoch=self.epoch + 1,
             train_loss=self._mean_loss(),
-            val_auroc=auroc(self.val_labels, self.source.score_val(self.scored)),
+            val_auroc=auroc(self.val_labels, self.source.score_val(self.model)),
             learning_rate=float(self.schedule.get_last_lr()[0]),
         )
         self.trained.history.append(result)
         if self.trained.best is result:
             self.trained.state = {
                 name: tensor.detach().cpu().clone()
-                for name, tensor in self.scored.state_dict().items()
+                for name, tensor in self.model.state_dict().items()
             }
         self.epoch, self.batch = self.epoch + 1, 0
         self._save_if_due()
@@ -202,8 +195,6 @@ class _TrainingRun:
         loss = self.gradients.accumulate(batch, seed=self._step_seed())
         self.optimizer.step()
         self.schedule.step()
-        if self.average is not None:
-            self.average.update(self.model, step=self.step + 1)
         if self.params.runtime.compile and self.first_step:
             log.info("compiling and the first step took %.0f s", time.monotonic() - start)
         self.first_step = False
@@ -269,7 +260,6 @@ class _TrainingRun:
             "batch": self.batch,
             "losses": self.losses.cpu(),
             "model": self.model.state_dict(),
-            "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": {
                 key: value
@@ -292,8 +282,6 @@ class _TrainingRun:
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.losses.copy_(state["losses"])
         self.model.load_state_dict(state["model"])
-        if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None]})
         self.gradients.micro_batch_size = state["micro_batch_size"]

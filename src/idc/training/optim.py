@@ -1,10 +1,8 @@
-"""The optimizer, its rate schedule, and the moving average of the weights."""
+"""The optimizer and its rate schedule."""
 
 import math
-from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -61,12 +59,3 @@ def create_schedule(optimizer: Optimizer, *, num_steps: int, warmup_share: float
         return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
     return LambdaLR(optimizer, share_of_peak)
-
-
-def create_average(model: nn.Module, decay: float | None) -> Any:  # noqa: ANN401  (timm is untyped)
-    """Return a moving average of the weights and norms, or None without a decay.
-
-    Early in training the decay rises, 1 - (1 + step)^(-2/3) up to `decay`: else the first, random
-    weights would weigh in for long.
-    """
-    return None if decay is None else ModelEmaV3(model, decay=decay, use_warmup=True)
