@@ -147,7 +147,7 @@ def result(tmp_path_factory: pytest.TempPathFactory, change_params: Callable[...
     folder = tmp_path_factory.mktemp("result")
     params = change_params()
     model = create_fusion(params.model)
-    spec = ModelSpec(["test_resnet"], "none", 32, 2, 0.2, True, False, [1.0, 1.0], [4, 4], 2, 0.8)
+    spec = ModelSpec(["test_resnet"], "none", 32, 0.2, True, False, [1.0, 1.0], [4, 4], 2, 0.8)
     save_bundle(folder / "fusion", model.state_dict(), spec, history, torch.zeros(96))
     model_digest = digest_bundle(folder / "fusion")
     OperatingPoint(

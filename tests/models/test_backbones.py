@@ -36,29 +36,6 @@ def test_cam_layer_when_an_image_has_96_px_then_its_maps_have_6x6_cells(name):
     assert shapes == [(6, 6)]
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet50", "densenet121"])
-def test_backbone_when_the_stem_has_stride_one_then_maps_are_twice_as_large(name):
-    shapes = []
-    for stride in (2, 1):
-        backbone = Backbone(name, "none", stem_stride=stride).eval()
-        stem = backbone.net.get_submodule(backbone.net.pretrained_cfg["first_conv"])
-        stem.register_forward_hook(lambda _, __, maps: shapes.append(maps.shape[-1]))
-        assert backbone(torch.rand(1, 3, 32, 32)).shape == (1, backbone.num_features)
-    assert shapes == [16, 32]
-
-
-def test_cam_layer_when_the_stem_has_stride_one_then_its_maps_still_have_stride_16():
-    backbone, shapes = Backbone("resnet50", "none", stem_stride=1).eval(), []
-    backbone.cam_layer().register_forward_hook(lambda _, __, maps: shapes.append(maps.shape[2:]))
-    backbone(torch.rand(1, 3, 64, 64))
-    assert shapes == [(4, 4)]
-
-
-def test_backbone_when_the_stride_is_above_the_networks_own_then_says_so():
-    with pytest.raises(InputError, match=r"model\.stem_stride: .* has stride 2; use 2"):
-        Backbone("test_resnet", "none", stem_stride=4)
-
-
 def test_require_weights_when_none_are_wanted_then_asks_for_nothing():
     assert require_weights(("test_resnet",), "none") is None
 

@@ -3,11 +3,12 @@ import pytest
 import torch
 
 from idc.core.errors import InputError
+from idc.core.files import load_json, save_json
 from idc.models.bundle import load_model, save_bundle
 from idc.models.networks.fusion import FusionCNN
 from idc.models.spec import ModelSpec, digest_bundle, load_history, load_spec
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.2, True, False, [1.0, 1.5], [6, 4], 2, 0.8125)
+SPEC = ModelSpec(["test_resnet"], "none", 32, 0.2, True, False, [1.0, 1.5], [6, 4], 2, 0.8125)
 HISTORY = pd.DataFrame({"epoch": [1, 2], "val_auroc": [0.5, 0.8125]})
 
 
@@ -40,6 +41,30 @@ def test_load_model_when_weights_are_truncated_then_names_the_file(folder):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"model\.safetensors does not hold this network"):
         load_model(folder)
+
+
+def _record_stem_stride(folder, stride):
+    content = load_json(folder / "spec.json") | {"stem_stride": stride}
+    save_json(folder / "spec.json", content)
+
+
+def test_load_model_when_an_older_spec_records_the_usual_stem_stride_then_reads_it(folder, model):
+    _record_stem_stride(folder, 2)
+    assert load_spec(folder) == SPEC
+    images = torch.rand(3, 3, 32, 32)
+    torch.testing.assert_close(load_model(folder)[0](images), model(images))
+
+
+def test_load_model_when_an_older_spec_records_another_stem_stride_then_says_what_to_do(folder):
+    _record_stem_stride(folder, 1)
+    with pytest.raises(InputError, match="with stem_stride 1, now it keeps its own of 2: retrain"):
+        load_model(folder)
+
+
+def test_load_spec_when_a_field_is_unknown_then_asks_to_retrain(folder):
+    save_json(folder / "spec.json", load_json(folder / "spec.json") | {"width": 3})
+    with pytest.raises(InputError, match="is of another version .*width.*: retrain"):
+        load_spec(folder)
 
 
 def test_digest_bundle_when_weights_change_then_changes(model, folder):

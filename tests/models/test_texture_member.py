@@ -209,7 +209,7 @@ def test_bundle_when_it_is_of_a_version_before_texture_members_then_asks_to_retr
 
 
 def save(model, folder):
-    spec = ModelSpec(list(TINY), "none", SIZE_PX, 2, 0.5, True, True, [1.0, 1.0], [6, 4], 2, 0.8)
+    spec = ModelSpec(list(TINY), "none", SIZE_PX, 0.5, True, True, [1.0, 1.0], [6, 4], 2, 0.8)
     history = pd.DataFrame({"epoch": [1]})
     save_bundle(folder / "fusion", model.state_dict(), spec, history, torch.zeros(1))
 

@@ -19,7 +19,7 @@ from idc.models.spec import ModelSpec, digest_bundle
 from idc.tracking.connection import connect, ensure_experiment
 from idc.tracking.registry import Registry
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, False, False, [1.0, 1.0], [6, 6], 1, 0.5)
+SPEC = ModelSpec(["test_resnet"], "none", 32, 0.0, False, False, [1.0, 1.0], [6, 6], 1, 0.5)
 NUM_CASES, PATCHES_PER_CASE = 20, 20
 
 

@@ -14,7 +14,7 @@ from idc.models.scoring.patches import score_patches
 from idc.models.spec import ModelSpec, digest_bundle
 from idc.serving.pyfunc_model import FusionModel
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, False, False, [1.0, 1.0], [1, 1], 1, 0.5)
+SPEC = ModelSpec(["test_resnet"], "none", 32, 0.0, False, False, [1.0, 1.0], [1, 1], 1, 0.5)
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 50, 50, 3), dtype=np.uint8)
 
 

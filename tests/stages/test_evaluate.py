@@ -20,7 +20,7 @@ from idc.models.spec import ModelSpec, digest_bundle
 from idc.stages import evaluate
 
 SPEC = ModelSpec(
-    backbones=["test_resnet"], pretrained="none", size_px=32, stem_stride=2, dropout=0.0,
+    backbones=["test_resnet"], pretrained="none", size_px=32, dropout=0.0,
     aux_heads=True, texture_member=False,
     class_weights=[1.0, 3.0], num_training_patches=[30, 10], best_epoch=1, val_auroc=0.5,
 )  # fmt: skip

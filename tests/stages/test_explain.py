@@ -20,7 +20,7 @@ from idc.models.spec import ModelSpec, digest_bundle
 from idc.stages import explain
 
 BACKBONES = ["test_resnet", "test_efficientnet"]
-SPEC = ModelSpec(BACKBONES, "none", 32, 2, 0.0, False, False, [1.0, 1.0], [5, 5], 1, 0.5)
+SPEC = ModelSpec(BACKBONES, "none", 32, 0.0, False, False, [1.0, 1.0], [5, 5], 1, 0.5)
 CHEAP = {
     "methods": ["input_x_gradient", "eigen_cam", "layer_cam"],
     "num_reference": 8, "num_per_group": 2, "num_slides": 0,

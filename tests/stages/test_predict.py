@@ -18,7 +18,7 @@ from idc.models.scoring.patches import score_patches
 from idc.models.spec import ModelSpec
 from idc.stages import predict
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, True, False, [1.0, 1.0], [6, 6], 1, 0.5)
+SPEC = ModelSpec(["test_resnet"], "none", 32, 0.0, True, False, [1.0, 1.0], [6, 6], 1, 0.5)
 NUM_PATCHES = 24
 HELD_OUT_ROWS = np.arange(12, NUM_PATCHES)
 PIXELS = np.random.default_rng(5).integers(0, 256, (NUM_PATCHES, 50, 50, 3), dtype=np.uint8)

@@ -22,7 +22,7 @@ from idc.models.bundle import save_bundle
 from idc.models.spec import ModelSpec
 from idc.stages import evaluate, report
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 2, 0.0, True, False, [1.0, 1.0], [50, 50], 1, 0.5)
+SPEC = ModelSpec(["test_resnet"], "none", 32, 0.0, True, False, [1.0, 1.0], [50, 50], 1, 0.5)
 INGEST = {
     "published": {"text": "is not the published one"},
     "num_patches": 4410,

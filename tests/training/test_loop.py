@@ -265,7 +265,6 @@ def test_train_fusion_when_backbones_are_frozen_then_only_heads_learn(train, cha
         ({"aux_heads": False}, {}),
         ({}, {"aux_weight": 0.0}),
         ({}, {"backbone_rate_factor": 0.1}),
-        ({"stem_stride": 1}, {}),
     ],
 )
 def test_train_fusion_when_a_feature_changes_then_the_model_differs(train, model, changes):

@@ -174,9 +174,6 @@ class ModelConfig(Section):
     """`imagenet` (through timm), `none`, or a folder holding `<backbone>.safetensors`."""
     size_px: Annotated[int, Field(ge=32, le=512)]
     """Edge length in pixels that a 50x50 patch is resized to."""
-    stem_stride: Literal[1, 2]
-    """Stride of the first convolution: 1 keeps the resolution of small patches, at four times
-    the cost."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
     """Dropout probability before the head."""
     aux_heads: bool

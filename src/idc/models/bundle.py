@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from idc.core.errors import InputError
-from idc.core.files import replacing_folder, save_json
+from idc.core.files import load_json, replacing_folder, save_json
 from idc.models.networks.fusion import FusionCNN
 from idc.models.networks.texture_member import TextureMember
-from idc.models.spec import HISTORY, SPEC, WEIGHTS, ModelSpec, load_spec
+from idc.models.spec import HISTORY, OLD_STEM_STRIDE, SPEC, WEIGHTS, ModelSpec, load_spec
 
 _PROFILE = "profile.safetensors"
 
@@ -42,14 +42,14 @@ def load_model(folder: Path) -> tuple[FusionCNN, ModelSpec]:
     """Rebuild the network on the CPU in evaluation mode, in channels_last memory.
 
     Raises:
-        InputError: If the weights are missing, truncated, or of another architecture.
+        InputError: If the weights are missing, truncated, or of another architecture, or if they
+            were trained with another stride of the first convolutions than their own.
     """
     spec = load_spec(folder)
     model = FusionCNN(
         spec.backbones,
         pretrained="none",
         dropout=spec.dropout,
-        stem_stride=spec.stem_stride,
         aux_heads=spec.aux_heads,
         texture=TextureMember(spec.size_px) if spec.texture_member else None,
     )
@@ -59,8 +59,21 @@ def load_model(folder: Path) -> tuple[FusionCNN, ModelSpec]:
     except (SafetensorError, FileNotFoundError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} does not hold this network: {reason}") from None
+    _require_own_stem_strides(model, folder)
     model.eval()
     return model.to(memory_format=torch.channels_last), spec
+
+
+def _require_own_stem_strides(model: FusionCNN, folder: Path) -> None:
+    """Reject weights that an older version trained with changed strides: they fit, but mislead."""
+    recorded = load_json(folder / SPEC).get(OLD_STEM_STRIDE)
+    for backbone in model.branches:
+        own = backbone.net.get_submodule(backbone.net.pretrained_cfg["first_conv"]).stride[0]
+        if recorded not in (None, own):
+            raise InputError(
+                f"{folder / SPEC}: {backbone.name} was trained with stem_stride {recorded}, now it "
+                f"keeps its own of {own}: retrain, or use the code of that time"
+            )
 
 
 def load_mean_embedding(folder: Path) -> Tensor:

@@ -17,6 +17,9 @@ WEIGHTS = "model.safetensors"
 SPEC = "spec.json"
 HISTORY = "history.csv"
 
+OLD_STEM_STRIDE = "stem_stride"
+"""Recorded by older specs, in whose time it was a parameter; the weights alone do not show it."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -25,7 +28,6 @@ class ModelSpec:
     backbones: list[str]
     pretrained: str
     size_px: int
-    stem_stride: int
     dropout: float
     aux_heads: bool
     texture_member: bool
@@ -47,6 +49,7 @@ def load_spec(folder: Path) -> ModelSpec:
         InputError: If the folder is missing or its spec has other fields.
     """
     content: dict[str, Any] = load_json(folder / SPEC)
+    content.pop(OLD_STEM_STRIDE, None)
     try:
         return ModelSpec(**content)
     except TypeError as error:

@@ -210,7 +210,6 @@ def _describe(
         backbones=list(params.model.backbones),
         pretrained=params.model.pretrained,
         size_px=params.model.size_px,
-        stem_stride=params.model.stem_stride,
         dropout=params.model.dropout,
         aux_heads=params.model.aux_heads,
         texture_member=params.model.texture_member,

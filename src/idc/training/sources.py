@@ -243,7 +243,7 @@ class EmbeddingSource:
         digest.update(pixels.tobytes())
         params = source.params
         facts = (
-            params.model.size_px, params.model.stem_stride, params.model.backbones,
+            params.model.size_px, params.model.backbones,
             params.augment.model_dump(), params.train.batch_size, params.train.seed,
             source.ranks.rank, source.ranks.world_size, source.on_device,
         )  # fmt: skip

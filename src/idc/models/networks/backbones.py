@@ -25,11 +25,10 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, pretrained: str, *, stem_stride: int = 2) -> None:
+    def __init__(self, name: str, pretrained: str) -> None:
         super().__init__()
         self.name = name
         self.net = _create_net(name, pretrained)
-        self._reduction_factor = stem_stride / _narrow_stem(self.net, name, stem_stride)
         self.num_features: int = self.net.num_features
         if self.num_features != getattr(self.net, "head_hidden_size", self.num_features):
             # some timm networks (MobileNetV3) pool, then widen once more
@@ -45,11 +44,7 @@ class Backbone(nn.Module):
 
     def cam_layer(self) -> nn.Module:
         """Return the deepest layer of stride 16 or less, whose maps a CAM reads."""
-        stages = [
-            stage
-            for stage in self.net.feature_info
-            if stage["reduction"] * self._reduction_factor <= _CAM_STRIDE
-        ]
+        stages = [stage for stage in self.net.feature_info if stage["reduction"] <= _CAM_STRIDE]
         layer: nn.Module = self.net.get_submodule(stages[-1]["module"])
         return layer
 
@@ -83,18 +78,6 @@ def _create_net(name: str, pretrained: str) -> nn.Module:
         return timm.create_model(name, pretrained=True, num_classes=0)  # type: ignore[no-any-return]
     except (OSError, RuntimeError) as error:
         raise _no_weights(name, error) from None
-
-
-def _narrow_stem(net: Any, name: str, stride: int) -> int:  # noqa: ANN401  (timm's own attributes)
-    """Give the first convolution this stride and return the one it had; its weights fit both."""
-    first = net.get_submodule(net.pretrained_cfg["first_conv"])
-    before = int(first.stride[0])
-    if before < stride:
-        raise InputError(
-            f"model.stem_stride: the first convolution of {name} has stride {before}; use {before}"
-        )
-    first.stride = (stride, stride)
-    return before
 
 
 def _require_name(name: str) -> None:

@@ -34,16 +34,13 @@ class FusionCNN(nn.Module):
         *,
         pretrained: str,
         dropout: float,
-        stem_stride: int = 2,
         aux_heads: bool = False,
         freeze_backbones: bool = False,
         texture: TextureMember | None = None,
     ) -> None:
         """Build it, with a head for all members, among them `texture` where there is one."""
         super().__init__()
-        self.backbones = nn.ModuleList(
-            Backbone(name, pretrained, stem_stride=stem_stride) for name in backbones
-        )
+        self.backbones = nn.ModuleList(Backbone(name, pretrained) for name in backbones)
         self._sizes = [backbone.num_features for backbone in self.branches]
         num_texture_features = 0 if texture is None else texture.num_features
         self.head = _create_head(sum(self._sizes) + num_texture_features, dropout)
@@ -170,7 +167,6 @@ def create_fusion(config: ModelConfig) -> FusionCNN:
         config.backbones,
         pretrained=config.pretrained,
         dropout=config.dropout,
-        stem_stride=config.stem_stride,
         aux_heads=config.aux_heads,
         freeze_backbones=config.freeze_backbones,
     )
