@@ -111,7 +111,7 @@ bench-leakage: setup  ## what a split by patch flatters, on ARCHIVE="one.zip two
 	$(BIN)/python -m benchmarks.leakage $(ARCHIVE)
 
 bench-train: setup  ## training speed against a plain loop, and timm's script at TIMM_TRAIN
-	$(BIN)/python -m benchmarks.train $(if $(TIMM_TRAIN),--timm-train $(TIMM_TRAIN)) $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(PATCHES),--patches $(PATCHES)) $(if $(BATCH_SIZE),--batch-size $(BATCH_SIZE)) $(if $(COMPILE),--compile) $(if $(BANDWIDTH),--bandwidth-tb-s $(BANDWIDTH))
+	$(BIN)/python -m benchmarks.train $(if $(TIMM_TRAIN),--timm-train $(TIMM_TRAIN)) $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(PATCHES),--patches $(PATCHES)) $(if $(BATCH_SIZE),--batch-size $(BATCH_SIZE)) $(if $(BANDWIDTH),--bandwidth-tb-s $(BANDWIDTH))
 
 bench-batches: setup  ## the input pipeline alone against what the device can train on
 	$(BIN)/python -m benchmarks.batches $(if $(PIXELS),--pixels $(PIXELS)) $(if $(SIZE_PX),--size-px $(SIZE_PX))

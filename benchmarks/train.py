@@ -249,9 +249,7 @@ def _parameters(options: argparse.Namespace) -> Params:
     train = params.train.model_copy(
         update={"epochs": 2, "patience": 2, "batch_size": options.batch_size}
     )
-    runtime = params.runtime.model_copy(
-        update={"num_threads": options.threads, "compile": options.compile}
-    )
+    runtime = params.runtime.model_copy(update={"num_threads": options.threads})
     return params.model_copy(update={"model": model, "train": train, "runtime": runtime})
 
 
@@ -292,7 +290,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--size-px", type=int, default=64)
     parser.add_argument("--patches", type=int, help="a round (default: 384, on a GPU 20,480)")
     parser.add_argument("--batch-size", type=int, help="ours (default: 64, on a GPU 1,024)")
-    parser.add_argument("--compile", action="store_true", help="ours: CUDA graphs on a GPU")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="of the peers, beside 0")
     parser.add_argument("--threads", type=int, help="of torch; all cores unless given")

@@ -63,7 +63,7 @@ def test_load_model_when_an_older_spec_records_another_stem_stride_then_says_wha
 
 def test_load_spec_when_a_field_is_unknown_then_asks_to_retrain(folder):
     save_json(folder / "spec.json", load_json(folder / "spec.json") | {"width": 3})
-    with pytest.raises(InputError, match="is of another version .*width.*: retrain"):
+    with pytest.raises(InputError, match=r"is of another version .*width.*: retrain"):
         load_spec(folder)
 
 

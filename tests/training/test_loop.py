@@ -42,12 +42,12 @@ TRAIN, VAL = take(0, 32), take(32, NUM_PATCHES)
 def train(pixels, change_params, tmp_path):
     def run(
         *, checkpoint="a", seed=17, weights_seed=3, on_epoch=None, workers=0, model=None,
-        augment_on="workers", cached=True, compiled=False, interval_s=0.0, **changes,
+        augment_on="workers", cached=True, interval_s=0.0, **changes,
     ):  # fmt: skip
         params = change_params(
             model=model or {},
             train={"epochs": 3, "batch_size": 8, "precision": "fp32", "seed": seed, **changes},
-            runtime={"num_workers": workers, "augment_on": augment_on, "compile": compiled},
+            runtime={"num_workers": workers, "augment_on": augment_on},
         )
         device = torch.device("cpu")
         torch.manual_seed(weights_seed)
@@ -233,15 +233,6 @@ def test_train_fusion_when_not_two_patches_fit_then_says_so(train, memory_for):
         train()
 
 
-def test_train_fusion_when_memory_runs_out_in_a_compiled_step_then_says_what_to_do(
-    train, memory_for, monkeypatch
-):
-    monkeypatch.setattr(torch, "compile", lambda network, mode: network)
-    memory_for(3)
-    with pytest.raises(InputError, match=r"set runtime\.compile to false"):
-        train(compiled=True)
-
-
 def test_train_fusion_when_embeddings_are_kept_then_learns_what_it_learns_without(train):
     kept, kept_weights = train(checkpoint="a", model=FROZEN, frozen_views=2)
     found, found_weights = train(checkpoint="b", model=FROZEN, frozen_views=2)
@@ -331,15 +322,3 @@ def test_best_when_two_epochs_tie_then_is_the_earlier():
         EpochResult(epoch, 0.5, auroc, 0.1) for epoch, auroc in ((1, 0.7), (2, 0.9), (3, 0.9))
     ]
     assert TrainedModel({}, history).best.epoch == 2
-
-
-@pytest.mark.slow
-def test_train_fusion_when_compiled_then_learns_the_same_and_says_what_it_cost(
-    train, monkeypatch, tmp_path, caplog
-):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
-    caplog.set_level("INFO")
-    plain, _ = train(checkpoint="a", epochs=1, model={"dropout": 0.0})
-    compiled, _ = train(checkpoint="b", epochs=1, model={"dropout": 0.0}, compiled=True)
-    assert "compiling and the first step took" in caplog.text
-    assert compiled.best.train_loss == pytest.approx(plain.best.train_loss, rel=1e-3)

@@ -402,8 +402,6 @@ class RuntimeConfig(Section):
     augment_on: Literal["auto", "workers", "device"]
     """Where patches are augmented: by albumentations in `num_workers` processes, or in batches on
     the device; `auto` is the device when it is a GPU."""
-    compile: bool
-    """Compile the training step with torch.compile (CUDA graphs on a GPU); says what it costs."""
     checkpoint_interval_s: Annotated[float, Field(ge=0.0)]
     """Seconds of training between two checkpoints."""
 

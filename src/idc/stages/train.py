@@ -1,7 +1,6 @@
 """Pixels and subsets -> a trained fusion CNN, logged live to MLflow."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +35,6 @@ log = logging.getLogger(__name__)
 
 _CHECKPOINTS = layout.STATE / "checkpoints"
 _EMBEDDINGS = layout.STATE / "embeddings"
-_COMPILED = layout.STATE / "compiled"
 _NUM_PROFILED = 4096  # training patches whose mean embedding is kept: it errs by 1/64 of an SD
 
 _OnEpoch = Callable[[EpochResult, float], None]
@@ -55,7 +53,6 @@ def run(params: Params) -> None:
     if params.runtime.num_devices > 1 and not under_torchrun():
         start_ranks(params.runtime.num_devices)
         return
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_COMPILED.absolute()))
     device = choose_device(params.runtime)
     checkpoint = _checkpoint(params)
     with init_ranks(device) as ranks:

@@ -48,14 +48,13 @@ class GradientAccumulator:
             batch_size: Patches of a batch in this process; the first micro-batches are as large.
         """
         self.model, self.device, self.ranks = model, device, ranks
-        self.compiled = params.runtime.compile
         self.class_weights = torch.tensor(class_weights, dtype=torch.float32, device=device)
         self.head_weights = torch.tensor(
             [1.0] + [params.train.aux_weight] * len(model.scored_members), device=device
         )
         self.autocast = choose_autocast(params.train.precision, device)
         self.exchange = DistributedDataParallel(network) if ranks.several else None
-        self.network = self._compile(self.exchange or network)
+        self.network = self.exchange or network
         self.batch_size = self.micro_batch_size = batch_size
 
     def accumulate(self, batch: Batch, *, seed: int) -> Tensor:
@@ -69,7 +68,7 @@ class GradientAccumulator:
             seed: Of dropout.
 
         Raises:
-            InputError: If not even the smallest micro-batch fits, or a compiled step does not.
+            InputError: If not even the smallest micro-batch fits.
             torch.OutOfMemoryError: If there are other processes, which wait for these gradients.
         """
         while True:
@@ -140,24 +139,11 @@ class GradientAccumulator:
             return nullcontext()
         return self.exchange.no_sync()
 
-    def _compile(self, network: nn.Module) -> nn.Module:
-        if not self.compiled:
-            return network
-        # CUDA graphs spare the launches of some 2,500 small kernels a step
-        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-        compiled: nn.Module = torch.compile(network, mode=mode)  # type: ignore[assignment]
-        return compiled
-
     def _halve_micro_batch(self) -> None:
         if self.micro_batch_size <= _MIN_MICRO_BATCH:
             raise InputError(
                 f"train: not even {self.micro_batch_size} patches at a time fit into memory: "
                 "lower model.size_px"
-            )
-        if self.compiled:  # a captured graph keeps the memory of the larger batch
-            raise InputError(
-                "train: out of memory in a compiled step: set runtime.compile to false, or lower "
-                "train.batch_size"
             )
         self.micro_batch_size = max(_MIN_MICRO_BATCH, math.ceil(self.micro_batch_size / 2))
         self.model.zero_grad(set_to_none=True)

@@ -119,7 +119,7 @@ class _TrainingRun:
         ranks: Ranks,
     ) -> None:
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.source, self.val_labels, self.params = source, val_labels, params
+        self.source, self.val_labels = source, val_labels
         self.config = params.train
         self.device, self.ranks, self.checkpoint = device, ranks, checkpoint
         if device.type == "cpu":
@@ -136,7 +136,6 @@ class _TrainingRun:
             model, source.network(model), params, class_weights, device, ranks,
             batch_size=source.batch_size,
         )  # fmt: skip
-        self.first_step = True  # of this process: the one that compiles
         self.epoch, self.batch = 0, 0  # what comes next
         self.losses = torch.zeros(source.num_batches, device=device)
         self.trained = TrainedModel(state={})
@@ -191,13 +190,9 @@ class _TrainingRun:
 
     def _learn_from(self, batch: Batch) -> Tensor:
         """Take one optimizer step and return its loss, still on the device."""
-        start = time.monotonic()
         loss = self.gradients.accumulate(batch, seed=self._step_seed())
         self.optimizer.step()
         self.schedule.step()
-        if self.params.runtime.compile and self.first_step:
-            log.info("compiling and the first step took %.0f s", time.monotonic() - start)
-        self.first_step = False
         return loss
 
     def _step_seed(self) -> int:
