@@ -45,7 +45,7 @@ from idc.evaluation.statistics.bootstrap import Estimate, bootstrap_mean, bootst
 from idc.evaluation.statistics.metrics import auroc
 from idc.explain.maps.explainer import FUSED, Explainer
 from idc.explain.maps.methods import METHODS
-from idc.explain.scores.baseline_maps import BASELINES
+from idc.explain.scores.baseline_maps import BASELINE_MAPS
 from idc.explain.scores.faithfulness import block_means
 from idc.explain.scores.similarity import rank_correlation
 from idc.models.networks.device import choose_device
@@ -218,7 +218,7 @@ def _shortcuts(
     scratch: Path, plain: Space, without: Trained, params: Params, options: argparse.Namespace
 ) -> list[str]:
     """Tell for each cue how much of the evidence lies in it, with and without having learnt it."""
-    names = [*options.methods, *BASELINES]
+    names = [*options.methods, *BASELINE_MAPS]
     cells: dict[str, list[str]] = {name: [] for name in names}
     lines = []
     for cue in CUES:
@@ -350,7 +350,7 @@ def _explain(
 
 
 def _baseline_maps(views: Views) -> Maps:
-    return {name: {FUSED: draw(views.pixels, SEED)} for name, draw in BASELINES.items()}
+    return {name: {FUSED: draw(views.pixels, SEED)} for name, draw in BASELINE_MAPS.items()}
 
 
 def rank_by_mean_place(scores: Mapping[str, Mapping[str, Estimate]]) -> list[str]:

@@ -63,7 +63,7 @@ def write_results(project, name, strength, models_of=None):
         )
         for fold in range(NUM_FOLDS)
     }  # fmt: skip
-    pool_results.fn(project, name, "case", workspaces)
+    pool_results(project, name, "case", workspaces)
     return project / RESULTS / name / "predictions.parquet"
 
 

@@ -17,6 +17,7 @@ from tests.experiments.finished_folds import PLAN, REPEATED
 
 def write_plan(project, **changes):
     path = project / "configs/screen.yaml"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(PLAN | changes), encoding="utf-8")
     return path
 

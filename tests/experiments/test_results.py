@@ -24,7 +24,7 @@ def test_pool_results_when_folds_are_done_then_writes_table_and_figures(project)
     first = write_fold(project / "0", 0, 1.5, digest="aa.dir")
     second = write_fold(project / "1", 1, 1.5, digest="bb.dir")
     keep_training_minutes(project, first, 90.0)
-    pool_results.fn(project, "one/two", "case", {0: first, 1: second})
+    pool_results(project, "one/two", "case", {0: first, 1: second})
     table = pd.read_parquet(project / RESULTS / "one/two/predictions.parquet")
     figures = load_json(project / RESULTS / "one/two/metrics.json")
     assert set(table["fold"]) == {0, 1}

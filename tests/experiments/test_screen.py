@@ -8,7 +8,7 @@ def test_describe_variant_when_it_is_clearly_better_then_it_earns_its_place(proj
     write_results(project, "tiny/base", 1.0)
     for name, strength in (("better", 3.0), ("worse", 0.1), ("same", 1.0)):
         write_results(project, f"tiny/{name}", strength)
-    found = {name: describe_variant.fn(project, plan, name) for name in plan.all_overrides()}
+    found = {name: describe_variant(project, plan, name) for name in plan.all_overrides()}
     assert "differences" not in found["base"]
     assert found["better"]["is_improvement"]
     assert found["better"]["differences"]["auroc"]["low"] > 0
@@ -33,7 +33,7 @@ def test_describe_variant_when_a_repeat_of_the_base_is_as_good_then_it_does_not_
     for name, strength in strengths.items():
         write_results(project, f"tiny/{name}", strength)
     assert list(plan.all_overrides()) == list(strengths)
-    found = {name: describe_variant.fn(project, plan, name) for name in plan.all_overrides()}
+    found = {name: describe_variant(project, plan, name) for name in plan.all_overrides()}
     assert found["again"]["overrides"] == {"train.seed": 18}
     assert "is_improvement" not in found["again"]
     assert found["lucky"]["differences"]["auroc"]["low"] > 0
@@ -55,7 +55,7 @@ def test_describe_variant_when_it_scores_the_models_of_the_base_then_no_repeat_i
     write_results(project, "tiny/again", 1.5)
     write_results(project, "tiny/rescored", 1.5, models_of="tiny/base")
     write_results(project, "tiny/lucky", 1.5)
-    found = {name: describe_variant.fn(project, plan, name) for name in plan.all_overrides()}
+    found = {name: describe_variant(project, plan, name) for name in plan.all_overrides()}
     assert not found["rescored"]["trained"]
     assert found["rescored"]["against_repeats"] == {}
     assert found["rescored"]["is_improvement"]

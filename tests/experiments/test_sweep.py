@@ -20,7 +20,7 @@ def load(project_root, tmp_path):
     shutil.copy2(project_root / "params.yaml", tmp_path)
 
     def load(**changes):
-        path = tmp_path / "configs/sweep.yaml"
+        path = tmp_path / "sweep.yaml"
         path.write_text(yaml.safe_dump({**PLAN, **changes}, sort_keys=False), encoding="utf-8")
         return load_sweep(path, tmp_path)
 
@@ -91,7 +91,9 @@ def test_load_sweep_when_a_plan_is_wrong_then_names_what_and_why(load, changes, 
 
 
 def test_load_sweep_when_the_file_is_missing_then_says_so(tmp_path):
-    with pytest.raises(InputError, match=r"rates\.yaml is missing: name a file like sweep\.yaml"):
+    with pytest.raises(
+        InputError, match=r"rates\.yaml is missing: name a file like configs/sweep\.yaml"
+    ):
         load_sweep(tmp_path / "rates.yaml", tmp_path)
 
 
@@ -99,7 +101,7 @@ def test_load_sweep_when_the_file_is_missing_then_says_so(tmp_path):
     ("text", "said"), [("grid: [", "is not YAML: "), ("- 1", "the whole file: ")]
 )
 def test_load_sweep_when_the_file_is_no_plan_at_all_then_says_so_in_one_line(tmp_path, text, said):
-    path = tmp_path / "configs/sweep.yaml"
+    path = tmp_path / "sweep.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=rf"sweep\.yaml:? {said}") as caught:
         load_sweep(path, tmp_path)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from idc.data.batches.augment import stain_presets
-from idc.explain.scores.baseline_maps import BASELINES, darkness_maps
+from idc.explain.scores.baseline_maps import BASELINE_MAPS, darkness_maps
 from idc.explain.scores.map_traits import (
     add_noise,
     agreement,
@@ -96,16 +96,16 @@ def test_noise_when_added_then_small_and_seeded():
     assert (noisy.astype(float) - 128).std() == pytest.approx(2.0, rel=0.1)
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", BASELINE_MAPS)
 @pytest.mark.parametrize("edge", [50, 100])
 def test_baseline_when_made_then_a_finite_map_of_the_pixels_size(name, edge):
     pixels = np.random.default_rng(0).integers(0, 255, (3, edge, edge, 3), dtype=np.uint8)
-    maps = BASELINES[name](pixels, 7)
+    maps = BASELINE_MAPS[name](pixels, 7)
     assert maps.shape == (3, edge, edge)
     assert maps.dtype == np.float32
     assert np.isfinite(maps).all()
     assert maps.min() >= 0
-    assert np.array_equal(maps, BASELINES[name](pixels, 7))
+    assert np.array_equal(maps, BASELINE_MAPS[name](pixels, 7))
 
 
 def test_darkness_when_a_pixel_is_darker_then_its_value_is_higher():

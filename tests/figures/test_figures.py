@@ -285,7 +285,7 @@ def test_draw_learning_curve_when_series_share_sizes_then_they_stand_beside_each
 def test_drawing_needs_no_pyplot():
     imports = "import sys; from idc.figures import cases, curves, intervals, training"
     code = f"{imports}; sys.exit('matplotlib.pyplot' in sys.modules)"
-    environment = os.environ | {"PYTHONPATH": str(Path(style.__file__).parents[3])}
+    environment = os.environ | {"PYTHONPATH": str(Path(style.__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
 
 

@@ -100,7 +100,7 @@ def test_run_group_when_the_starter_is_killed_then_no_process_of_the_group_is_le
     starter = subprocess.Popen(
         [sys.executable, "-c", STARTER, ignoring + ORPHAN],
         cwd=tmp_path, stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
     )  # fmt: skip
     pid = int(starter.stdout.readline())
     group = os.getpgid(pid)  # the number of its leader

@@ -14,7 +14,7 @@ from torch import nn
 from idc.core.config import Params
 from idc.models.networks.fusion import create_fusion
 from idc.training.checkpoint import Checkpoint
-from idc.training.loop import _Run
+from idc.training.loop import _TrainingRun
 from idc.training.ranks import init_ranks
 from idc.training.sources import ImageSource, TrainingPatches
 
@@ -52,7 +52,7 @@ def main() -> None:
         model = create_fusion(params.model)
         keep_norms_as_they_are(model)
         source = ImageSource(pixels, train, np.arange(30), params, CPU, ranks)
-        run = _Run(
+        run = _TrainingRun(
             model, source, labels[:30], params, np.array([0.8, 1.3]), CPU,
             Checkpoint(Path(sys.argv[1]).parent / "none", interval_s=1e9), ranks,
         )  # fmt: skip
