@@ -170,7 +170,7 @@ def test_aliased_digests_when_an_alias_points_at_a_version_then_its_digest_alone
 def test_store_when_the_clone_was_moved_then_relocate_mends_it(project, change_params, tmp_path):
     moved = project.rename(tmp_path / "moved")
     (fault,) = describe_faults(moved)
-    assert (project / "mlruns/artifacts").as_uri() in fault
+    assert (project / "mlruns/artifacts").as_uri() in str(fault)
     assert found(moved, change_params)["MLflow store"].fix == "idc relocate"
     relocate_store(moved / "mlruns")
     assert describe_faults(moved) == []
@@ -186,7 +186,7 @@ def test_store_when_another_version_made_it_then_backup_and_upgrade_are_named(
             connection.execute("DELETE FROM tags")
             connection.execute("DELETE FROM runs")
     (fault,) = describe_faults(project)
-    assert "made by another version of MLflow" in fault
+    assert "made by another version of MLflow" in str(fault)
     fix = found(project, change_params)["MLflow store"].fix
     assert fix.startswith("`idc backup FOLDER`, then `mlflow db upgrade sqlite:///")
 

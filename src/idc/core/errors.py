@@ -1,9 +1,36 @@
-"""The two errors a user is meant to read; anything else is a fault of this project."""
+"""The errors a user is meant to read; anything else is a fault of this project."""
+
+from pathlib import Path
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong; the message says what, where, and what to do."""
+    """Something the user gave is wrong: one line says what, where, and what to do.
+
+    Args:
+        what: What is wrong.
+        where: The file, parameter or option it was found in; None where `what` names it.
+        fix: What to do, a command or an instruction; None where `what` says it.
+    """
+
+    def __init__(self, what: str, where: str | Path | None = None, fix: str | None = None) -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.fix = fix
+        super().__init__(": ".join(part for part in (self.where, what, fix) if part))
+
+    def found_in(self, where: str | Path) -> "InputError":
+        """Return the same error as one found inside a larger thing, such as a plan's variant."""
+        place = str(where) if self.where is None else f"{where}: {self.where}"
+        return InputError(self.what, place, self.fix)
 
 
 class StoreUnavailableError(ConnectionError):
     """The tracking store cannot be reached now; the same call may succeed later."""
+
+
+class StageFailedError(RuntimeError):
+    """A stage that ran in a process of its own ended with an error: retrying would repeat it."""
+
+
+class TransientError(RuntimeError):
+    """The repository lock is held, or the tracking server does not answer: worth another try."""

@@ -65,7 +65,7 @@ def _naming_a_full_disk(path: Path) -> Iterator[None]:
         if error.errno not in _DISK_FULL:
             raise
         raise InputError(
-            f"{path} cannot be written whole ({error.strerror}): make room and run again"
+            f"{path} cannot be written whole ({error.strerror})", fix="make room and run again"
         ) from None
 
 
@@ -89,9 +89,11 @@ def load_json(path: Path) -> Any:  # noqa: ANN401
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: run `dvc repro` to make it") from None
+        raise InputError(f"{path} is missing", fix="run `dvc repro` to make it") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not JSON ({error}): delete it and run `dvc repro`") from None
+        raise InputError(
+            f"{path} is not JSON ({error})", fix="delete it and run `dvc repro`"
+        ) from None
 
 
 def load_yaml(path: Path, *, if_missing: str) -> Any:  # noqa: ANN401
@@ -107,6 +109,6 @@ def load_yaml(path: Path, *, if_missing: str) -> Any:  # noqa: ANN401
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: {if_missing}") from None
+        raise InputError(f"{path} is missing", fix=if_missing) from None
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None

@@ -44,7 +44,7 @@ def git(root: Path, *arguments: str, environment: Mapping[str, str] | None = Non
             errors="surrogateescape",
         )
     except OSError as error:
-        raise InputError(f"git cannot be run ({error}): install it") from None
+        raise InputError(f"git cannot be run ({error})", fix="install it") from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise InputError(f"git {arguments[0]} failed in {root}: {' '.join(said[-1:])}")

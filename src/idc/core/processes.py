@@ -97,8 +97,8 @@ def map_in_processes(
             under_way.extend(pool.submit(function, job) for job in islice(waiting, 1))
     except BrokenProcessPool:
         raise InputError(
-            "a working process was killed, perhaps out of memory: run again with fewer "
-            "runtime.num_processes"
+            "a working process was killed, perhaps out of memory",
+            fix="run again with fewer runtime.num_processes",
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -79,7 +79,7 @@ def _archive(root: Path) -> Finding:
         sources = find_sources(root / RAW)
     except InputError as error:
         fix = "dvc pull data/raw/*.dvc" if pointers else "mv YOUR.zip data/raw/, then dvc add it"
-        return Finding("raw archive", "missing", str(error).split(":")[0], fix)
+        return Finding("raw archive", "missing", error.what, fix)
     stale = [pointer.name for pointer in stale_pointers(root / RAW, by_content=True)]
     if stale:
         said = f"not what is named by {', '.join(stale)}"
@@ -96,12 +96,10 @@ def _store(root: Path) -> list[Finding]:
     try:
         faults = describe_faults(root)
         if faults:
-            said, _, fix = faults[0].rpartition(": ")
-            return [Finding("MLflow store", "missing", said, fix)]
+            return [_missing("MLflow store", faults[0])]
         orphans = list_orphans(root)
     except InputError as error:
-        said, _, fix = str(error).rpartition(": ")
-        return [Finding("MLflow store", "missing", said, fix)]
+        return [_missing("MLflow store", error)]
     except StoreUnavailableError as error:
         fix = "start its server, or end what holds it"
         return [Finding("MLflow store", "missing", str(error), fix)]
@@ -116,9 +114,13 @@ def _weights(params: Params, root: Path) -> Finding:
     try:
         _require_weights(params, root)
     except InputError as error:
-        said, _, fix = str(error).rpartition("; ")
-        return Finding("weights", "missing", said, fix)
+        return _missing("weights", error)
     return Finding("weights", "ok", f"model.pretrained: {params.model.pretrained}")
+
+
+def _missing(what: str, error: InputError) -> Finding:
+    said = error.what if error.where is None else f"{error.where}: {error.what}"
+    return Finding(what, "missing", said, error.fix or "")
 
 
 def _require_weights(params: Params, root: Path) -> None:

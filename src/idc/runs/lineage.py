@@ -49,7 +49,7 @@ def load_lock(root: Path) -> dict[str, Any]:
     """
     path = root / DVC_LOCK
     if not path.exists():
-        raise InputError(f"{DVC_LOCK} is missing: run `dvc repro` first")
+        raise InputError(f"{DVC_LOCK} is missing", fix="run `dvc repro` first")
     stages: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
     return stages
 
@@ -70,7 +70,9 @@ def recorded_md5(stages: dict[str, Any], stage: str, path: str) -> str:
     for item in [*entry.get("deps", []), *entry.get("outs", [])]:
         if item["path"] == path:
             return str(item["md5"])
-    raise InputError(f"{DVC_LOCK} records no {path} of stage {stage}: run `dvc repro {stage}`")
+    raise InputError(
+        f"{DVC_LOCK} records no {path} of stage {stage}", fix=f"run `dvc repro {stage}`"
+    )
 
 
 def reject_unrecorded_results(root: Path, stages: dict[str, Any]) -> None:
@@ -89,7 +91,9 @@ def reject_unrecorded_results(root: Path, stages: dict[str, Any]) -> None:
             else:
                 intact = path.is_file() and file_md5(path) == out["md5"]
             if not intact:
-                raise InputError(f"{out['path']} is not what {DVC_LOCK} records: run `dvc repro`")
+                raise InputError(
+                    f"{out['path']} is not what {DVC_LOCK} records", fix="run `dvc repro`"
+                )
 
 
 def file_md5(path: Path) -> str:
@@ -149,8 +153,9 @@ def reject_stale_pointers(raw: Path, *, by_content: bool) -> None:
     """
     for pointer in stale_pointers(raw, by_content=by_content):
         raise InputError(
-            f"the archive that {pointer} names is not here: `dvc pull {pointer}` brings it, or "
-            f"`dvc add {pointer.with_suffix('')}` takes what is here instead"
+            f"the archive that {pointer} names is not here",
+            fix=f"`dvc pull {pointer}` brings it, or `dvc add {pointer.with_suffix('')}` takes "
+            "what is here instead",
         )
 
 

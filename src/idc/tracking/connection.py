@@ -74,7 +74,7 @@ def check_store(root: Path) -> None:
         _require_database(uri, shown_uri(root))
 
 
-def describe_faults(root: Path) -> list[str]:
+def describe_faults(root: Path) -> list[InputError]:
     """Return what is wrong with the local store, each with the command that fixes it.
 
     Raises:
@@ -90,12 +90,15 @@ def describe_faults(root: Path) -> list[str]:
         if not _has_tables(connection):
             return []
         if _is_of_another_version(connection):
-            return [_advise_upgrade(path)]
+            return [_another_version(path)]
     outdated = find_outdated(path.parent)
     if outdated:
         return [
-            f"files are looked for in {', '.join(outdated)}, for this clone was moved or copied: "
-            "idc relocate"
+            InputError(
+                f"files are looked for in {', '.join(outdated)}, for this clone was moved or "
+                "copied",
+                fix="idc relocate",
+            )
         ]
     return []
 
@@ -194,8 +197,8 @@ def _require_database(uri: str, shown: str) -> None:
             return
     except ModuleNotFoundError as error:
         raise InputError(
-            f"tracking database {shown} needs the package {error.name}: pip install 'idc[servers]' "
-            "and write postgresql+psycopg2://"
+            f"tracking database {shown} needs the package {error.name}",
+            fix="pip install 'idc[servers]' and write postgresql+psycopg2://",
         ) from None
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]
@@ -212,7 +215,7 @@ def _require_file(path: Path) -> None:
         if connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is None:
             return  # nothing to lose, or another process is making the tables just now
         if _is_of_another_version(connection):
-            raise InputError(_advise_upgrade(path))
+            raise _another_version(path)
 
 
 @contextmanager
@@ -227,8 +230,8 @@ def _writing(path: Path) -> Iterator[sqlite3.Connection]:
         if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StoreUnavailableError(f"another process holds the MLflow store {path}") from None
         raise InputError(
-            f"the MLflow store {path} cannot be written ({error}): fix its permissions, or set "
-            "MLFLOW_TRACKING_URI to another store"
+            f"the MLflow store {path} cannot be written ({error})",
+            fix="fix its permissions, or set MLFLOW_TRACKING_URI to another store",
         ) from None
 
 
@@ -243,8 +246,8 @@ def _is_of_another_version(connection: sqlite3.Connection) -> bool:
     return bool(schemas != [(latest,)])
 
 
-def _advise_upgrade(path: Path) -> str:
-    return (
-        f"the MLflow store {path} was made by another version of MLflow: `idc backup FOLDER`, "
-        f"then `mlflow db upgrade {_SQLITE}{path}`"
+def _another_version(path: Path) -> InputError:
+    return InputError(
+        f"the MLflow store {path} was made by another version of MLflow",
+        fix=f"`idc backup FOLDER`, then `mlflow db upgrade {_SQLITE}{path}`",
     )

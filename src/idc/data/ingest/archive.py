@@ -48,7 +48,7 @@ class Source:
         """
         if not self.path.exists() or _state_of(self.path) != self.state:
             raise InputError(
-                f"{self.path} was changed while it was read: run again when it is complete"
+                f"{self.path} was changed while it was read", fix="run again when it is complete"
             )
 
 
@@ -84,10 +84,11 @@ def find_sources(raw: Path) -> tuple[Path, ...]:
         sources.append(raw)
     if not sources:
         raise InputError(
-            f"{raw} holds no archive: download the IDC breast-histopathology patches (277,524 PNG "
-            f'files in one zip, "Breast Histopathology Images"), put the zip into {raw}/ and '
+            f"{raw} holds no archive",
+            fix="download the IDC breast-histopathology patches (277,524 PNG files in one zip, "
+            f'"Breast Histopathology Images"), put the zip into {raw}/ and '
             f"run `dvc add {raw}/<name>.zip`; `idc synth {raw}/synthetic.zip` makes one to try "
-            "things with"
+            "things with",
         )
     return tuple(sources)
 
@@ -105,7 +106,7 @@ def list_members(paths: Iterable[Path]) -> Listing:
     files = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"path": []})
     images = files[_matches(files["path"], _IMAGE) & ~_matches(files["path"], _LEFT_BY_MACOS)]
     if images.empty:
-        raise InputError(f"the archives hold no patch: expected <case>/<0|1>/{NAME_GRAMMAR}")
+        raise InputError("the archives hold no patch", fix=f"expected <case>/<0|1>/{NAME_GRAMMAR}")
     images = _parse_names(images.reset_index(drop=True), sources)
     first = ~images.duplicated(_NAME_KEY)
     members = images[first].reset_index(drop=True)
@@ -146,7 +147,8 @@ def _files_of(source: Path) -> pd.DataFrame:
         files = read_directory(source)
     except (zipfile.BadZipFile, OSError) as error:
         raise InputError(
-            f"{source} is not a readable zip ({error}): download it again and compare its size"
+            f"{source} is not a readable zip ({error})",
+            fix="download it again and compare its size",
         ) from None
     _reject_unsafe(source, files)
     return files.drop(columns="flags")
@@ -169,8 +171,8 @@ def _reject_unsafe(source: Path, files: pd.DataFrame) -> None:
         if broken.any():
             first = files.loc[broken, "path"].iloc[0]
             raise InputError(
-                f"{source.name}:{first} {rule}; {int(broken.sum())} such files: pack it anew "
-                "without them"
+                f"{source.name}:{first} {rule}; {int(broken.sum())} such files",
+                fix="pack it anew without them",
             )
 
 
@@ -184,7 +186,7 @@ def _files_of_folder(source: Path) -> pd.DataFrame:
         try:
             path.encode()
         except UnicodeEncodeError:
-            raise InputError(f"{source}: the name {path!r} is not Unicode: rename it") from None
+            raise InputError(f"the name {path!r} is not Unicode", source, "rename it") from None
     nowhere = dict.fromkeys(["offset", "stored_bytes", "num_bytes", "crc", "method"], 0)
     return pd.DataFrame({"path": paths}).assign(**nowhere)
 
@@ -209,8 +211,8 @@ def _reject_off_grammar(named: pd.DataFrame, sources: Sequence[Source]) -> None:
     off = named[named["case"].isna()]
     if not off.empty:
         raise InputError(
-            f"{_name(off.iloc[0], sources)} is not named {NAME_GRAMMAR} ({len(off)} such files): "
-            "rename or remove it"
+            f"{_name(off.iloc[0], sources)} is not named {NAME_GRAMMAR} ({len(off)} such files)",
+            fix="rename or remove it",
         )
 
 
@@ -219,8 +221,10 @@ def _reject_other_folder(named: pd.DataFrame, sources: Sequence[Source]) -> None
     if says.any():
         first = named[says].iloc[0]
         raise InputError(
-            f"{_name(first, sources)}: folder says label {first['folder']}, name says "
-            f"{first['label']} ({int(says.sum())} such files): fix whichever is wrong"
+            f"folder says label {first['folder']}, name says {first['label']} "
+            f"({int(says.sum())} such files)",
+            _name(first, sources),
+            "fix whichever is wrong",
         )
 
 
@@ -236,7 +240,8 @@ def _reject_two_labels(members: pd.DataFrame) -> None:
             for place in twice.head(_MAX_NAMES_IN_MESSAGE).itertuples()
         )
         raise InputError(
-            f"{len(twice)} places on a slide carry two labels ({named}): remove the wrong patch"
+            f"{len(twice)} places on a slide carry two labels ({named})",
+            fix="remove the wrong patch",
         )
 
 

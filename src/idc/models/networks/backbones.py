@@ -83,15 +83,16 @@ def _create_net(name: str, pretrained: str) -> nn.Module:
 def _require_name(name: str) -> None:
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name[:8]}*")[:5]) or "timm.list_models() has them"
-        raise InputError(f"model.backbones: timm has no {name!r}; near it: {near}")
+        raise InputError(f"timm has no {name!r}", "model.backbones", f"near it: {near}")
 
 
 def _weights_file(name: str, folder: str) -> Path:
     path = Path(folder) / f"{name}.safetensors"
     if not path.is_file():
         raise InputError(
-            f"model.pretrained: {path} does not exist; put the weights of {name} there, or set "
-            "model.pretrained to imagenet or none"
+            f"{path} does not exist",
+            "model.pretrained",
+            f"put the weights of {name} there, or set model.pretrained to imagenet or none",
         )
     return path
 
@@ -101,7 +102,7 @@ def _require_hub_weights(name: str) -> None:
 
     repository = timm.get_pretrained_cfg(name).hf_hub_id
     if repository is None:
-        raise InputError(f"model.pretrained: timm has no ImageNet weights for {name}; use none")
+        raise InputError(f"timm has no ImageNet weights for {name}", "model.pretrained", "use none")
     if isinstance(try_to_load_from_cache(repository, "model.safetensors"), str):
         return
     try:
@@ -117,7 +118,8 @@ def _require_hub_weights(name: str) -> None:
 def _no_weights(name: str, error: Exception) -> InputError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return InputError(
-        f"model.pretrained: the ImageNet weights of {name} cannot be fetched ({reason}); connect "
-        "to the network once, or set model.pretrained to a folder with "
-        f"{name}.safetensors, or to none (training from scratch)"
+        f"the ImageNet weights of {name} cannot be fetched ({reason})",
+        "model.pretrained",
+        "connect to the network once, or set model.pretrained to a folder with "
+        f"{name}.safetensors, or to none (training from scratch)",
     )

@@ -1,0 +1,31 @@
+import pickle
+
+import pytest
+
+from idc.core.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("one text"), "one text"),
+        (InputError("3 patches", "a.zip"), "a.zip: 3 patches"),
+        (InputError("no such key", fix="remove it"), "no such key: remove it"),
+        (InputError("out of range", "params.yaml", "use 3"), "params.yaml: out of range: use 3"),
+    ],
+)
+def test_input_error_when_fields_are_given_then_the_line_is_where_what_fix(error, line):
+    assert str(error) == line
+
+
+def test_input_error_when_found_inside_a_plan_then_the_fix_stays_the_last_part():
+    inner = InputError("no such parameter", "train.epoch", "fix its spelling")
+    outer = inner.found_in("plan.yaml: fast")
+    assert str(outer) == "plan.yaml: fast: train.epoch: no such parameter: fix its spelling"
+    assert (outer.what, outer.fix) == ("no such parameter", "fix its spelling")
+
+
+def test_input_error_when_raised_in_another_process_then_its_fields_come_along():
+    error = pickle.loads(pickle.dumps(InputError("out of range", "params.yaml", "use 3")))
+    assert (error.what, error.where, error.fix) == ("out of range", "params.yaml", "use 3")
+    assert str(error) == "params.yaml: out of range: use 3"
