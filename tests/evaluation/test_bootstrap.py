@@ -82,12 +82,12 @@ def test_bootstrap_metrics_when_some_are_named_then_equal_those_of_all():
 def test_bootstrap_metrics_when_nothing_is_called_idc_then_ppv_is_absent_with_a_reason():
     found = bootstrap_metrics(*make_subset(), 1.0, num_replicates=50, seed=2)
     assert found.undefined == {
-        "ppv": "no patch is called IDC+",
+        "ppv": "no patch is predicted IDC+",
         "mcc": "all patches are called alike",
     }
     assert "ppv" not in found
     assert "test/ppv" not in flatten_estimates("test", found)
-    with pytest.raises(KeyError, match=r"ppv is undefined: no patch is called IDC\+"):
+    with pytest.raises(KeyError, match=r"ppv is undefined: no patch is predicted IDC\+"):
         found["ppv"]
 
 

@@ -62,7 +62,7 @@ def test_threshold_points_when_drawn_then_equal_scikit_learn_at_each_threshold(n
     assert 8 <= len(points) <= MAX_POINTS
     assert np.isfinite(points.to_numpy()).all()
     assert points["threshold"].is_monotonic_increasing
-    # at the lowest score itself all patches are called IDC+
+    # at the lowest score itself all patches are predicted IDC+
     assert points["threshold"].iloc[0] == np.unique(y_score)[1]
     assert points["threshold"].iloc[-1] == y_score.max()
     for row in points.iloc[::50].itertuples():

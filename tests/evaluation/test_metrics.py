@@ -140,7 +140,7 @@ def test_compute_metrics_when_a_score_is_at_the_threshold_then_it_is_called_idc(
 
 @pytest.mark.parametrize(
     ("threshold", "lacking", "reason"),
-    [(0.9, "ppv", "no patch is called IDC+"), (0.1, "npv", "no patch is called IDC-")],
+    [(0.9, "ppv", "no patch is predicted IDC+"), (0.1, "npv", "no patch is predicted IDC-")],
 )
 def test_compute_metrics_when_all_are_called_alike_then_leaves_out_what_is_undefined(
     threshold, lacking, reason

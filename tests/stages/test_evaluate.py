@@ -146,9 +146,9 @@ def test_run_when_nothing_is_called_idc_then_leaves_out_ppv_and_logs_why(
         metrics = measure(low)
     assert "test/ppv" not in metrics
     assert "val/ppv" in metrics
-    assert "test/ppv is left out: no patch is called IDC+" in caplog.text
+    assert "test/ppv is left out: no patch is predicted IDC+" in caplog.text
     left_out = load_json(layout.EVALUATION)["left_out"]
-    assert left_out["test"]["ppv"] == "no patch is called IDC+"
+    assert left_out["test"]["ppv"] == "no patch is predicted IDC+"
     assert "val" not in left_out
 
 

@@ -141,13 +141,19 @@ def test_run_when_patches_are_called_idc_negative_then_cams_also_explain_the_neg
         heading: [column for column in columns if column.meaning == "against"]
         for heading, columns in sheets.items()
     }
-    for group in ("IDC+, called IDC- (false negatives)", "IDC-, called IDC- (true negatives)"):
+    for group in (
+        "IDC+, predicted IDC- (false negatives)",
+        "IDC-, predicted IDC- (true negatives)",
+    ):
         (column,) = negated[f"{group}: fused"]
         assert column.title == "LayerCAM (negated)", "signed maps show what speaks against anyway"
         assert np.isfinite(column.maps).all()
         plain = next(each for each in sheets[f"{group}: fused"] if each.title == "LayerCAM")
         assert not np.allclose(column.maps, plain.maps)
-    for group in ("IDC-, called IDC+ (false positives)", "IDC+, called IDC+ (true positives)"):
+    for group in (
+        "IDC-, predicted IDC+ (false positives)",
+        "IDC+, predicted IDC+ (true positives)",
+    ):
         assert negated[f"{group}: fused"] == []
 
 
@@ -176,7 +182,7 @@ def test_run_when_nothing_is_wrong_then_there_are_no_groups_of_errors(
     explain.run(change_params(explain={**CHEAP, "methods": ["eigen_cam"]}))
     assert load_json(layout.ERROR_GROUPS) == []
     assert not list(layout.EXPLAIN.glob("error_groups_*.png"))
-    assert "no test patch is IDC-, called IDC+: no groups of them" in caplog.text
+    assert "no test patch is IDC-, predicted IDC+: no groups of them" in caplog.text
 
 
 def test_run_when_repeated_then_every_byte_is_the_same(folder, change_params):

@@ -232,11 +232,11 @@ def test_report_when_a_metric_is_undefined_then_its_reason_stands_below_the_tabl
 ):
     assert "Left out" not in render(3.0)
     evaluation = load_json(layout.EVALUATION)
-    left_out = {"test": {"ppv": "no patch is called IDC+"}}
+    left_out = {"test": {"ppv": "no patch is predicted IDC+"}}
     save_json(layout.EVALUATION, {**evaluation, "left_out": left_out})
     report.run(change_params())
     page = layout.REPORT_PAGE.read_text(encoding="utf-8")
-    assert "Left out: Positive predictive value (no patch is called IDC+)." in page
+    assert "Left out: Positive predictive value (no patch is predicted IDC+)." in page
 
 
 def test_report_when_cases_are_many_and_the_published_ones_then_both_are_shown(
@@ -257,15 +257,15 @@ def test_report_when_cases_are_many_and_the_published_ones_then_both_are_shown(
     assert (layout.FIGURES / "agreement.png").exists()
     assert "Bland-Altman plot of burden" in page
     assert "No Bland-Altman plot" not in page
-    literature = page[page.index("Beside the literature") : page.index("What the fusion adds")]
+    literature = page[page.index("Published benchmark") : page.index("Fusion against members")]
     assert "7 patches (differs from the published 50,963)" in literature
     for value in ("0.842", "0.847", "0.868", "0.890", "0.800 <span"):
         assert f"<td>{value}" in literature
 
 
 def test_report_when_there_is_no_context_then_has_one_column_of_figures(render):
-    assert "With its neighbours" in render(3.0)
-    assert "With its neighbours" not in render(3.0, evaluate={"context": "none"})
+    assert "With context" in render(3.0)
+    assert "With context" not in render(3.0, evaluate={"context": "none"})
 
 
 def test_report_when_labels_were_corrected_then_says_how_many(render):

@@ -32,7 +32,7 @@ def roc_points(y_true: np.ndarray, y_score: np.ndarray) -> pd.DataFrame:
 
     Returns:
         Columns `fpr`, `tpr`, `threshold`, at most 500 rows, all finite; patches that score at
-        least `threshold` are called IDC+.
+        least `threshold` are predicted IDC+.
 
     Raises:
         InputError: If there is no patch or only one class, or a score is NaN or infinite.
@@ -53,7 +53,7 @@ def pr_points(y_true: np.ndarray, y_score: np.ndarray) -> pd.DataFrame:
 
     Returns:
         Columns `recall`, `precision`, `threshold`, at most 500 rows, all finite; patches that
-        score at least `threshold` are called IDC+. Precision at recall 0 is 1 by convention.
+        score at least `threshold` are predicted IDC+. Precision at recall 0 is 1 by convention.
 
     Raises:
         InputError: If there is no patch or only one class, or a score is NaN or infinite.

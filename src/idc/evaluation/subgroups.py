@@ -53,7 +53,7 @@ def subgroup_table(
         patches: All pool patches of a subset: `case`, `x`, `y`, `y_true` (0 or 1), `log_odds`
             (calibrated, finite), `mean_optical_density` and `white_share` (as
             `idc.data.quality.describe_pixels` returns them), `sliver` (bool).
-        threshold: The frozen one: a patch is called IDC+ where its probability is at least this.
+        threshold: The frozen one: a patch is predicted IDC+ where its probability is at least this.
         num_replicates: Replicates of the case bootstrap.
         seed: Seed of the draws.
 
@@ -119,7 +119,7 @@ def measure_regions(
 
     Returns:
         `sensitivity_small_regions` (under 9 patches) and `sensitivity_large_regions`: the share of
-        their patches called IDC+, over all patches of such regions.
+        their patches predicted IDC+, over all patches of such regions.
 
     Raises:
         InputError: If there is no patch or a patch comes twice.

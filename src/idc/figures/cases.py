@@ -28,7 +28,7 @@ from idc.figures.style import (
 
 _PREDICTED = {
     "mean_score": "Predicted: mean calibrated score",
-    "called_share": "Predicted: share of patches called IDC+",
+    "called_share": "Predicted: share of patches predicted IDC+",
 }
 _MISSED, _FALSE_ALARM = PALETTE[0], "#E08A1E"  # blue and orange: told apart with any colour vision
 _BAR_PATCHES = 10

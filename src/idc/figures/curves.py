@@ -54,7 +54,7 @@ def draw_roc(points_by_name: Mapping[str, pd.DataFrame]) -> Figure:
     set_labels(
         axes,
         "ROC curve",
-        "False alarms: share of IDC- patches called IDC+",
+        "False-positive rate: share of IDC- patches predicted IDC+",
         "Sensitivity: share of IDC+ patches found",
     )
     _name_curves(axes, "lower right")

@@ -197,7 +197,7 @@ def _explain_panel(
 def _explain_opposition(
     explainer: Explainer, method: str, panel: pd.DataFrame, pixels: np.ndarray, watch: _Stopwatch
 ) -> dict[str, np.ndarray]:
-    """Return maps of the negated logit for patches called IDC-, and NaN for the others."""
+    """Return maps of the negated logit for patches predicted IDC-, and NaN for the others."""
     refused = np.flatnonzero(panel["y_pred"] == 0)
     some = watch.explain(explainer, method, panel.iloc[refused], pixels, negated=True)
     maps = {}

@@ -63,7 +63,7 @@ def measure_burden(
 
     Returns:
         One row per case, sorted by `case`: `num_patches` (int64), `burden` (share of IDC+),
-        `called_share` (share called IDC+), `mean_score`, `called_error` and `score_error` (those
+        `called_share` (share predicted IDC+), `mean_score`, `called_error` and `score_error` (those
         two minus `burden`), float64; `balanced_accuracy`, Float64, empty where the case has one
         class only.
 

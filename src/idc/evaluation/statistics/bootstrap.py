@@ -130,7 +130,7 @@ def bootstrap_metrics(
         y_true: Labels, 0 or 1, (patches,).
         y_score: Probability of IDC+, in [0, 1], (patches,).
         case: Case id of each patch, any sortable type, (patches,).
-        threshold: A patch is called IDC+ where its score is at least this.
+        threshold: A patch is predicted IDC+ where its score is at least this.
         num_replicates: How many times the cases are drawn.
         seed: Seed of the draws, and of the patches of `auroc_capped`.
         names: Some of `METRICS`.

@@ -64,7 +64,7 @@ def compute_metrics(
         y_true: Labels, 0 or 1, (patches,).
         y_score: Probability of IDC+, in [0, 1], (patches,).
         case: Case id of each patch, any sortable type, (patches,).
-        threshold: A patch is called IDC+ where its score is at least this.
+        threshold: A patch is predicted IDC+ where its score is at least this.
         seed: Seed of the draw behind `auroc_capped`.
         names: Some of `METRICS`.
 
@@ -132,7 +132,7 @@ def balanced_accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
 
 
 def sensitivity(y_true: np.ndarray, y_pred: np.ndarray) -> float:
-    """Return the share of IDC+ patches that are called IDC+.
+    """Return the share of IDC+ patches that are predicted IDC+.
 
     Raises:
         InputError: If there is no patch or only one class.
@@ -142,7 +142,7 @@ def sensitivity(y_true: np.ndarray, y_pred: np.ndarray) -> float:
 
 
 def specificity(y_true: np.ndarray, y_pred: np.ndarray) -> float:
-    """Return the share of IDC- patches that are called IDC-.
+    """Return the share of IDC- patches that are predicted IDC-.
 
     Raises:
         InputError: If there is no patch or only one class.
@@ -152,28 +152,28 @@ def specificity(y_true: np.ndarray, y_pred: np.ndarray) -> float:
 
 
 def ppv(y_true: np.ndarray, y_pred: np.ndarray) -> float:
-    """Return the positive predictive value: the share of patches called IDC+ that are IDC+.
+    """Return the positive predictive value: the share of patches predicted IDC+ that are IDC+.
 
     Raises:
-        UndefinedMetricError: If no patch is called IDC+.
+        UndefinedMetricError: If no patch is predicted IDC+.
         InputError: If there is no patch or only one class.
     """
     require_both_classes(y_true, y_pred)
     if not np.any(y_pred):
-        raise UndefinedMetricError("no patch is called IDC+")
+        raise UndefinedMetricError("no patch is predicted IDC+")
     return float(sk.precision_score(y_true, y_pred, pos_label=1))
 
 
 def npv(y_true: np.ndarray, y_pred: np.ndarray) -> float:
-    """Return the negative predictive value: the share of patches called IDC- that are IDC-.
+    """Return the negative predictive value: the share of patches predicted IDC- that are IDC-.
 
     Raises:
-        UndefinedMetricError: If no patch is called IDC-.
+        UndefinedMetricError: If no patch is predicted IDC-.
         InputError: If there is no patch or only one class.
     """
     require_both_classes(y_true, y_pred)
     if np.all(y_pred):
-        raise UndefinedMetricError("no patch is called IDC-")
+        raise UndefinedMetricError("no patch is predicted IDC-")
     return float(sk.precision_score(y_true, y_pred, pos_label=0))
 
 

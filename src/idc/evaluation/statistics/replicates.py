@@ -44,7 +44,7 @@ def replicate_metrics(
         y_score: Probability of IDC+, in [0, 1], (patches,). Any finite number will do for
             `auroc`, `auprc` and what looks at calls alone.
         case_index: Number of each patch's case, (patches,).
-        threshold: A patch is called IDC+ where its score is at least this.
+        threshold: A patch is predicted IDC+ where its score is at least this.
         counts: How often each replicate draws each case; each must draw both classes.
         seed: Seed of the draw behind `auroc_capped`.
         names: Some of `METRICS`.

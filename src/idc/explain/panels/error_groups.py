@@ -17,7 +17,7 @@ from sklearn.metrics import silhouette_score
 
 from idc.evaluation.cases.context import distance_to_border
 
-KINDS = {"fp": "IDC-, called IDC+", "fn": "IDC+, called IDC-"}
+KINDS = {"fp": "IDC-, predicted IDC+", "fn": "IDC+, predicted IDC-"}
 """Kinds of errors, and how they read."""
 
 _TRAITS = ("y_score", "burden", "mean_optical_density", "white_share")

@@ -14,10 +14,10 @@ FUSED = "fused"
 PANELS = {
     "reference": {"positive": "IDC+", "negative": "IDC-"},
     "errors": {
-        "fp": "IDC-, called IDC+ (false positives)",
-        "fn": "IDC+, called IDC- (false negatives)",
-        "tp": "IDC+, called IDC+ (true positives)",
-        "tn": "IDC-, called IDC- (true negatives)",
+        "fp": "IDC-, predicted IDC+ (false positives)",
+        "fn": "IDC+, predicted IDC- (false negatives)",
+        "tp": "IDC+, predicted IDC+ (true positives)",
+        "tn": "IDC-, predicted IDC- (true negatives)",
     },
 }
 """The groups of each panel, and how they read: errors first, what was right beside them."""
