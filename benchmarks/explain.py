@@ -311,7 +311,7 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
             class_weights=weigh_classes(labels, params.train.class_weights),
             device=device,
             checkpoint=Checkpoint(Path(folder), interval_s=_NEVER_S),
-            on_epoch=lambda result, speed: None,
+            on_epoch=lambda _result, _speed: None,
         )  # fmt: skip
     model.load_state_dict(trained.state)
     sizes = {

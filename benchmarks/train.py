@@ -157,7 +157,7 @@ def _time_ours(
             create_fusion(params.model), source, labels[val_rows], params,
             class_weights=np.ones(2), device=device,
             checkpoint=Checkpoint(Path(scratch), interval_s=1e9),
-            on_epoch=lambda result, speed: speeds.append(speed),
+            on_epoch=lambda _result, speed: speeds.append(speed),
         )  # fmt: skip
     return speeds[-1]
 

@@ -36,7 +36,7 @@ class TransientError(RuntimeError):
     """The repository lock is held, or the tracking server is away: worth another try."""
 
 
-async def _passes_by_itself(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+async def _passes_by_itself(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     try:
         await state.aresult()
     except TransientError:

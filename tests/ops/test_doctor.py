@@ -250,6 +250,17 @@ def test_doctor_when_the_worker_was_just_killed_then_the_servers_word_is_not_tak
     assert found(project, change_params)["worker"].said == "another machine's"
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:4200/api", "file:///etc/passwd"])
+def test_doctor_when_prefects_address_is_none_then_it_says_how_one_begins(
+    project, change_params, monkeypatch, url
+):
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    server = found(project, change_params)["Prefect server"]
+    assert server.state == "missing"
+    assert url in server.said
+    assert server.fix == "begin it with http:// or https://"
+
+
 def test_doctor_when_mlflows_ui_died_then_it_says_how_to_start_it(project, change_params):
     record_service(project, "mlflow", dead=False)
     assert "MLflow UI" not in found(project, change_params)

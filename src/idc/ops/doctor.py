@@ -159,7 +159,11 @@ def _remote(root: Path) -> Finding:
 def _prefect(root: Path) -> list[Finding]:
     """Missing services count as such only where `make up` began and `make down` did not end."""
     absent: State = "missing" if any((root / SERVICES).glob("*.json")) else "off"
-    url = prefect_api.api_url()
+    try:
+        url = prefect_api.api_url()
+    except InputError as error:
+        said, _, fix = str(error).rpartition(": ")
+        return [Finding("Prefect server", "missing", said, fix)]
     try:
         prefect_api.ask("/health")
     except (OSError, LookupError):

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from idc.core.errors import InputError
+
 _DEFAULT_PORT = "4200"
 _TIMEOUT_S = 30  # a server on a busy machine takes its time
 
@@ -43,9 +45,18 @@ def worker_name(root: Path) -> str:
 
 
 def api_url() -> str:
-    """Return `PREFECT_API_URL`, else that of a server on this machine."""
+    """Return `PREFECT_API_URL`, else that of a server on this machine.
+
+    Raises:
+        InputError: If it is no address of a server.
+    """
     port = os.environ.get("PREFECT_SERVER_API_PORT") or _DEFAULT_PORT
-    return os.environ.get("PREFECT_API_URL") or f"http://127.0.0.1:{port}/api"
+    url = os.environ.get("PREFECT_API_URL") or f"http://127.0.0.1:{port}/api"
+    if not url.startswith(("http://", "https://")):  # urllib would open file:// too
+        raise InputError(
+            f"PREFECT_API_URL {url!r} is no address of a server: begin it with http:// or https://"
+        )
+    return url
 
 
 def ask(path: str, body: Any = None, *, method: str | None = None) -> Any:  # noqa: ANN401
@@ -57,17 +68,18 @@ def ask(path: str, body: Any = None, *, method: str | None = None) -> Any:  # no
         method: The request's method.
 
     Raises:
+        InputError: If `PREFECT_API_URL` is no address of a server.
         LookupError: If the server knows no such thing.
         OSError: If it does not answer, or refuses.
     """
-    request = urllib.request.Request(
+    request = urllib.request.Request(  # noqa: S310  `api_url` looks at the scheme
         api_url().rstrip("/") + path,
         data=None if body is None else json.dumps(body).encode(),
         headers={"Content-Type": "application/json", **_credentials()},
         method=method,
     )
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
             return json.loads(answer.read() or "null")
     except urllib.error.HTTPError as error:
         if error.code == 404:

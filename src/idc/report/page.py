@@ -130,4 +130,5 @@ def _render(template: str, inputs: ReportInputs, **pictures: Any) -> str:  # noq
 
 
 def _embed(png: bytes) -> Markup:
-    return Markup("data:image/png;base64," + base64.b64encode(png).decode())
+    # base64 has no markup in it
+    return Markup("data:image/png;base64," + base64.b64encode(png).decode())  # noqa: S704

@@ -41,9 +41,9 @@ class FusionModel(PythonModel):
 
     def predict(
         self,
-        context: PythonModelContext,
+        context: PythonModelContext,  # noqa: ARG002  MLflow passes it by name
         model_input: pd.DataFrame,
-        params: dict[str, Any] | None = None,
+        params: dict[str, Any] | None = None,  # noqa: ARG002  as above
     ) -> pd.DataFrame:
         """Score patches.
 

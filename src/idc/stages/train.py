@@ -111,7 +111,7 @@ def _tracked(
 ) -> Iterator[tuple[_OnEpoch, Callable[[str, dict[str, str]], None]]]:
     """Yield what is told of each epoch and of the trained model; only the leader tells MLflow."""
     if not ranks.is_main:
-        yield (lambda result, speed: None), (lambda digest, environment: None)
+        yield (lambda _result, _speed: None), (lambda _digest, _environment: None)
         return
     resumed = checkpoint.exists()
     with live_run(

@@ -70,8 +70,8 @@ def relocate_store(store: Path) -> list[str]:
         for place in outdated:
             for table, columns in _ADDRESSES.items():
                 for column in columns:
-                    connection.execute(
-                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    connection.execute(  # the names are `_ADDRESSES`'
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608
                         f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
                         (own, len(place) + 1, place, len(place) + 1, f"{place}/"),
                     )

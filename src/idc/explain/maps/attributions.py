@@ -60,12 +60,12 @@ def mean_of_channels(attributions: Tensor) -> Tensor:
     return attributions.mean(dim=1)
 
 
-def saliency(network: nn.Module, images: Tensor, effort: AttributionBudget) -> Tensor:
+def saliency(network: nn.Module, images: Tensor, _effort: AttributionBudget) -> Tensor:
     """Return the gradient at the patch (Simonyan et al. 2014, arXiv:1312.6034)."""
     return Saliency(network).attribute(_variable(images), abs=False)  # type: ignore[no-any-return]
 
 
-def input_x_gradient(network: nn.Module, images: Tensor, effort: AttributionBudget) -> Tensor:
+def input_x_gradient(network: nn.Module, images: Tensor, _effort: AttributionBudget) -> Tensor:
     """Return gradient times pixel: black counts as nothing (Shrikumar et al. 2016)."""
     return InputXGradient(network).attribute(_variable(images))  # type: ignore[no-any-return]
 

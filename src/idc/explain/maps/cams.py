@@ -39,12 +39,12 @@ class SignedEigenCAM(EigenCAM):  # type: ignore[misc]
 
     def get_cam_image(
         self,
-        input_tensor: Tensor,
-        target_layer: nn.Module,
-        targets: list[Callable[[Tensor], Tensor]],
+        _input_tensor: Tensor,
+        _target_layer: nn.Module,
+        _targets: list[Callable[[Tensor], Tensor]],
         activations: np.ndarray,
-        grads: np.ndarray | None,
-        eigen_smooth: bool = False,
+        _grads: np.ndarray | None,
+        eigen_smooth: bool = False,  # noqa: ARG002  passed by name
     ) -> np.ndarray:
         """Return the projection on the first component, (batch, height, width)."""
         return np.asarray(get_2d_projection_with_sign_correction(activations))
@@ -119,7 +119,7 @@ def draw_cam(
     recorded = cam.activations_and_grads
     # the network goes on with a copy: an in-place operation behind the layer would change what was
     # recorded
-    copying = layer.register_forward_hook(lambda module, inputs, output: _copy(output))
+    copying = layer.register_forward_hook(lambda _module, _inputs, output: _copy(output))
     try:
         # not `with cam`, whose exit swallows an IndexError
         outputs = recorded(variable)
