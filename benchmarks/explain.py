@@ -170,8 +170,8 @@ def _nest_tables(
     called = float((network.logit(views.pixels) > 0).mean())
     return [
         f"**Tumour nests, `{difficulty}`**: test AUROC {network.test_auroc:.3f}; {_count(views)}, "
-        f"{100 * called:.0f} % predicted IDC+; nests fill {100 * area:.0f} %. Fused maps, sorted by "
-        "the mean of the three places; an empty map counts as 0.",
+        f"{100 * called:.0f} % predicted IDC+; nests fill {100 * area:.0f} %. Fused maps, sorted "
+        "by the mean of the three places; an empty map counts as 0.",
         _markdown(["method", *MEASURES, "empty", "ms a patch"], rows),
         "Relevance mass by backbone:",
         _markdown(["method", *sources], by_source),

@@ -162,8 +162,8 @@ def _prefect(root: Path) -> list[Finding]:
     try:
         url = prefect_api.api_url()
     except InputError as error:
-        said, _, fix = str(error).rpartition(": ")
-        return [Finding("Prefect server", "missing", said, fix)]
+        said = f"{error.where}: {error.what}"
+        return [Finding("Prefect server", "missing", said, error.fix or "")]
     try:
         prefect_api.ask("/health")
     except (OSError, LookupError):

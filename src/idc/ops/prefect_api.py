@@ -54,7 +54,9 @@ def api_url() -> str:
     url = os.environ.get("PREFECT_API_URL") or f"http://127.0.0.1:{port}/api"
     if not url.startswith(("http://", "https://")):  # urllib would open file:// too
         raise InputError(
-            f"PREFECT_API_URL {url!r} is no address of a server: begin it with http:// or https://"
+            f"{url!r} is no address of a server",
+            where="PREFECT_API_URL",
+            fix="begin it with http:// or https://",
         )
     return url
 
