@@ -20,7 +20,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check hooks shown pipeline repro plan up down doctor ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage bench-explain experiments cross-validation benchmark-val sweep
+.PHONY: help setup demo test check docs hooks shown pipeline repro plan up down doctor ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage bench-explain experiments cross-validation benchmark-val sweep
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,7 +45,11 @@ demo: setup  ## the whole pipeline on a synthetic archive, under 5 minutes
 test: setup  ## run the tests, two at a time
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-check: setup  ## format, lint, types, import contracts, spelling, schemas; no network
+docs: setup  ## build the documentation into site/, strict and without a network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open $(CURDIR)/site/index.html"
+
+check: setup docs  ## format, lint, types, import contracts, spelling, schemas, documentation; no network
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -85,7 +89,7 @@ doctor: setup  ## say what is missing, with the command that fixes it
 experiments: setup  ## the screen of configs/screen.yaml by cross-validation: which changes improve on the base
 	$(BIN)/python -m flows.experiments screen
 
-# the recipe of the tables from scratch in docs/experiments.md, on a CPU core-hours
+# the recipe of the tables from scratch in docs/log.md, on a CPU core-hours
 SCRATCH = sample.num_patches=all split.exclude=benchmark162/val.txt model.pretrained=none model.size_px=32 \
 	train.learning_rate=0.0015 train.weight_decay=0.05 train.epochs=7 train.patience=7 train.seed=18
 

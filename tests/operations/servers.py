@@ -86,7 +86,7 @@ def wait_until(is_so: Callable[[], bool], limit_s: float) -> None:
 
 
 def mlflow_server(folder: Path, store: str, port: int) -> AbstractContextManager[Service]:
-    """The start command of docs/operations.md, with fewer workers."""
+    """The start command of docs/how-to/postgresql.md, with fewer workers."""
     arguments = (
         "server", "--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", store,
         "--serve-artifacts", "--artifacts-destination", str(folder / "artifacts"),
@@ -104,7 +104,7 @@ def with_driver(database: str) -> str:
 def prefect_server(
     folder: Path, database: str, port: int, settings: Mapping[str, str]
 ) -> AbstractContextManager[Service]:
-    """The start command of docs/operations.md."""
+    """The start command of docs/how-to/postgresql.md."""
     address = database.replace("postgresql://", "postgresql+asyncpg://")
     own = {**settings, "PREFECT_SERVER_DATABASE_CONNECTION_URL": address}
     listen = ("server", "start", "--host", "127.0.0.1", "--port", str(port))

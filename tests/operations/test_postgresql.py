@@ -1,4 +1,4 @@
-"""Prefect and MLflow on PostgreSQL, started as docs/operations.md says."""
+"""Prefect and MLflow on PostgreSQL, started as docs/how-to/postgresql.md says."""
 
 import re
 from contextlib import ExitStack

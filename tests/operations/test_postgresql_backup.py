@@ -1,6 +1,6 @@
 """Stores on PostgreSQL, dumped while their servers run and restored beside them.
 
-The commands are those of docs/operations.md, with addresses in the place of names.
+The commands are those of docs/how-to/backup.md, with addresses in the place of names.
 """
 
 import shutil

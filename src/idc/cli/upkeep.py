@@ -126,6 +126,6 @@ def _local_store() -> Path:
     if path is None:
         raise InputError(
             f"the store is {shown_uri(Path.cwd())}: back it up where its server runs, see "
-            "docs/operations.md"
+            "docs/how-to/backup.md"
         )
     return path.parent

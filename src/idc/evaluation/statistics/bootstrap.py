@@ -15,7 +15,7 @@ a weighted mean of independent cases with equal spread the expected squares are 
     replicates / truth = 1 - 2 sum w^3 / sum w^2 + sum w^2,   f = that ratio^(-1/2)
 
 which is the n / (n - 1) of any sample where the shares are equal. Simulated coverage with and
-without it: `docs/experiments.md`.
+without it: `docs/log.md`.
 Percentiles of the replicates would be too narrow for the few dozen cases of a held-out set. Where
 a few large cases hold most patches even these are somewhat narrow, and the pooled AUROC leans
 upwards: in few cases a larger share of the pairs is within a case, and easier. How often they hold

@@ -3,7 +3,7 @@
 oneDNN is made for large maps. Where the last stages of a backbone have shrunk small patches to a
 few pixels, its backward pass runs at a tenth of what a matrix product reaches, and that of a
 depthwise convolution in bf16 takes up to thirty times as long as in fp32
-(docs/experiments.md has the measurements). A GPU's kernels need none of this.
+(docs/log.md has the measurements). A GPU's kernels need none of this.
 """
 
 import torch

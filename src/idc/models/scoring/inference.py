@@ -2,7 +2,7 @@
 
 Batch norms fold into the convolutions and the layout suits the vector units. Arithmetic stays fp32,
 and logits agree with those of the plain network within 1e-3; on request torch computes the
-backbones in bf16, where they do not. How it was chosen, and what lost: docs/experiments.md,
+backbones in bf16, where they do not. How it was chosen, and what lost: docs/log.md,
 `make bench-predict`.
 """
 
