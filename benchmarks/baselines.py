@@ -21,7 +21,7 @@ from idc.core.files import replacing_file
 from idc.core.processes import count_cores
 from idc.data.patches import load_pixels
 from idc.data.tables import SPLITS_SCHEMA, load_table
-from idc.evaluation.statistics.bootstrap import Estimate, bootstrap_metrics
+from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate, bootstrap_metrics
 from idc.evaluation.threshold.calibration import choose_threshold
 from idc.models.baselines.fit import BASELINES, score_baseline
 
@@ -111,8 +111,7 @@ def judge(scores: pd.DataFrame, name: str, seed: int) -> dict[str, float]:
         test[name].to_numpy(),
         test["case"].to_numpy(),
         threshold,
-        num_replicates=NUM_REPLICATES,
-        seed=seed,
+        Bootstrap(NUM_REPLICATES, seed),
     )
     return _flatten({key: estimates[key] for key in ("auroc", "balanced_accuracy")})
 

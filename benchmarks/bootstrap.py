@@ -19,7 +19,7 @@ from benchmarks.measuring import (
     print_result,
     summarise,
 )
-from idc.evaluation.statistics.bootstrap import bootstrap_metrics, draw_counts
+from idc.evaluation.statistics.bootstrap import Bootstrap, bootstrap_metrics, draw_counts
 from idc.evaluation.statistics.metrics import METRICS, bin_scores, cap_cases
 from idc.evaluation.statistics.replicates import replicate_metrics
 
@@ -44,13 +44,13 @@ def main() -> None:
     print(describe_machine())
     print(describe_versions("numpy", "scikit-learn"))
     subset = draw_subset(options.patches, options.cases)
-    looped = draw_counts(options.cases, NUM_LOOPED, SEED)
+    looped = draw_counts(options.cases, Bootstrap(NUM_LOOPED, SEED))
     difference = largest_difference(subset, looped)
     seconds = interleave(
         ROUNDS,
         {
             "ours": lambda: bootstrap_metrics(
-                *subset, THRESHOLD, num_replicates=options.replicates, seed=SEED
+                *subset, THRESHOLD, Bootstrap(options.replicates, SEED)
             ),
             "peer": lambda: loop_replicates(subset, looped),
         },

@@ -18,6 +18,7 @@ from scipy.special import expit
 
 from benchmarks.measuring import describe_machine, describe_versions, print_result
 from idc.evaluation.statistics.bootstrap import (
+    Bootstrap,
     Estimate,
     bootstrap_metrics,
     boundary_margin,
@@ -128,7 +129,7 @@ def tally(
     for draw in range(num_draws):
         subset = draw_subset(num_cases, np.random.default_rng([seed, num_cases, draw]))
         effective.append(summarise_cases(subset.y_true, subset.case).effective_cases)
-        of_cases = by_case(subset, num_replicates, draw)
+        of_cases = by_case(subset, Bootstrap(num_replicates, draw))
         of_patches = by_patch(subset, {name: each.value for name, each in of_cases.items()}, draw)
         for unit, estimates in (("case", of_cases), ("patch", of_patches)):
             for name, estimate in estimates.items():
@@ -139,7 +140,7 @@ def tally(
     )
 
 
-def by_case(subset: Subset, num_replicates: int, seed: int) -> dict[str, Estimate]:
+def by_case(subset: Subset, bootstrap: Bootstrap) -> dict[str, Estimate]:
     """Return the intervals that the project reports."""
     return dict(
         bootstrap_metrics(
@@ -147,8 +148,7 @@ def by_case(subset: Subset, num_replicates: int, seed: int) -> dict[str, Estimat
             subset.y_score,
             subset.case,
             THRESHOLD,
-            num_replicates=num_replicates,
-            seed=seed,
+            bootstrap,
             names=NAMES,
         )
     )

@@ -41,7 +41,7 @@ from idc.core.config import Params, load_params
 from idc.core.errors import InputError
 from idc.core.processes import count_cores
 from idc.data.subsets import select_subset
-from idc.evaluation.statistics.bootstrap import Estimate, bootstrap_mean, bootstrap_share
+from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate, bootstrap_mean, bootstrap_share
 from idc.evaluation.statistics.metrics import auroc
 from idc.explain.maps.explainer import FUSED, Explainer
 from idc.explain.maps.methods import METHODS
@@ -366,11 +366,11 @@ def rank_by_mean_place(scores: Mapping[str, Mapping[str, Estimate]]) -> list[str
 
 
 def _share(values: np.ndarray, case: np.ndarray) -> Estimate:
-    return bootstrap_share(values, case, num_replicates=NUM_REPLICATES, seed=SEED)
+    return bootstrap_share(values, case, Bootstrap(NUM_REPLICATES, SEED))
 
 
 def _mean(values: np.ndarray, case: np.ndarray) -> Estimate:
-    return bootstrap_mean(values, case, num_replicates=NUM_REPLICATES, seed=SEED)
+    return bootstrap_mean(values, case, Bootstrap(NUM_REPLICATES, SEED))
 
 
 def _since(start: float) -> float:

@@ -23,7 +23,7 @@ from idc.data.ranking import rank_patches
 from idc.data.split.duplicates import block_means
 from idc.data.split.leakage import measure_leakage
 from idc.data.split.splitting import assign_cases, assign_folds, assign_patches
-from idc.evaluation.statistics.bootstrap import Estimate, bootstrap_metrics
+from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate, bootstrap_metrics
 
 SEED = 17
 NUM_FOLDS = 5
@@ -79,7 +79,7 @@ def _compare(index: pd.DataFrame, pixels: np.ndarray) -> tuple[Estimate, Estimat
     results = {}
     for mode, fold in {"case": _case_folds(index), "patch": _patch_folds(index)}.items():
         score = _score_out_of_fold(features, labels, fold)
-        results[mode] = bootstrap_metrics(labels, score, case, 0.5, num_replicates=2000, seed=SEED)
+        results[mode] = bootstrap_metrics(labels, score, case, 0.5, Bootstrap(2000, SEED))
         auroc = results[mode]["auroc"]
         print(f"split by {mode}: AUROC {auroc.value:.3f} [{auroc.low:.3f}, {auroc.high:.3f}]")
     return results["case"]["auroc"], results["patch"]["auroc"]

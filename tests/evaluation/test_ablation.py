@@ -4,7 +4,7 @@ import pytest
 from scipy.special import logit
 
 from idc.evaluation.ablation import compare_with_others, describe_gain, other_logits, score_other
-from idc.evaluation.statistics.bootstrap import Estimate
+from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate
 from idc.evaluation.statistics.metrics import auroc, balanced_accuracy
 
 NUM_PATCHES = 1200
@@ -51,7 +51,7 @@ def test_other_logits_when_there_are_backbones_and_baselines_then_all_are_logits
 def test_compare_when_the_fusion_is_better_then_the_differences_are_those_of_the_metrics(subsets):
     test = subsets[1]
     good, poor = scored(subsets, "good"), scored(subsets, "poor")
-    found = compare_with_others(test, good, {"poor": poor}, num_replicates=200, seed=1)["poor"]
+    found = compare_with_others(test, good, {"poor": poor}, Bootstrap(200, 1))["poor"]
     y_true = test["y_true"].to_numpy()
     gain = auroc(y_true, good.y_score) - auroc(y_true, poor.y_score)
     assert found["auroc"].value == pytest.approx(gain)

@@ -4,6 +4,7 @@ from scipy import stats
 
 from idc.core.errors import InputError
 from idc.evaluation.statistics.bootstrap import (
+    Bootstrap,
     CaseSummary,
     Estimate,
     bootstrap_metrics,
@@ -38,7 +39,7 @@ def test_replicates_without_a_class_are_left_out(monkeypatch):
 
     def bootstrap(counts):
         monkeypatch.setattr("idc.evaluation.statistics.bootstrap.draw_counts", lambda *_: counts)
-        return bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=5, seed=0)
+        return bootstrap_metrics(y_true, y_score, case, THRESHOLD, Bootstrap(5, 0))
 
     assert bootstrap(np.concatenate([lacking, whole])) == bootstrap(whole)
 
@@ -52,9 +53,9 @@ SCALES = {
 
 def test_bootstrap_metrics_when_laid_then_intervals_follow_the_formula():
     y_true, y_score, case = make_subset()
-    found = bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=100, seed=2)
+    found = bootstrap_metrics(y_true, y_score, case, THRESHOLD, Bootstrap(100, 2))
     index = np.unique(case, return_inverse=True)[1]
-    counts = draw_counts(9, 100, seed=2)
+    counts = draw_counts(9, Bootstrap(100, 2))
     replicates = replicate_metrics(y_true, y_score, index, THRESHOLD, counts, seed=2)
     point = compute_metrics(y_true, y_score, case, THRESHOLD, seed=2).values
     sizes = np.unique(case, return_counts=True)[1]
@@ -73,14 +74,14 @@ def test_bootstrap_metrics_when_laid_then_intervals_follow_the_formula():
 def test_bootstrap_metrics_when_some_are_named_then_equal_those_of_all():
     subset = make_subset()
     names = ("mcc", "auroc")
-    few = bootstrap_metrics(*subset, THRESHOLD, num_replicates=50, seed=2, names=names)
-    full = bootstrap_metrics(*subset, THRESHOLD, num_replicates=50, seed=2)
+    few = bootstrap_metrics(*subset, THRESHOLD, Bootstrap(50, 2), names=names)
+    full = bootstrap_metrics(*subset, THRESHOLD, Bootstrap(50, 2))
     assert tuple(few) == names
     assert dict(few) == {name: full[name] for name in names}
 
 
 def test_bootstrap_metrics_when_nothing_is_called_idc_then_ppv_is_absent_with_a_reason():
-    found = bootstrap_metrics(*make_subset(), 1.0, num_replicates=50, seed=2)
+    found = bootstrap_metrics(*make_subset(), 1.0, Bootstrap(50, 2))
     assert found.undefined == {
         "ppv": "no patch is predicted IDC+",
         "mcc": "all patches are called alike",
@@ -100,7 +101,7 @@ def test_bootstrap_metrics_when_replicates_leave_one_undefined_then_passes_over_
 
     def bootstrap(counts):
         monkeypatch.setattr("idc.evaluation.statistics.bootstrap.draw_counts", lambda *_: counts)
-        return bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=5, seed=0)
+        return bootstrap_metrics(y_true, y_score, case, THRESHOLD, Bootstrap(5, 0))
 
     whole, mixed = bootstrap(drawing), bootstrap(np.concatenate([without, drawing]))
     assert mixed["ppv"] == whole["ppv"]
@@ -119,12 +120,12 @@ def test_lay_interval_when_log_loss_exceeds_one_then_so_may_its_interval():
 
 def test_same_seed_same_numbers_and_row_order_is_irrelevant():
     subset = make_subset(decimals=2)
-    first = bootstrap_metrics(*subset, THRESHOLD, num_replicates=200, seed=7)
-    assert bootstrap_metrics(*subset, THRESHOLD, num_replicates=200, seed=7) == first
-    assert bootstrap_metrics(*subset, THRESHOLD, num_replicates=200, seed=8) != first
+    first = bootstrap_metrics(*subset, THRESHOLD, Bootstrap(200, 7))
+    assert bootstrap_metrics(*subset, THRESHOLD, Bootstrap(200, 7)) == first
+    assert bootstrap_metrics(*subset, THRESHOLD, Bootstrap(200, 8)) != first
     order = np.random.default_rng(0).permutation(len(subset[0]))
     shuffled = bootstrap_metrics(
-        *(column[order] for column in subset), THRESHOLD, num_replicates=200, seed=7
+        *(column[order] for column in subset), THRESHOLD, Bootstrap(200, 7)
     )
     for name in METRICS:
         assert shuffled[name].low == pytest.approx(first[name].low, rel=1e-10)
@@ -133,7 +134,7 @@ def test_same_seed_same_numbers_and_row_order_is_irrelevant():
 def test_perfect_and_hopeless_scores_still_give_finite_intervals():
     y_true, _, case = make_subset()
     for y_score in (y_true * 0.9 + 0.05, 0.95 - y_true * 0.9, np.full(y_true.size, 0.5), y_true):
-        found = bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=100, seed=0)
+        found = bootstrap_metrics(y_true, y_score, case, THRESHOLD, Bootstrap(100, 0))
         for name, each in found.items():
             assert (-1 if name == "mcc" else 0) <= each.low <= each.value <= each.high
             assert each.high <= (np.inf if name == "log_loss" else 1)
@@ -142,17 +143,17 @@ def test_perfect_and_hopeless_scores_still_give_finite_intervals():
 def test_few_cases_are_refused_or_widen_the_interval():
     y_true, y_score, case = make_subset(num_cases=2)
     with pytest.raises(InputError, match=r"2 case\(s\).*at least 3"):
-        bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=100, seed=0)
+        bootstrap_metrics(y_true, y_score, case, THRESHOLD, Bootstrap(100, 0))
     # one giant case: fewer than two effective cases, held at one degree of freedom
     giant = np.array(["a"] * 396 + ["b", "b", "c", "c"])
-    found = bootstrap_metrics(y_true, y_score, giant, THRESHOLD, num_replicates=100, seed=0)
+    found = bootstrap_metrics(y_true, y_score, giant, THRESHOLD, Bootstrap(100, 0))
     assert all(np.isfinite([each.low, each.high]).all() for each in found.values())
 
 
 def test_too_few_usable_replicates_are_named():
     y_true, y_score, case = make_subset()
     with pytest.raises(InputError, match="1 of 1 replicates hold both"):
-        bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=1, seed=0)
+        bootstrap_metrics(y_true, y_score, case, THRESHOLD, Bootstrap(1, 0))
 
 
 def test_cases_are_summarised():
@@ -180,7 +181,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         y_true = np.arange(240) % 2
         y_score = 1 / (1 + np.exp(-rng.normal(0, 1, 240) - rng.normal(0, 1, 12)[case]))
         found = bootstrap_metrics(
-            y_true, y_score, case, 0.5, num_replicates=100, seed=seed, names=("auroc",)
+            y_true, y_score, case, 0.5, Bootstrap(100, seed), names=("auroc",)
         )
         hits += found["auroc"].low <= 0.5 <= found["auroc"].high
     assert 0.90 <= hits / 100 <= 1.0
@@ -189,10 +190,8 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 def test_bootstrap_share_when_cases_differ_then_the_interval_equals_that_of_specificity():
     y_true, y_score, case = make_subset()
     negative = y_true == 0
-    share = bootstrap_share(
-        (y_score < THRESHOLD)[negative], case[negative], num_replicates=4000, seed=1
-    )
-    whole = bootstrap_metrics(y_true, y_score, case, THRESHOLD, num_replicates=4000, seed=1)
+    share = bootstrap_share((y_score < THRESHOLD)[negative], case[negative], Bootstrap(4000, 1))
+    whole = bootstrap_metrics(y_true, y_score, case, THRESHOLD, Bootstrap(4000, 1))
     assert share.value == pytest.approx(whole["specificity"].value)
     assert share.low == pytest.approx(whole["specificity"].low, abs=0.02)
     assert share.high == pytest.approx(whole["specificity"].high, abs=0.02)
@@ -203,7 +202,7 @@ def test_bootstrap_share_when_all_shares_are_near_a_bound_then_the_interval_has_
     case = np.repeat(np.arange(6), 2)
     shares = np.linspace(0.005, 0.02, 12)
     value = 1 - shares if mirrored else shares
-    found = bootstrap_share(value, case, num_replicates=200, seed=1)
+    found = bootstrap_share(value, case, Bootstrap(200, 1))
     assert found.value == pytest.approx(value.mean())
     # twelve patches: half a patch is .04, farther from the bound than any share
     low, high = (1 - found.high, 1 - found.low) if mirrored else (found.low, found.high)
@@ -213,7 +212,7 @@ def test_bootstrap_share_when_all_shares_are_near_a_bound_then_the_interval_has_
 
 def test_bootstrap_share_when_there_are_two_cases_then_refuses():
     with pytest.raises(InputError, match="needs at least 3"):
-        bootstrap_share(np.array([True, False]), np.array(["a", "b"]), num_replicates=10, seed=1)
+        bootstrap_share(np.array([True, False]), np.array(["a", "b"]), Bootstrap(10, 1))
 
 
 def test_standard_error_factor_when_cases_are_unequal_then_the_bootstrap_is_unbiased_with_it():

@@ -5,7 +5,7 @@ from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
 
 from idc.core.errors import InputError
-from idc.evaluation.statistics.bootstrap import draw_counts, summarise_cases, t_quantile
+from idc.evaluation.statistics.bootstrap import Bootstrap, draw_counts, summarise_cases, t_quantile
 from idc.evaluation.threshold.calibration import (
     bootstrap_threshold,
     choose_threshold,
@@ -142,7 +142,7 @@ def draw_cases(decimals, num_patches=300, num_cases=7):
 @pytest.mark.parametrize("decimals", [1, 2, 9])
 def test_replicate_thresholds_when_patches_are_resampled_then_equal_a_new_choice(rule, decimals):
     y_true, y_score, case = draw_cases(decimals)
-    counts = draw_counts(7, 40, seed=1)
+    counts = draw_counts(7, Bootstrap(40, 1))
     found = replicate_thresholds(y_true, y_score, case, rule, counts)
     for row, threshold in zip(counts, found, strict=True):
         rows = np.concatenate(
@@ -153,8 +153,9 @@ def test_replicate_thresholds_when_patches_are_resampled_then_equal_a_new_choice
 
 def test_bootstrap_threshold_when_laid_then_follows_the_formula_on_the_logit_scale():
     y_true, y_score, case = draw_cases(9)
-    found = bootstrap_threshold(y_true, y_score, case, "youden", num_replicates=80, seed=4)
-    replicates = replicate_thresholds(y_true, y_score, case, "youden", draw_counts(7, 80, seed=4))
+    found = bootstrap_threshold(y_true, y_score, case, "youden", Bootstrap(80, 4))
+    counts = draw_counts(7, Bootstrap(80, 4))
+    replicates = replicate_thresholds(y_true, y_score, case, "youden", counts)
     reach = t_quantile(summarise_cases(y_true, case)) * special.logit(replicates).std(ddof=1)
     assert found.value == choose_threshold(y_true, y_score, "youden")
     assert found.low == pytest.approx(special.expit(special.logit(found.value) - reach))
@@ -164,7 +165,7 @@ def test_bootstrap_threshold_when_laid_then_follows_the_formula_on_the_logit_sca
 def test_bootstrap_threshold_when_there_are_two_cases_then_refuses():
     with pytest.raises(InputError, match="needs at least 3"):
         bootstrap_threshold(
-            np.array([0, 1]), np.array([0.2, 0.6]), np.arange(2), "f1", num_replicates=9, seed=1
+            np.array([0, 1]), np.array([0.2, 0.6]), np.arange(2), "f1", Bootstrap(9, 1)
         )
 
 

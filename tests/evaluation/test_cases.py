@@ -20,6 +20,7 @@ from idc.evaluation.cases.burden import (
     measure_dice,
     slide_map,
 )
+from idc.evaluation.statistics.bootstrap import Bootstrap
 from idc.evaluation.statistics.metrics import balanced_accuracy, f1_idc
 
 CASE = np.array(["b", "a", "a", "a", "a", "b", "c"])
@@ -70,7 +71,7 @@ def test_measure_burden_when_the_input_is_unusable_then_says_so(change, said):
 
 
 def test_compare_burden_when_cases_are_few_then_values_are_plain_means_of_absolute_errors():
-    figures = compare_burden(measured(), 0.25, num_replicates=50, seed=0)
+    figures = compare_burden(measured(), 0.25, Bootstrap(50, 0))
     values = {name: figure.value for name, figure in figures.items()}
     assert values == pytest.approx(
         {
@@ -94,7 +95,7 @@ def test_compare_burden_when_cases_are_many_then_the_interval_is_that_of_a_paire
             "called_error": rng.normal(0, 0.15, 40),
         }
     )
-    found = compare_burden(cases, 0.3, num_replicates=20_000, seed=1)["mae_score_difference"]
+    found = compare_burden(cases, 0.3, Bootstrap(20_000, 1))["mae_score_difference"]
     difference = np.abs(cases["score_error"]) - np.abs(0.3 - burden)
     test = stats.ttest_1samp(difference, 0).confidence_interval(0.95)
     # the bootstrap's SD of a mean is sqrt((n - 1) / n) times the standard error
@@ -107,7 +108,7 @@ def test_compare_burden_when_cases_are_many_then_the_interval_is_that_of_a_paire
 @pytest.mark.parametrize(("num_cases", "constant"), [(2, 0.3), (3, 1.5), (3, np.nan)])
 def test_compare_burden_when_cases_or_constant_are_unusable_then_says_so(num_cases, constant):
     with pytest.raises(InputError):
-        compare_burden(measured().head(num_cases), constant, num_replicates=10, seed=0)
+        compare_burden(measured().head(num_cases), constant, Bootstrap(10, 0))
 
 
 def test_measure_agreement_when_differences_are_known_then_follows_bland_and_altman():

@@ -5,7 +5,7 @@ from scipy import stats
 
 from idc.core.errors import InputError
 from idc.evaluation.compare import compare_scorings
-from idc.evaluation.statistics.bootstrap import draw_counts
+from idc.evaluation.statistics.bootstrap import Bootstrap, draw_counts
 from idc.evaluation.statistics.metrics import auroc, balanced_accuracy
 
 NUM_CASES = 8
@@ -30,8 +30,8 @@ def make_scoring(strength, threshold=0.3, num_patches=300):
     )
 
 
-def compare(first, second, num_replicates=60, seed=3):
-    return compare_scorings(first, second, num_replicates=num_replicates, seed=seed)
+def compare(first, second):
+    return compare_scorings(first, second, Bootstrap(60, 3))
 
 
 def resampled(table, counts):
@@ -58,7 +58,7 @@ def test_compare_scorings_when_compared_with_a_slow_loop_then_value_and_interval
 
         slow = [
             difference(resampled(first, counts), resampled(second, counts))
-            for counts in draw_counts(NUM_CASES, 60, seed=3)
+            for counts in draw_counts(NUM_CASES, Bootstrap(60, 3))
         ]
         value, reach = difference(first, second), quantile * np.std(slow, ddof=1)
         assert found[name].value == pytest.approx(value, abs=1e-12)

@@ -10,7 +10,7 @@ from idc.evaluation.curves import (
     roc_points,
     threshold_points,
 )
-from idc.evaluation.statistics.bootstrap import bootstrap_share
+from idc.evaluation.statistics.bootstrap import Bootstrap, bootstrap_share
 from idc.evaluation.statistics.metrics import ece
 
 
@@ -84,7 +84,7 @@ def test_threshold_points_when_all_scores_are_equal_then_no_threshold_is_left():
 def test_reliability_points_when_weighted_by_patches_then_their_gaps_are_the_ece():
     y_true, y_score = draw_subset(3000)
     case = np.arange(3000) % 11
-    points = reliability_points(y_true, y_score, case, num_replicates=100, seed=0)
+    points = reliability_points(y_true, y_score, case, Bootstrap(100, 0))
     assert len(points) == 15
     assert points["num_patches"].tolist() == [200] * 15
     assert points["num_cases"].tolist() == [11] * 15
@@ -92,7 +92,7 @@ def test_reliability_points_when_weighted_by_patches_then_their_gaps_are_the_ece
     gaps = (points["mean_score"] - points["idc_share"]).abs()
     assert np.average(gaps, weights=points["num_patches"]) == pytest.approx(ece(y_true, y_score))
     lowest = y_score <= np.sort(y_score)[199]
-    expected = bootstrap_share(y_true[lowest] == 1, case[lowest], num_replicates=100, seed=0)
+    expected = bootstrap_share(y_true[lowest] == 1, case[lowest], Bootstrap(100, 0))
     first = points.iloc[0]
     assert (first["idc_share"], first["idc_share_low"], first["idc_share_high"]) == (
         expected.value, expected.low, expected.high,
@@ -104,7 +104,7 @@ def test_reliability_points_when_a_bin_is_of_two_cases_then_it_has_no_interval()
     y_score = np.r_[np.full(40, 0.2), np.full(40, 0.8)]
     y_true = np.arange(80) % 2
     case = np.r_[np.arange(40) % 4, np.arange(40) % 2]
-    points = reliability_points(y_true, y_score, case, num_replicates=100, seed=0)
+    points = reliability_points(y_true, y_score, case, Bootstrap(100, 0))
     assert points["num_cases"].tolist() == [4, 2]
     assert points["idc_share_low"].isna().tolist() == [False, True]
     assert points["idc_share_high"].isna().tolist() == [False, True]

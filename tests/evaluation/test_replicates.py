@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from idc.evaluation.statistics.bootstrap import draw_counts
+from idc.evaluation.statistics.bootstrap import Bootstrap, draw_counts
 from idc.evaluation.statistics.metrics import METRICS, bin_scores, cap_cases
 from idc.evaluation.statistics.replicates import map_rows, replicate_metrics
 
@@ -80,13 +80,13 @@ def assert_equals_resampled(subset, counts):
 
 @pytest.mark.parametrize("decimals", [None, 2, 1, 0])
 def test_replicate_metrics_when_patches_are_resampled_then_equal_scikit_learn(decimals):
-    assert_equals_resampled(make_subset(decimals), draw_counts(NUM_CASES, 30, seed=5))
+    assert_equals_resampled(make_subset(decimals), draw_counts(NUM_CASES, Bootstrap(30, 5)))
 
 
 def test_replicate_metrics_when_cases_exceed_the_cap_then_equal_scikit_learn():
     subset = make_subset(num_patches=2500)
     assert np.bincount(subset[2]).max() > 160
-    assert_equals_resampled(subset, draw_counts(NUM_CASES, 8, seed=6))
+    assert_equals_resampled(subset, draw_counts(NUM_CASES, Bootstrap(8, 6)))
 
 
 def test_replicate_metrics_when_a_replicate_calls_all_alike_then_marks_what_is_undefined():
@@ -103,7 +103,7 @@ def test_replicate_metrics_when_a_replicate_calls_all_alike_then_marks_what_is_u
 
 def test_replicate_metrics_when_scores_are_logits_then_ranks_them_alike():
     y_true, y_score, case_index = make_subset()
-    counts = draw_counts(NUM_CASES, 20, seed=1)
+    counts = draw_counts(NUM_CASES, Bootstrap(20, 1))
     names = ("auroc", "auprc", "case_macro_auroc", "auroc_capped")
     logits = np.log(y_score / (1 - y_score))
     first, second = (

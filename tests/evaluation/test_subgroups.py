@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from idc.core.errors import InputError
 from idc.evaluation.cases.burden import Absent
-from idc.evaluation.statistics.bootstrap import bootstrap_metrics, bootstrap_share
+from idc.evaluation.statistics.bootstrap import Bootstrap, bootstrap_metrics, bootstrap_share
 from idc.evaluation.subgroups import (
     find_subgroups,
     measure_borders,
@@ -58,7 +58,7 @@ def table(patches):
 
 
 def measure(patches):
-    return subgroup_table(patches, THRESHOLD, num_replicates=60, seed=5)
+    return subgroup_table(patches, THRESHOLD, Bootstrap(60, 5))
 
 
 def pick(table, family, group):
@@ -118,8 +118,7 @@ def test_subgroup_table_when_a_group_is_measured_then_agrees_with_the_bootstrap_
         expit(part["log_odds"].to_numpy()),
         part["case"].to_numpy(),
         THRESHOLD,
-        num_replicates=60,
-        seed=5,
+        Bootstrap(60, 5),
     )
     found = pick(table, "size", "sliver")
     for name in ("auroc", "balanced_accuracy"):
@@ -228,25 +227,24 @@ def test_measure_regions_when_regions_differ_then_small_ones_are_told_apart():
         for case in "abc"
     ]
     patches = pd.concat(parts, ignore_index=True)
-    figures = measure_regions(patches, 0.5, num_replicates=40, seed=0)
+    figures = measure_regions(patches, 0.5, Bootstrap(40, 0))
     small = patches["y"] == 1
     assert figures["sensitivity_small_regions"] == bootstrap_share(
         (patches["log_odds"] > 0)[small].to_numpy(),
         patches["case"][small].to_numpy(),
-        num_replicates=40,
-        seed=0,
+        Bootstrap(40, 0),
     )
     assert figures["sensitivity_small_regions"].value == 0.75
     assert figures["sensitivity_large_regions"].value == 1.0
 
 
 def test_measure_regions_when_there_is_no_small_region_then_is_absent(patches):
-    figures = measure_regions(patches, 0.5, num_replicates=20, seed=0)
+    figures = measure_regions(patches, 0.5, Bootstrap(20, 0))
     assert figures["sensitivity_small_regions"] == Absent("no patches")
 
 
 def test_measure_borders_when_measured_then_are_the_aurocs_of_the_two_groups(patches):
-    figures = measure_borders(patches, THRESHOLD, num_replicates=60, seed=5)
+    figures = measure_borders(patches, THRESHOLD, Bootstrap(60, 5))
     for name, (_, inside) in find_subgroups(patches)["border"].items():
         if name == "alone":
             continue
@@ -256,6 +254,6 @@ def test_measure_borders_when_measured_then_are_the_aurocs_of_the_two_groups(pat
 
 
 def test_measure_borders_when_all_labels_are_alike_then_are_absent_with_a_reason(patches):
-    figures = measure_borders(patches.assign(y_true=0), THRESHOLD, num_replicates=20, seed=0)
+    figures = measure_borders(patches.assign(y_true=0), THRESHOLD, Bootstrap(20, 0))
     assert figures["auroc_border"] == Absent("no patches")
     assert "are IDC-" in figures["auroc_interior"].reason

@@ -8,6 +8,7 @@ import yaml
 from idc.core.files import save_json
 from idc.core.layout import PARAMS
 from idc.evaluation.compare import compare_scorings
+from idc.evaluation.statistics.bootstrap import Bootstrap
 from idc.evaluation.statistics.metrics import auroc
 from idc.experiments.folds import RESULTS
 from idc.experiments.learning_curve import (
@@ -72,8 +73,7 @@ def expected_difference(strength, other, share=1.0):
         tables = [table.drop(columns="y_pred") for table in tables]
     return compare_scorings(
         *(table.assign(y_score=share * table["logit"] + (1 - share) * NOISE) for table in tables),
-        num_replicates=NUM_REPLICATES,
-        seed=SEED,
+        Bootstrap(NUM_REPLICATES, SEED),
     )
 
 

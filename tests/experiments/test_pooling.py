@@ -5,7 +5,7 @@ from scipy.special import expit
 
 from idc.core.errors import InputError
 from idc.evaluation.cases.context import average_context
-from idc.evaluation.statistics.bootstrap import bootstrap_metrics
+from idc.evaluation.statistics.bootstrap import Bootstrap, bootstrap_metrics
 from idc.evaluation.statistics.metrics import auroc, balanced_accuracy
 from idc.evaluation.threshold.calibration import choose_threshold, fit_calibration
 from idc.experiments.pooling import decide_pooled, measure_pooled, pool_folds
@@ -83,7 +83,7 @@ def test_pool_folds_when_there_are_further_logits_then_each_has_a_calibration_of
     np.testing.assert_allclose(
         pooled.predictions["logit_other"], pooled.predictions["logit"], atol=1e-4
     )
-    figures = measure_pooled(pooled, num_replicates=100, seed=1)
+    figures = measure_pooled(pooled, Bootstrap(100, 1))
     for metric in ("auroc", "balanced_accuracy"):
         same = pytest.approx(figures[f"logit/{metric}"], abs=1e-4)
         assert figures[f"logit_other/{metric}"] == same
@@ -119,14 +119,14 @@ def test_pool_folds_when_patches_were_assigned_then_a_case_may_be_tested_twice_b
 
 def test_measure_pooled_when_measured_then_figures_are_those_of_the_whole_table():
     pooled = pool_folds(make_folds())
-    figures = measure_pooled(pooled, num_replicates=150, seed=4)
+    figures = measure_pooled(pooled, Bootstrap(150, 4))
     table = pooled.predictions
     y_true, y_pred = table["y_true"].to_numpy(), table["y_pred"].to_numpy()
     assert figures["logit/auroc"] == pytest.approx(auroc(y_true, table["logit"]))
     assert figures["logit/balanced_accuracy"] == pytest.approx(balanced_accuracy(y_true, y_pred))
     expected = bootstrap_metrics(
         y_true, 1 / (1 + np.exp(-table["logit"].to_numpy())), table["case"].to_numpy(), 0.5,
-        num_replicates=150, seed=4,
+        Bootstrap(150, 4),
     )["auroc"]  # fmt: skip
     assert figures["logit/auroc_low"] == pytest.approx(expected.low)
     assert figures["num_cases"] == table["case"].nunique()
@@ -145,7 +145,7 @@ def test_measure_pooled_when_there_are_baselines_then_they_are_scored_and_compar
     }
     pooled = pool_folds(folds)
     assert list(pooled.points) == ["logit", "logit_noise", "logit_context"]
-    figures = measure_pooled(pooled, num_replicates=200, seed=1)
+    figures = measure_pooled(pooled, Bootstrap(200, 1))
     assert figures["logit_noise/auroc"] < 0.6
     gain = figures["differences"]["logit_noise"]["auroc"]
     assert gain["value"] == pytest.approx(figures["logit/auroc"] - figures["logit_noise/auroc"])

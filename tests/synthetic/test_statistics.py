@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from idc.data.patches import PATCH_SIZE_PX
-from idc.evaluation.statistics.bootstrap import Estimate, bootstrap_metrics
+from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate, bootstrap_metrics
 from idc.synthetic import create_archive
 from idc.synthetic.layout import burden_quantile, draw_null_labels
 
@@ -199,9 +199,8 @@ def auroc_of_trees(patches: pd.DataFrame, learns: np.ndarray) -> Estimate:
         labels[~learns],
         trees.predict_proba(features[~learns])[:, 1],
         patches["case"].to_numpy()[~learns],
-        threshold=0.5,
-        num_replicates=200,
-        seed=0,
+        0.5,
+        Bootstrap(200, 0),
     )["auroc"]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from idc.evaluation.compare import PLACE, compare_scorings
-from idc.evaluation.statistics.bootstrap import Estimate
+from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate
 from idc.evaluation.threshold.calibration import choose_threshold, fit_calibration
 
 _TITLES = {"cnn": "CNN without the texture member", "texture": "texture member"}
@@ -92,9 +92,7 @@ def compare_with_others(
     test: pd.DataFrame,
     fusion: OtherScores,
     others: Mapping[str, OtherScores],
-    *,
-    num_replicates: int,
-    seed: int,
+    bootstrap: Bootstrap,
 ) -> dict[str, dict[str, Estimate]]:
     """Return by how much the fusion is better than each other scoring, paired by case.
 
@@ -102,8 +100,7 @@ def compare_with_others(
         test: Columns `case`, `x`, `y`, `y_true`.
         fusion: The fusion's scores of these patches, at the frozen operating point.
         others: Other scorings of these patches.
-        num_replicates: Replicates of the case bootstrap.
-        seed: Seed of the draws.
+        bootstrap: How cases are drawn.
 
     Returns:
         By name: `auroc` and `balanced_accuracy`, fusion minus other, with 95 % intervals.
@@ -114,9 +111,7 @@ def compare_with_others(
         return places.assign(y_score=scored.y_score, y_pred=scored.y_pred)
 
     return {
-        name: compare_scorings(
-            table(other), table(fusion), num_replicates=num_replicates, seed=seed
-        )
+        name: compare_scorings(table(other), table(fusion), bootstrap)
         for name, other in others.items()
     }
 

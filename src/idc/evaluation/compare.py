@@ -19,6 +19,7 @@ import pandas as pd
 
 from idc.core.errors import InputError
 from idc.evaluation.statistics.bootstrap import (
+    Bootstrap,
     CaseSummary,
     Estimate,
     draw_counts,
@@ -48,7 +49,7 @@ _METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def compare_scorings(
-    first: pd.DataFrame, second: pd.DataFrame, *, num_replicates: int, seed: int
+    first: pd.DataFrame, second: pd.DataFrame, bootstrap: Bootstrap
 ) -> dict[str, Estimate]:
     """Return by how much the second scoring is better, with a 95 % interval, per metric.
 
@@ -59,8 +60,7 @@ def compare_scorings(
             more like IDC+) and, if decisions are to be compared, `y_pred` (0 or 1: the score
             reaches the threshold, which may differ between the scorings and between folds).
         second: Likewise, of the same patches.
-        num_replicates: How many times the cases are drawn.
-        seed: Seed of the draws.
+        bootstrap: How cases are drawn.
 
     Returns:
         `auroc`, and `balanced_accuracy` where both have `y_pred`: second minus first, in [-1, 1].
@@ -77,8 +77,7 @@ def compare_scorings(
         first["y_true"].to_numpy(),
         first["case"].to_numpy(),
         pairs,
-        num_replicates=num_replicates,
-        seed=seed,
+        bootstrap,
     )
     return {name: difference.estimate() for name, difference in differences.items()}
 
@@ -110,9 +109,7 @@ def paired_differences(
     y_true: np.ndarray,
     case: np.ndarray,
     pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    *,
-    num_replicates: int,
-    seed: int,
+    bootstrap: Bootstrap,
 ) -> dict[str, Difference]:
     """Return second minus first of each metric; both meet the same replicates.
 
@@ -122,8 +119,7 @@ def paired_differences(
         pairs: By metric, of `auroc`, `balanced_accuracy`, `sensitivity`, `specificity` and `brier`,
             what it is worked out from in the first and in the second scoring, (patches,) each:
             scores, or decisions (0 or 1) where the metric looks at those.
-        num_replicates: How many times the cases are drawn.
-        seed: Seed of the draws.
+        bootstrap: How cases are drawn.
 
     Raises:
         InputError: If there are fewer than three cases or only one class, or a score is NaN or
@@ -135,9 +131,7 @@ def paired_differences(
     }
     summary = summarise_cases(y_true, case)
     case_index = np.unique(case, return_inverse=True)[1]
-    counts = keep_two_class(
-        draw_counts(summary.num_cases, num_replicates, seed), y_true, case_index
-    )
+    counts = keep_two_class(draw_counts(summary.num_cases, bootstrap), y_true, case_index)
     differences = {}
     for name, scorings in pairs.items():
         before, after = (
@@ -147,7 +141,7 @@ def paired_differences(
                 case_index,
                 _HALF,
                 counts,
-                seed=seed,
+                seed=bootstrap.seed,
                 names=(name,),
             )[name]
             for scores in scorings

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from idc.evaluation.statistics.bootstrap import bootstrap_share
+from idc.evaluation.statistics.bootstrap import Bootstrap, bootstrap_share
 from idc.evaluation.statistics.metrics import (
     MIN_CASES,
     bin_scores,
@@ -104,7 +104,7 @@ def threshold_points(y_true: np.ndarray, y_score: np.ndarray) -> pd.DataFrame:
 
 
 def reliability_points(
-    y_true: np.ndarray, y_score: np.ndarray, case: np.ndarray, *, num_replicates: int, seed: int
+    y_true: np.ndarray, y_score: np.ndarray, case: np.ndarray, bootstrap: Bootstrap
 ) -> pd.DataFrame:
     """Return how scores and labels agree, by the bins of `bin_scores`.
 
@@ -112,8 +112,7 @@ def reliability_points(
         y_true: Labels, 0 or 1, (patches,).
         y_score: Probability of IDC+, in [0, 1], (patches,).
         case: Case id of each patch, any sortable type, (patches,).
-        num_replicates: How many times the cases of a bin are drawn.
-        seed: Seed of the draws.
+        bootstrap: How cases are drawn.
 
     Returns:
         One row per bin, by rising score: `mean_score`, `idc_share` with its 95 % interval by case
@@ -138,7 +137,7 @@ def reliability_points(
             "num_cases": len(np.unique(cases)),
         }
         if len(np.unique(cases)) >= MIN_CASES:
-            share = bootstrap_share(hits, cases, num_replicates=num_replicates, seed=seed)
+            share = bootstrap_share(hits, cases, bootstrap)
             row |= {"idc_share_low": share.low, "idc_share_high": share.high}
         rows.append(row)
     return pd.DataFrame(rows).astype({"idc_share_low": "float64", "idc_share_high": "float64"})

@@ -26,6 +26,7 @@ from idc.core.errors import InputError
 from idc.evaluation.cases.burden import Absent
 from idc.evaluation.cases.context import distance_to_border, label_regions
 from idc.evaluation.statistics.bootstrap import (
+    Bootstrap,
     Estimate,
     bootstrap_metrics,
     bootstrap_share,
@@ -44,9 +45,7 @@ _THIRDS = [1 / 3, 2 / 3]
 _Figures = dict[str, Estimate | Absent]
 
 
-def subgroup_table(
-    patches: pd.DataFrame, threshold: float, *, num_replicates: int, seed: int
-) -> pd.DataFrame:
+def subgroup_table(patches: pd.DataFrame, threshold: float, bootstrap: Bootstrap) -> pd.DataFrame:
     """Measure every subgroup.
 
     Args:
@@ -54,8 +53,7 @@ def subgroup_table(
             (calibrated, finite), `mean_optical_density` and `white_share` (as
             `idc.data.quality.describe_pixels` returns them), `sliver` (bool).
         threshold: The frozen one: a patch is predicted IDC+ where its probability is at least this.
-        num_replicates: Replicates of the case bootstrap.
-        seed: Seed of the draws.
+        bootstrap: How cases are drawn.
 
     Returns:
         One row per family, group and metric: `family`, `group`, `label` (in plain words, with
@@ -80,7 +78,7 @@ def subgroup_table(
                 "num_cases": int(part["case"].nunique()),
                 "num_idc": int(part["y_true"].sum()),
             }
-            figures = _measure(part, threshold, num_replicates, seed)
+            figures = _measure(part, threshold, bootstrap)
             named = {"family": family, "group": group, "label": label} | counts
             rows += [named | {"metric": name} | _cells(figure) for name, figure in figures.items()]
     return pd.DataFrame(rows).astype(dict.fromkeys(("value", "low", "high"), "Float64"))
@@ -105,7 +103,7 @@ def find_subgroups(patches: pd.DataFrame) -> dict[str, dict[str, tuple[str, np.n
 
 
 def measure_regions(
-    patches: pd.DataFrame, threshold: float, *, num_replicates: int, seed: int
+    patches: pd.DataFrame, threshold: float, bootstrap: Bootstrap
 ) -> dict[str, Estimate | Absent]:
     """Return the sensitivity in small and in large regions of touching IDC+ patches.
 
@@ -114,8 +112,7 @@ def measure_regions(
     Args:
         patches: `case`, `x`, `y`, `y_true`, `log_odds`, as `subgroup_table` takes them.
         threshold: The frozen one.
-        num_replicates: Replicates of the case bootstrap.
-        seed: Seed of the draws.
+        bootstrap: How cases are drawn.
 
     Returns:
         `sensitivity_small_regions` (under 9 patches) and `sensitivity_large_regions`: the share of
@@ -132,22 +129,19 @@ def measure_regions(
     for name, inside in zip(REGION_FIGURES, parts, strict=True):
         case = patches["case"].to_numpy()[inside]
         missing = _too_few(case)
-        figures[name] = missing or bootstrap_share(
-            hits[inside], case, num_replicates=num_replicates, seed=seed
-        )
+        figures[name] = missing or bootstrap_share(hits[inside], case, bootstrap)
     return figures
 
 
 def measure_borders(
-    patches: pd.DataFrame, threshold: float, *, num_replicates: int, seed: int
+    patches: pd.DataFrame, threshold: float, bootstrap: Bootstrap
 ) -> dict[str, Estimate | Absent]:
     """Return the AUROC where labels change and where they do not.
 
     Args:
         patches: `case`, `x`, `y`, `y_true`, `log_odds`, as `subgroup_table` takes them.
         threshold: The frozen one; it does not change an AUROC.
-        num_replicates: Replicates of the case bootstrap.
-        seed: Seed of the draws.
+        bootstrap: How cases are drawn.
 
     Returns:
         `auroc_border` (patches touching one of the other label) and `auroc_interior` (touching
@@ -162,17 +156,17 @@ def measure_borders(
     for name in ("border", "interior"):
         inside = groups[name][1]
         y_true, case = (patches[column].to_numpy()[inside] for column in ("y_true", "case"))
-        measured = _measure_primary(y_true, y_score[inside], case, threshold, num_replicates, seed)
+        measured = _measure_primary(y_true, y_score[inside], case, threshold, bootstrap)
         figures[f"auroc_{name}"] = measured["auroc"]
     return figures
 
 
-def _measure(part: pd.DataFrame, threshold: float, num_replicates: int, seed: int) -> _Figures:
+def _measure(part: pd.DataFrame, threshold: float, bootstrap: Bootstrap) -> _Figures:
     y_true, case = part["y_true"].to_numpy(), part["case"].to_numpy()
     log_odds = part["log_odds"].to_numpy(np.float64)
     y_score = expit(log_odds)
-    primary = _measure_primary(y_true, y_score, case, threshold, num_replicates, seed)
-    gap = _too_few(case) or _bootstrap_gap(y_true, y_score, case, num_replicates, seed)
+    primary = _measure_primary(y_true, y_score, case, threshold, bootstrap)
+    gap = _too_few(case) or _bootstrap_gap(y_true, y_score, case, bootstrap)
     return primary | {"calibration_gap": gap} | _calibration_line(y_true, log_odds)
 
 
@@ -181,8 +175,7 @@ def _measure_primary(
     y_score: np.ndarray,
     case: np.ndarray,
     threshold: float,
-    num_replicates: int,
-    seed: int,
+    bootstrap: Bootstrap,
 ) -> _Figures:
     missing = _too_few(case) or _one_class(y_true)
     if missing is not None:
@@ -193,8 +186,7 @@ def _measure_primary(
             y_score,
             case,
             threshold,
-            num_replicates=num_replicates,
-            seed=seed,
+            bootstrap,
             names=PRIMARY,
         )
     except InputError as error:  # such as a class that next to no replicate draws
@@ -203,12 +195,12 @@ def _measure_primary(
 
 
 def _bootstrap_gap(
-    y_true: np.ndarray, y_score: np.ndarray, case: np.ndarray, num_replicates: int, seed: int
+    y_true: np.ndarray, y_score: np.ndarray, case: np.ndarray, bootstrap: Bootstrap
 ) -> Estimate:
     """Mean score minus share of IDC+, with t x SD over drawn cases; a difference needs no scale."""
     summary = summarise_cases(y_true, case)
     case_index = np.unique(case, return_inverse=True)[1]
-    counts = draw_counts(summary.num_cases, num_replicates, seed)
+    counts = draw_counts(summary.num_cases, bootstrap)
     gaps = counts @ np.bincount(case_index, weights=y_score - y_true)
     reach = t_quantile(summary) * float(np.std(gaps / (counts @ np.bincount(case_index)), ddof=1))
     value = float(np.mean(y_score - y_true))

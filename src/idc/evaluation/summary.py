@@ -20,6 +20,7 @@ from idc.evaluation.cases.burden import (
     measure_burden,
     measure_dice,
 )
+from idc.evaluation.statistics.bootstrap import Bootstrap
 from idc.evaluation.subgroups import (
     REGION_FIGURES,
     measure_borders,
@@ -31,24 +32,21 @@ NUM_WORST_CASES = 10
 
 
 def summarise_ablation(
-    test: pd.DataFrame, others: Mapping[str, OtherScores], *, num_replicates: int, seed: int
+    test: pd.DataFrame, others: Mapping[str, OtherScores], bootstrap: Bootstrap
 ) -> dict[str, Any]:
     """Return how the fusion fares against each member alone and each baseline on test.
 
     Args:
         test: Decided test set.
         others: As `idc.evaluation.ablation.score_others` returns them.
-        num_replicates: Replicates of the case bootstrap.
-        seed: Seed of the draws.
+        bootstrap: How cases are drawn.
 
     Returns:
         `text`: whether the fusion beats its best single member; `members`: their names and titles;
         `differences`: by name and metric, fusion minus other (value, low, high).
     """
     fusion = OtherScores(test["y_score"].to_numpy(), test["y_pred"].to_numpy())
-    differences = compare_with_others(
-        test, fusion, others, num_replicates=num_replicates, seed=seed
-    )
+    differences = compare_with_others(test, fusion, others, bootstrap)
     members = name_members(test)
     return {
         "text": describe_gain(differences, members),
@@ -61,23 +59,22 @@ def summarise_ablation(
 
 
 def summarise_subgroups(
-    test: pd.DataFrame, threshold: float, *, num_replicates: int, seed: int
+    test: pd.DataFrame, threshold: float, bootstrap: Bootstrap
 ) -> list[dict[str, Any]]:
     """Return the rows of `subgroup_table`; numbers that cannot be given are None."""
-    table = subgroup_table(test, threshold, num_replicates=num_replicates, seed=seed)
+    table = subgroup_table(test, threshold, bootstrap)
     return _records(table)
 
 
 def summarise_places(
-    test: pd.DataFrame, thresholds: Mapping[str, float], *, num_replicates: int, seed: int
+    test: pd.DataFrame, thresholds: Mapping[str, float], bootstrap: Bootstrap
 ) -> dict[str, Any]:
     """Return how patches fare at borders and inside, and in small and large IDC+ regions.
 
     Args:
         test: Decided test set.
         thresholds: As `idc.evaluation.decisions.column_thresholds` returns them.
-        num_replicates: Replicates of the case bootstrap.
-        seed: Seed of the draws.
+        bootstrap: How cases are drawn.
 
     Returns:
         By `test` and `test_context`, and by figure, an estimate (value, low, high), or `reason`
@@ -87,11 +84,9 @@ def summarise_places(
     summary = {}
     for prefix, threshold in thresholds.items():
         patches = test.assign(log_odds=test[f"{prefix}log_odds"])
-        figures = measure_borders(patches, threshold, num_replicates=num_replicates, seed=seed)
+        figures = measure_borders(patches, threshold, bootstrap)
         if complete.any():
-            figures |= measure_regions(
-                patches[complete], threshold, num_replicates=num_replicates, seed=seed
-            )
+            figures |= measure_regions(patches[complete], threshold, bootstrap)
         else:
             figures |= dict.fromkeys(REGION_FIGURES, Absent("no case is complete"))
         subset = "test_context" if prefix else "test"
@@ -99,16 +94,13 @@ def summarise_places(
     return summary
 
 
-def summarise_burden(
-    test: pd.DataFrame, constant: float, *, num_replicates: int, seed: int
-) -> dict[str, Any]:
+def summarise_burden(test: pd.DataFrame, constant: float, bootstrap: Bootstrap) -> dict[str, Any]:
     """Return how well whole cases are measured, beside a constant predictor.
 
     Args:
         test: Decided test set.
         constant: Mean burden of the val cases.
-        num_replicates: Replicates of the case bootstrap.
-        seed: Seed of the draws.
+        bootstrap: How cases are drawn.
 
     Returns:
         `constant`; `errors`: mean absolute errors of burden and their differences; `agreement`
@@ -123,7 +115,7 @@ def summarise_burden(
     overlap = measure_dice(
         test["case"].to_numpy(), test["y_true"].to_numpy(), decisions, _complete_cases(test)
     )
-    errors = compare_burden(cases, constant, num_replicates=num_replicates, seed=seed)
+    errors = compare_burden(cases, constant, bootstrap)
     return {
         "constant": constant,
         "errors": {name: vars(estimate) for name, estimate in errors.items()},

@@ -23,6 +23,7 @@ from idc.evaluation.ablation import OtherScores, compare_with_others, other_logi
 from idc.evaluation.cases.context import average_context
 from idc.evaluation.compare import PLACE
 from idc.evaluation.statistics.bootstrap import (
+    Bootstrap,
     bootstrap_metrics,
     flatten_estimates,
     summarise_cases,
@@ -130,13 +131,12 @@ def logit_columns(table: pd.DataFrame) -> list[str]:
     return [MAIN_LOGIT, *further]
 
 
-def measure_pooled(pooled: Pooled, *, num_replicates: int, seed: int) -> dict[str, Any]:
+def measure_pooled(pooled: Pooled, bootstrap: Bootstrap) -> dict[str, Any]:
     """Return the figures of a cross-validation.
 
     Args:
         pooled: As `pool_folds` returns it.
-        num_replicates: Replicates of the case bootstrap.
-        seed: Seed of the bootstrap.
+        bootstrap: How cases are drawn.
 
     Returns:
         Per logit column `<column>/auroc` and `<column>/balanced_accuracy`, each with `_low` and
@@ -164,12 +164,11 @@ def measure_pooled(pooled: Pooled, *, num_replicates: int, seed: int) -> dict[st
                 score,
                 case,
                 _HALF,
-                num_replicates=num_replicates,
-                seed=seed,
+                bootstrap,
                 names=(metric,),
             )
             figures |= flatten_estimates(name, estimates)
-    figures["differences"] = _compare_logits(pooled, num_replicates=num_replicates, seed=seed)
+    figures["differences"] = _compare_logits(pooled, bootstrap)
     folds = _describe_folds(pooled)
     weights = [fold["num_patches"] for fold in folds.values()]
     mean = np.average([fold["auroc"] for fold in folds.values()], weights=weights)
@@ -205,7 +204,7 @@ def _decisions(table: pd.DataFrame, name: str, points: Mapping[int, FoldPoint]) 
     return np.asarray(expit(table[name]) >= threshold, np.int8)
 
 
-def _compare_logits(pooled: Pooled, *, num_replicates: int, seed: int) -> dict[str, Any]:
+def _compare_logits(pooled: Pooled, bootstrap: Bootstrap) -> dict[str, Any]:
     table = pooled.predictions
     scored = {
         name: OtherScores(expit(table[name].to_numpy()), _decisions(table, name, points))
@@ -215,8 +214,7 @@ def _compare_logits(pooled: Pooled, *, num_replicates: int, seed: int) -> dict[s
         table,
         scored.pop(MAIN_LOGIT),
         scored,
-        num_replicates=num_replicates,
-        seed=seed,
+        bootstrap,
     )
     return {
         name: {metric: vars(estimate) for metric, estimate in metrics.items()}

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from idc.core.config import EvaluateConfig, load_params
+from idc.core.config import load_params
 from idc.core.errors import InputError
 from idc.core.files import load_json, replacing_file, replacing_folder, save_json
 from idc.core.layout import BUNDLE, LEAKAGE_REPORT, PARAMS, PREDICTIONS
 from idc.data.tables import PREDICTIONS_SCHEMA, load_table
 from idc.evaluation.compare import PLACE, compare_scorings
-from idc.evaluation.statistics.bootstrap import Estimate
+from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate
 from idc.evaluation.summary import burden_table, complete_patches, summarise_burden
 from idc.experiments.folds import FOLDERS, RESULTS, SplitUnit
 from idc.experiments.pooling import (
@@ -78,8 +78,8 @@ def pool_results(
         for fold, workspace in workspaces.items()
     }
     pooled = pool_folds(tables, tested_once=split_unit)
-    settings = _bootstrap_settings(root)
-    figures = measure_pooled(pooled, num_replicates=settings.num_replicates, seed=settings.seed)
+    bootstrap = _load_bootstrap(root)
+    figures = measure_pooled(pooled, bootstrap)
     for fold, workspace in workspaces.items():
         figures["folds"][str(fold)] |= {
             "model": _model_digest(workspace),
@@ -91,7 +91,7 @@ def pool_results(
         pooled.predictions.to_parquet(partial, index=False)
     save_json(folder / "metrics.json", figures)
     if split_unit == "case":
-        _save_cases(folder, decide_pooled(pooled), _mean_val_burden(tables), settings)
+        _save_cases(folder, decide_pooled(pooled), _mean_val_burden(tables), bootstrap)
 
 
 def _mean_val_burden(tables: Mapping[int, pd.DataFrame]) -> float:
@@ -102,12 +102,8 @@ def _mean_val_burden(tables: Mapping[int, pd.DataFrame]) -> float:
     return float(np.mean(burdens))
 
 
-def _save_cases(
-    folder: Path, decided: pd.DataFrame, constant: float, settings: EvaluateConfig
-) -> None:
-    cases = summarise_burden(
-        decided, constant, num_replicates=settings.num_replicates, seed=settings.seed
-    )
+def _save_cases(folder: Path, decided: pd.DataFrame, constant: float, bootstrap: Bootstrap) -> None:
+    cases = summarise_burden(decided, constant, bootstrap)
     save_json(folder / "cases.json", cases)
     figures = draw_case_figures(
         burden_table(decided), cases["agreement"], complete_patches(decided)
@@ -163,15 +159,14 @@ def compare_files(root: Path, first: Path, second: Path) -> dict[str, dict[str, 
     Raises:
         InputError: If a file is wrong, or their patches or folds differ.
     """
-    settings = _bootstrap_settings(root)
+    bootstrap = _load_bootstrap(root)
     tables = load_scorings(first), load_scorings(second)
     _require_same_folds(*tables)
     return {
         f"{name} - {other}": compare_scorings(
             _take_scoring(tables[1], other),
             _take_scoring(tables[0], name),
-            num_replicates=settings.num_replicates,
-            seed=settings.seed,
+            bootstrap,
         )
         for name in score_columns(tables[0])
         for other in score_columns(tables[1])
@@ -226,13 +221,10 @@ def compare_results(
     tables = [load_scorings(path) for path in paths]
     if same_folds:
         _require_same_folds(*tables)
-    settings = _bootstrap_settings(root)
+    bootstrap = _load_bootstrap(root)
     column = MAIN_LOGIT if scoring is None else f"{MAIN_LOGIT}_{scoring}"
-    differences = compare_scorings(
-        *(_take_scoring(table, column) for table in tables),
-        num_replicates=settings.num_replicates,
-        seed=settings.seed,
-    )
+    other, one = (_take_scoring(table, column) for table in tables)
+    differences = compare_scorings(other, one, bootstrap)
     return {metric: vars(estimate) for metric, estimate in differences.items()}
 
 
@@ -267,8 +259,9 @@ def _describe_training(workspace: Path) -> dict[str, float]:
     }
 
 
-def _bootstrap_settings(root: Path) -> EvaluateConfig:
-    return load_params(root / PARAMS).evaluate
+def _load_bootstrap(root: Path) -> Bootstrap:
+    config = load_params(root / PARAMS).evaluate
+    return Bootstrap(config.num_replicates, config.seed)
 
 
 def _model_digest(workspace: Path) -> str:

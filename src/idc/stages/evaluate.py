@@ -25,6 +25,7 @@ from idc.evaluation.curves import (
 from idc.evaluation.decisions import column_thresholds, decide_patches
 from idc.evaluation.published import benchmark_row
 from idc.evaluation.statistics.bootstrap import (
+    Bootstrap,
     Estimate,
     bootstrap_metrics,
     bootstrap_share,
@@ -115,8 +116,7 @@ def _choose_operating_point(val: pd.DataFrame, params: Params) -> OperatingPoint
         calibration.apply(logits),
         val["case"].to_numpy(),
         params.evaluate.threshold_rule,
-        num_replicates=params.evaluate.num_replicates,
-        seed=params.evaluate.seed,
+        _bootstrap(params.evaluate),
     )
     spec = load_spec(layout.BUNDLE)
     shift = prior_shift(float(y_true.mean()), spec.num_training_patches, spec.class_weights)
@@ -149,8 +149,7 @@ def _add_context(
         expit(average_context(case, x, y, log_odds)),
         case,
         config.threshold_rule,
-        num_replicates=config.num_replicates,
-        seed=config.seed,
+        _bootstrap(config),
     )
     return replace(
         point,
@@ -185,8 +184,7 @@ def _measure(
             subset[f"{prefix}y_score"].to_numpy(),
             case,
             thresholds[prefix],
-            num_replicates=config.num_replicates,
-            seed=config.seed,
+            _bootstrap(config),
         )
         metrics |= flatten_estimates(name, estimates)
         if estimates.undefined:
@@ -219,8 +217,7 @@ def _measure_others(
                 score.astype(np.float64),
                 test["case"].to_numpy(),
                 _HALF,
-                num_replicates=config.num_replicates,
-                seed=config.seed,
+                _bootstrap(config),
                 names=(metric,),
             )
             metrics |= flatten_estimates(f"test_{name}", estimates)
@@ -235,13 +232,13 @@ def _summarise(
     config: EvaluateConfig,
 ) -> dict[str, Any]:
     """Return what `reports/evaluation.json` holds, but for the benchmark row."""
-    bootstrap = {"num_replicates": config.num_replicates, "seed": config.seed}
+    bootstrap = _bootstrap(config)
     constant = float(val.groupby("case")["y_true"].mean().mean())
     return {
-        "ablation": summarise_ablation(test, others, **bootstrap),
-        "subgroups": summarise_subgroups(test, point.threshold, **bootstrap),
-        "places": summarise_places(test, column_thresholds(point), **bootstrap),
-        "burden": summarise_burden(test, constant, **bootstrap),
+        "ablation": summarise_ablation(test, others, bootstrap),
+        "subgroups": summarise_subgroups(test, point.threshold, bootstrap),
+        "places": summarise_places(test, column_thresholds(point), bootstrap),
+        "burden": summarise_burden(test, constant, bootstrap),
     }
 
 
@@ -275,6 +272,10 @@ def _flatten(summary: dict[str, Any]) -> dict[str, float]:
     return flat
 
 
+def _bootstrap(config: EvaluateConfig) -> Bootstrap:
+    return Bootstrap(config.num_replicates, config.seed)
+
+
 def _measure_slivers(test: pd.DataFrame, config: EvaluateConfig) -> dict[str, float]:
     """Report slide-edge patches apart: their padding must not have taught the model their label.
 
@@ -290,9 +291,7 @@ def _measure_slivers(test: pd.DataFrame, config: EvaluateConfig) -> dict[str, fl
     }
     case = slivers["case"].to_numpy()[~is_idc]
     if len(np.unique(case)) >= MIN_CASES:
-        specificity = bootstrap_share(
-            ~called[~is_idc], case, num_replicates=config.num_replicates, seed=config.seed
-        )
+        specificity = bootstrap_share(~called[~is_idc], case, _bootstrap(config))
         metrics |= flatten_estimates("test_sliver", {"specificity": specificity})
     return metrics
 
@@ -303,8 +302,7 @@ def _save_tables(test: pd.DataFrame, config: EvaluateConfig) -> None:
         y_true,
         y_score,
         test["case"].to_numpy(),
-        num_replicates=config.num_replicates,
-        seed=config.seed,
+        _bootstrap(config),
     )
     with replacing_folder(layout.PLOTS) as partial:
         roc_points(y_true, y_score).to_csv(partial / "roc.csv", index=False)

@@ -20,7 +20,13 @@ from scipy.special import stdtrit
 from idc.core.errors import InputError
 from idc.data.patches import PATCH_SIZE_PX
 from idc.evaluation.cases.context import count_touching_places
-from idc.evaluation.statistics.bootstrap import Estimate, draw_counts, summarise_cases, t_quantile
+from idc.evaluation.statistics.bootstrap import (
+    Bootstrap,
+    Estimate,
+    draw_counts,
+    summarise_cases,
+    t_quantile,
+)
 
 MIN_COMPLETE_PATCHES = 400
 MAX_HOLE_SHARE = 0.5
@@ -104,7 +110,7 @@ def measure_burden(
 
 
 def compare_burden(
-    cases: pd.DataFrame, constant: float, *, num_replicates: int, seed: int
+    cases: pd.DataFrame, constant: float, bootstrap: Bootstrap
 ) -> dict[str, Estimate]:
     """Return mean absolute errors of the predicted burden, and by how much they beat a constant.
 
@@ -114,8 +120,7 @@ def compare_burden(
     Args:
         cases: As `measure_burden` returns it.
         constant: What predicts every burden alike: the mean burden of the val or training cases.
-        num_replicates: How many times the cases are drawn.
-        seed: Seed of the draws.
+        bootstrap: How cases are drawn.
 
     Returns:
         `mae_score`, `mae_called`, `mae_constant`: in [0, 1], lower is better;
@@ -135,7 +140,7 @@ def compare_burden(
     }
     one_each = np.arange(len(cases))
     quantile = t_quantile(summarise_cases(np.zeros(len(cases)), one_each))
-    counts = draw_counts(len(cases), num_replicates, seed)
+    counts = draw_counts(len(cases), bootstrap)
     figures = {
         f"mae_{name}": _mean_over_cases(error, counts, quantile, low=0.0, high=1.0)
         for name, error in errors.items()

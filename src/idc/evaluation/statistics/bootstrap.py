@@ -39,6 +39,16 @@ _TAIL = 0.025  # beyond each end of a 95 % interval
 
 
 @dataclass(frozen=True)
+class Bootstrap:
+    """How cases are drawn; equal ones draw the same cases."""
+
+    num_replicates: int
+    """How many times all cases are drawn, with replacement."""
+    seed: int
+    """Seed of the draws, and of the patches of `auroc_capped`."""
+
+
+@dataclass(frozen=True)
 class Estimate:
     """A metric with its 95 % interval."""
 
@@ -114,9 +124,8 @@ def bootstrap_metrics(
     y_score: np.ndarray,
     case: np.ndarray,
     threshold: float,
+    bootstrap: Bootstrap,
     *,
-    num_replicates: int,
-    seed: int,
     names: Sequence[str] = METRICS,
 ) -> Estimates:
     """Return metrics of `idc.evaluation.statistics.metrics`, each with its 95 % interval.
@@ -131,22 +140,25 @@ def bootstrap_metrics(
         y_score: Probability of IDC+, in [0, 1], (patches,).
         case: Case id of each patch, any sortable type, (patches,).
         threshold: A patch is predicted IDC+ where its score is at least this.
-        num_replicates: How many times the cases are drawn.
-        seed: Seed of the draws, and of the patches of `auroc_capped`.
+        bootstrap: How cases are drawn.
         names: Some of `METRICS`.
 
     Raises:
         InputError: If there are fewer than three cases, only one class, or an unusable score.
     """
-    point = compute_metrics(y_true, y_score, case, threshold, seed=seed, names=names)
+    point = compute_metrics(y_true, y_score, case, threshold, seed=bootstrap.seed, names=names)
     summary = summarise_cases(y_true, case)
     quantile = t_quantile(summary)
     case_index = np.unique(case, return_inverse=True)[1]
-    counts = keep_two_class(
-        draw_counts(summary.num_cases, num_replicates, seed), y_true, case_index
-    )
+    counts = keep_two_class(draw_counts(summary.num_cases, bootstrap), y_true, case_index)
     replicates = replicate_metrics(
-        y_true, y_score, case_index, threshold, counts, seed=seed, names=tuple(point.values)
+        y_true,
+        y_score,
+        case_index,
+        threshold,
+        counts,
+        seed=bootstrap.seed,
+        names=tuple(point.values),
     )
     estimates, undefined = {}, dict(point.undefined)
     for name, values in replicates.items():
@@ -160,23 +172,20 @@ def bootstrap_metrics(
     return Estimates(estimates, undefined)
 
 
-def bootstrap_share(
-    shares: np.ndarray, case: np.ndarray, *, num_replicates: int, seed: int
-) -> Estimate:
+def bootstrap_share(shares: np.ndarray, case: np.ndarray, bootstrap: Bootstrap) -> Estimate:
     """Return the mean over patches of a share, with its 95 % interval within 0-1.
 
     Args:
         shares: A share of each patch, float in 0-1; or bool, whose mean is a share of the patches;
             (patches,).
         case: Case id of each patch, any sortable type, (patches,).
-        num_replicates: How many times the cases are drawn.
-        seed: Seed of the draws.
+        bootstrap: How cases are drawn.
 
     Raises:
         InputError: If there are fewer than three cases.
     """
     summary = summarise_cases(np.zeros(len(shares)), case)
-    means = _replicate_means(shares, case, num_replicates, seed)
+    means = _replicate_means(shares, case, bootstrap)
     value = float(shares.mean())
     margin = boundary_margin(summary)
     to_bound = min(value, 1 - value)
@@ -186,33 +195,28 @@ def bootstrap_share(
     return lay_interval("share", value, means, t_quantile(summary), margin=margin)
 
 
-def bootstrap_mean(
-    values: np.ndarray, case: np.ndarray, *, num_replicates: int, seed: int
-) -> Estimate:
+def bootstrap_mean(values: np.ndarray, case: np.ndarray, bootstrap: Bootstrap) -> Estimate:
     """Return the mean over patches of a value without bounds, with its 95 % interval.
 
     Args:
         values: Finite, float (patches,).
         case: Case id of each patch, any sortable type, (patches,).
-        num_replicates: How many times the cases are drawn.
-        seed: Seed of the draws.
+        bootstrap: How cases are drawn.
 
     Raises:
         InputError: If there are fewer than three cases.
     """
     quantile = t_quantile(summarise_cases(np.zeros(len(values)), case))
-    means = _replicate_means(values, case, num_replicates, seed)
+    means = _replicate_means(values, case, bootstrap)
     centre = float(np.mean(values))
     reach = quantile * float(np.std(means, ddof=1))
     return Estimate(centre, centre - reach, centre + reach)
 
 
-def _replicate_means(
-    values: np.ndarray, case: np.ndarray, num_replicates: int, seed: int
-) -> np.ndarray:
+def _replicate_means(values: np.ndarray, case: np.ndarray, bootstrap: Bootstrap) -> np.ndarray:
     """Return the mean over the patches of each replicate, float64 (replicates,)."""
     names, case_index = np.unique(case, return_inverse=True)
-    counts = draw_counts(len(names), num_replicates, seed)
+    counts = draw_counts(len(names), bootstrap)
     num_patches = counts @ _sum_by_case(np.ones(len(values)), case_index, len(names))
     return np.asarray(counts @ _sum_by_case(values, case_index, len(names)) / num_patches)
 
@@ -288,10 +292,12 @@ def flatten_estimates(prefix: str, estimates: Mapping[str, Estimate]) -> dict[st
     return flat
 
 
-def draw_counts(num_cases: int, num_replicates: int, seed: int) -> np.ndarray:
+def draw_counts(num_cases: int, bootstrap: Bootstrap) -> np.ndarray:
     """Return how often each replicate draws each case, int64 (replicates, cases)."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=num_replicates)
+    rng = np.random.default_rng(bootstrap.seed)
+    return rng.multinomial(
+        num_cases, np.full(num_cases, 1 / num_cases), size=bootstrap.num_replicates
+    )
 
 
 def keep_two_class(counts: np.ndarray, y_true: np.ndarray, case_index: np.ndarray) -> np.ndarray:

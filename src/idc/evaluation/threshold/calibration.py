@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from idc.core.config import required_sensitivity
 from idc.core.errors import InputError
 from idc.evaluation.statistics.bootstrap import (
+    Bootstrap,
     Estimate,
     draw_counts,
     keep_two_class,
@@ -129,9 +130,7 @@ def bootstrap_threshold(
     y_score: np.ndarray,
     case: np.ndarray,
     rule: str,
-    *,
-    num_replicates: int,
-    seed: int,
+    bootstrap: Bootstrap,
 ) -> Estimate:
     """Return the threshold that a rule takes, with its 95 % interval over the drawn cases.
 
@@ -143,8 +142,7 @@ def bootstrap_threshold(
         y_score: Probability of IDC+, in [0, 1], (patches,).
         case: Case id of each patch, any sortable type, (patches,).
         rule: As for `choose_threshold`.
-        num_replicates: How many times the cases are drawn.
-        seed: Seed of the draws.
+        bootstrap: How cases are drawn.
 
     Raises:
         InputError: As `choose_threshold` does, or if there are fewer than three cases.
@@ -153,9 +151,7 @@ def bootstrap_threshold(
     summary = summarise_cases(y_true, case)
     quantile = t_quantile(summary)
     case_index = np.unique(case, return_inverse=True)[1]
-    counts = keep_two_class(
-        draw_counts(summary.num_cases, num_replicates, seed), y_true, case_index
-    )
+    counts = keep_two_class(draw_counts(summary.num_cases, bootstrap), y_true, case_index)
     replicates = replicate_thresholds(y_true, y_score, case_index, rule, counts)
     return lay_interval("threshold", value, replicates, quantile, margin=_MIN_SCORE)
 

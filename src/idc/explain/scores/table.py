@@ -14,7 +14,7 @@ from torch import Tensor
 
 from idc.core.config import ExplainScoresConfig
 from idc.data.batches.loader import to_images
-from idc.evaluation.statistics.bootstrap import Estimate, bootstrap_mean, bootstrap_share
+from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate, bootstrap_mean, bootstrap_share
 from idc.evaluation.statistics.metrics import MIN_CASES
 from idc.explain.maps.cams import Cam
 from idc.explain.maps.explainer import Explainer
@@ -55,7 +55,7 @@ class _Interval(Protocol):
     """`bootstrap_mean`, or `bootstrap_share` for what cannot leave 0-1."""
 
     def __call__(
-        self, values: np.ndarray, case: np.ndarray, /, *, num_replicates: int, seed: int
+        self, values: np.ndarray, case: np.ndarray, bootstrap: Bootstrap, /
     ) -> Estimate: ...
 
 
@@ -96,6 +96,7 @@ class ExplanationScores:
         self._methods = methods
         self._config = config
         self._seed = seed
+        self._bootstrap = Bootstrap(config.num_replicates, seed)
         self._explainer = subject.explain_with(subject.model, subject.mean_embedding)
 
     def measure(
@@ -355,7 +356,7 @@ class ExplanationScores:
         if len(set(cases)) < MIN_CASES:
             mean = round(float(kept.mean()), 6)
             return {"value": mean, "low": None, "high": None, "num_patches": num_patches}
-        found = interval(kept, cases, num_replicates=self._config.num_replicates, seed=self._seed)
+        found = interval(kept, cases, self._bootstrap)
         ends = {key: round(getattr(found, key), 6) for key in ("value", "low", "high")}
         return ends | {"num_patches": num_patches}
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from idc.core.config import PromotionConfig
 from idc.evaluation.compare import paired_differences
-from idc.evaluation.statistics.bootstrap import bootstrap_metrics, summarise_cases
+from idc.evaluation.statistics.bootstrap import Bootstrap, bootstrap_metrics, summarise_cases
 from idc.lifecycle.promotion.gate import GateScores
 
 _HALF = 0.5  # between the decisions 0 and 1
@@ -89,9 +89,7 @@ def compare(
     """
     pairs = dict.fromkeys(_OF_DECISIONS, (champion.y_pred, challenger.y_pred))
     pairs |= dict.fromkeys(_OF_SCORES, (champion.y_score, challenger.y_score))
-    differences = paired_differences(
-        y_true, case, pairs, num_replicates=config.num_replicates, seed=config.seed
-    )
+    differences = paired_differences(y_true, case, pairs, _bootstrap(config))
     gain = differences["balanced_accuracy"].lower_bound(config.superiority_error)
     loss = differences["sensitivity"].lower_bound(config.margin_error)
     rise = differences["brier"].upper_bound(config.margin_error)
@@ -119,6 +117,10 @@ def compare(
     return estimates, reasons
 
 
+def _bootstrap(config: PromotionConfig) -> Bootstrap:
+    return Bootstrap(config.num_replicates, config.seed)
+
+
 def _measure(
     y_true: np.ndarray, case: np.ndarray, scored: GateScores, config: PromotionConfig
 ) -> dict[str, dict[str, float]]:
@@ -129,7 +131,7 @@ def _measure(
     ):
         estimates = bootstrap_metrics(
             y_true, values, case, _HALF,
-            num_replicates=config.num_replicates, seed=config.seed, names=names,
+            _bootstrap(config), names=names,
         )  # fmt: skip
         measured |= {name: asdict(estimate) for name, estimate in estimates.items()}
     return measured
