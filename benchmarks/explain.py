@@ -50,7 +50,7 @@ from idc.explain.scores.faithfulness import block_means
 from idc.explain.scores.similarity import rank_correlation
 from idc.models.networks.device import choose_device
 from idc.models.networks.fusion import create_fusion
-from idc.models.scoring.patches import mean_embedding, score_patches
+from idc.models.scoring.patches import PatchScorer
 from idc.synthetic import Cue, Shortcut
 from idc.synthetic.slide import Difficulty
 from idc.training.checkpoint import Checkpoint
@@ -314,15 +314,11 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
             on_epoch=lambda _result, _speed: None,
         )  # fmt: skip
     model.load_state_dict(trained.state)
-    sizes = {
-        "size_px": params.model.size_px,
-        "batch_size": params.runtime.scoring_batch_size,
-        "device": device,
-    }
+    scorer = PatchScorer(model, params.model.size_px, params.runtime.scoring_batch_size, device)
     explainer = Explainer(
         model,
         params.model.size_px,
-        mean_embedding(model, space.pixels, rows, **sizes),
+        scorer.mean_embedding(space.pixels, rows),
         device,
         batch_size=params.train.batch_size,
         smooth_grad_samples=params.explain.smooth_grad_samples,
@@ -330,7 +326,7 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
         seed=SEED,
     )
     test_rows, test_labels = select_subset(space.splits, "test")
-    reached = auroc(test_labels, score_patches(model, space.pixels, test_rows, **sizes))
+    reached = auroc(test_labels, scorer.score(space.pixels, test_rows))
     log.info("network %s: test AUROC %.3f, %.0f s", what, reached, _since(start))
     return Trained(explainer, reached)
 

@@ -27,7 +27,7 @@ from idc.data.batches.loader import to_images
 from idc.models.networks.device import choose_device
 from idc.models.networks.fusion import FusionCNN
 from idc.models.scoring.inference import create_scorer
-from idc.models.scoring.patches import image_batches, score_patches
+from idc.models.scoring.patches import PatchScorer
 
 ROOT = Path(__file__).parents[1]
 FULL_SIZE = 277_524
@@ -94,7 +94,7 @@ def _compare(
 
     def ours() -> torch.Tensor:
         rows = np.arange(len(pixels))
-        batches = image_batches(pixels, rows, size_px, batch_size, device, "scoring")
+        batches = PatchScorer(model, size_px, batch_size, device).images(pixels, rows, "scoring")
         return torch.cat([scorer(images) for images in batches]).cpu()
 
     def peer(batch: int) -> Callable[[], torch.Tensor]:
@@ -150,15 +150,7 @@ def _time_full_size(
         return
     pixels, rows = _draw_pixels(FULL_SIZE), np.arange(FULL_SIZE)
     start = time.perf_counter()
-    score_patches(
-        model,
-        pixels,
-        rows,
-        size_px=FULL_SIZE_PX,
-        batch_size=batch_size,
-        device=device,
-        precision=precision,
-    )
+    PatchScorer(model, FULL_SIZE_PX, batch_size, device, precision).score(pixels, rows)
     print(f"{what}: {time.perf_counter() - start:.1f} s")
 
 

@@ -4,7 +4,7 @@ import torch
 
 from idc.core.errors import InputError
 from idc.models.networks.fusion import FusionCNN, MemberLogits, create_fusion
-from idc.models.scoring.patches import mean_embedding, score_patches
+from idc.models.scoring.patches import PatchScorer
 
 TINY = ("test_resnet", "test_efficientnet")
 CPU = torch.device("cpu")
@@ -107,27 +107,23 @@ def test_create_fusion_when_a_backbone_is_unknown_then_names_near_ones(change_pa
         create_fusion(config)
 
 
-def test_score_patches_when_the_batch_size_differs_then_logits_agree(model, pixels):
+def test_score_when_the_batch_size_differs_then_logits_agree(model, pixels):
     rows = np.array([6, 0, 3, 3, 1])
-    one, all_ = (
-        score_patches(model, pixels, rows, size_px=32, batch_size=size, device=CPU)
-        for size in (2, 5)
-    )
+    one, all_ = (PatchScorer(model, 32, size, CPU).score(pixels, rows) for size in (2, 5))
     np.testing.assert_allclose(one, all_, rtol=1e-4, atol=1e-5)
 
 
-def test_score_patches_when_rows_are_chosen_then_scores_those_in_their_order(model, pixels):
-    everything = score_patches(model, pixels, np.arange(7), size_px=32, batch_size=7, device=CPU)
+def test_score_when_rows_are_chosen_then_scores_those_in_their_order(model, pixels):
+    everything = PatchScorer(model, 32, 7, CPU).score(pixels, np.arange(7))
     rows = np.array([6, 0, 3])
-    chosen = score_patches(model, pixels, rows, size_px=32, batch_size=7, device=CPU)
+    chosen = PatchScorer(model, 32, 7, CPU).score(pixels, rows)
     np.testing.assert_allclose(chosen, everything[rows], rtol=1e-4, atol=1e-5)
 
 
 def test_mean_embedding_when_batches_are_unequal_then_is_the_mean_over_patches(model, pixels):
     rows = np.arange(7)
     joint, parted = (
-        mean_embedding(model, pixels, rows, size_px=32, batch_size=size, device=CPU)
-        for size in (7, 3)
+        PatchScorer(model, 32, size, CPU).mean_embedding(pixels, rows) for size in (7, 3)
     )
     torch.testing.assert_close(parted, joint)
     assert joint.shape == (96 + 256,)

@@ -8,7 +8,7 @@ from torch import nn
 from idc.models.networks.fusion import FusionCNN
 from idc.models.scoring import inference
 from idc.models.scoring.inference import create_scorer
-from idc.models.scoring.patches import score_patches
+from idc.models.scoring.patches import PatchScorer
 
 CPU = torch.device("cpu")
 MANY = 10**6
@@ -149,14 +149,11 @@ def test_scorer_when_the_network_cannot_be_converted_then_warns_and_scores_it_pl
     torch.testing.assert_close(scorer(images), network(images))
 
 
-def test_score_patches_when_done_twice_by_onnx_then_gives_equal_bytes(model, monkeypatch):
+def test_score_when_done_twice_by_onnx_then_gives_equal_bytes(model, monkeypatch):
     monkeypatch.setattr(inference, "_WORTH_CONVERTING", 1)
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 50, 3), dtype=np.uint8)
     first, second = (
-        score_patches(
-            model, pixels, np.arange(40), size_px=SIZE_PX, batch_size=16, device=CPU,
-            d4_average=True,
-        )
+        PatchScorer(model, SIZE_PX, 16, CPU).score(pixels, np.arange(40), d4_average=True)
         for _ in range(2)
-    )  # fmt: skip
+    )
     assert first.tobytes() == second.tobytes()

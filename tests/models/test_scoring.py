@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from idc.models.networks.fusion import FusionCNN
-from idc.models.scoring.patches import embed_patches, score_patches, symmetries
+from idc.models.scoring.patches import PatchScorer, symmetries
 
 CPU = torch.device("cpu")
 CORNERS = np.arange(4).reshape(2, 2)
@@ -27,10 +27,7 @@ def turn(pixels, turns, mirror):
 
 
 def score(model, pixels, **options):
-    rows = np.arange(len(pixels))
-    return score_patches(
-        model, pixels, rows, size_px=32, batch_size=3, device=CPU, **options
-    )  # fmt: skip
+    return PatchScorer(model, 32, 3, CPU).score(pixels, np.arange(len(pixels)), **options)
 
 
 def test_symmetries_when_of_four_different_corners_then_are_eight_different_ones():
@@ -40,7 +37,7 @@ def test_symmetries_when_of_four_different_corners_then_are_eight_different_ones
 
 
 @pytest.mark.parametrize(("turns", "mirror"), TURNS)
-def test_score_patches_when_averaged_then_turning_and_mirroring_change_nothing(
+def test_score_when_averaged_then_turning_and_mirroring_change_nothing(
     model, pixels, turns, mirror
 ):
     averaged = score(model, pixels, d4_average=True)
@@ -48,7 +45,7 @@ def test_score_patches_when_averaged_then_turning_and_mirroring_change_nothing(
     np.testing.assert_allclose(turned, averaged, rtol=0, atol=1e-5)
 
 
-def test_score_patches_when_averaged_then_is_the_plain_mean_of_eight_scorings(model, pixels):
+def test_score_when_averaged_then_is_the_plain_mean_of_eight_scorings(model, pixels):
     single = np.stack([score(model, turn(pixels, *each)) for each in TURNS])
     assert single.std(axis=0).min() > 1e-4, "the network itself must tell the symmetries apart"
     averaged = score(model, pixels, d4_average=True)
@@ -57,12 +54,10 @@ def test_score_patches_when_averaged_then_is_the_plain_mean_of_eight_scorings(mo
 
 
 def embed(model, pixels, rows, batch_size=2):
-    return embed_patches(
-        model, pixels, np.array(rows, int), size_px=32, batch_size=batch_size, device=CPU
-    )
+    return PatchScorer(model, 32, batch_size, CPU).embed(pixels, np.array(rows, int))
 
 
-def test_embed_patches_when_of_two_backbones_then_each_gives_its_own_in_the_order_asked(pixels):
+def test_embed_when_of_two_backbones_then_each_gives_its_own_in_the_order_asked(pixels):
     torch.manual_seed(1)
     model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.5)
     forward, backward = embed(model, pixels, [0, 1, 2, 4]), embed(model, pixels, [4, 2, 1, 0], 3)
@@ -75,12 +70,12 @@ def test_embed_patches_when_of_two_backbones_then_each_gives_its_own_in_the_orde
         assert np.ptp(part, axis=0).max() > 1e-4, "patches must be told apart"
 
 
-def test_embed_patches_when_there_are_none_then_no_rows_but_the_features(model, pixels):
+def test_embed_when_there_are_none_then_no_rows_but_the_features(model, pixels):
     (part,) = embed(model, pixels, [])
     assert part.shape == (0, model.branches[0].num_features)
 
 
-def test_embed_patches_when_there_is_a_texture_member_then_it_comes_last(pixels, draw_texture):
+def test_embed_when_there_is_a_texture_member_then_it_comes_last(pixels, draw_texture):
     model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.0)
     model.join_texture(draw_texture(32))
     assert [part.shape for part in embed(model, pixels, [0, 1])] == [(2, 96), (2, 256), (2, 1)]

@@ -10,7 +10,7 @@ from idc.core.errors import InputError
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.bundle import load_model, save_bundle
 from idc.models.networks.fusion import FusionCNN
-from idc.models.scoring.patches import score_patches
+from idc.models.scoring.patches import PatchScorer
 from idc.models.spec import ModelSpec, digest_bundle
 from idc.serving.pyfunc_model import FusionModel
 
@@ -59,11 +59,8 @@ def test_served_model_when_predict_averaged_or_not_then_scores_like_predict(
 
     def score(average):
         model, _ = load_model(bundle)
-        logits = score_patches(
-            model, PIXELS, np.arange(3), size_px=32, batch_size=16, device=torch.device("cpu"),
-            d4_average=average,
-        )  # fmt: skip
-        return point.score(logits)
+        scorer = PatchScorer(model, 32, 16, torch.device("cpu"))
+        return point.score(scorer.score(PIXELS, np.arange(3), d4_average=average))
 
     assert np.abs(score(True) - score(False)).max() > 1e-4, "averaging must make a difference"
     np.testing.assert_allclose(table["probability"], score(d4_average), atol=1e-6)

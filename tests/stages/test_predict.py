@@ -14,7 +14,7 @@ from idc.data.tables import INDEX_SCHEMA, PREDICTIONS_SCHEMA, SPLITS_SCHEMA, loa
 from idc.models.baselines.fit import score_baseline
 from idc.models.bundle import load_model, save_bundle
 from idc.models.networks.fusion import FusionCNN
-from idc.models.scoring.patches import score_patches
+from idc.models.scoring.patches import PatchScorer
 from idc.models.spec import ModelSpec
 from idc.stages import predict
 
@@ -63,12 +63,11 @@ def test_predict_when_an_option_of_scoring_is_asked_for_or_not_then_the_logits_f
     table = load_table(layout.PREDICTIONS, PREDICTIONS_SCHEMA)
     model, _ = load_model(layout.BUNDLE)
     with_it, without = (
-        score_patches(
-            model, PIXELS, HELD_OUT_ROWS, size_px=32, batch_size=16, device=torch.device("cpu"),
-            **options,
+        PatchScorer(model, 32, 16, torch.device("cpu"), options.get("precision", "fp32")).score(
+            PIXELS, HELD_OUT_ROWS, d4_average=options.get("d4_average", False)
         )
         for options in (option, {})
-    )  # fmt: skip
+    )
     assert np.abs(with_it - without).max() > 1e-4, "the option must make a difference"
     assert table["row"].tolist() == HELD_OUT_ROWS.tolist()
     np.testing.assert_allclose(table["logit"], with_it if asked else without, atol=1e-5)

@@ -108,25 +108,17 @@ def _measure(
     from idc.lifecycle.drift import measure_drift
     from idc.models.bundle import load_mean_embedding, load_model
     from idc.models.networks.device import choose_device
-    from idc.models.scoring.patches import embed_patches
+    from idc.models.scoring.patches import PatchScorer
 
     device = choose_device(params.runtime)
     pixels = load_pixels(root / layout.PIXELS)
     with registry.files(champion) as (bundle, _):
         model, spec = load_model(bundle)
         mean_embedding = load_mean_embedding(bundle)
-    model.to(device)
+    scorer = PatchScorer(model.to(device), spec.size_px, params.runtime.scoring_batch_size, device)
 
     def embed(rows: np.ndarray) -> np.ndarray:
-        parts = embed_patches(
-            model,
-            pixels,
-            rows,
-            size_px=spec.size_px,
-            batch_size=params.runtime.scoring_batch_size,
-            device=device,
-        )
-        return np.hstack(parts)
+        return np.hstack(scorer.embed(pixels, rows))
 
     return measure_drift(
         profile,

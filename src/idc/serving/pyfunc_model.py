@@ -18,7 +18,7 @@ from idc.core.errors import InputError
 from idc.data.ingest.decoding import UnreadableError, decode_patch, pad_to_patch
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.bundle import load_model
-from idc.models.scoring.patches import score_patches
+from idc.models.scoring.patches import PatchScorer
 from idc.models.spec import digest_bundle
 
 _BATCH_SIZE = 256
@@ -34,7 +34,8 @@ class FusionModel(PythonModel):
             InputError: If one of them is missing or damaged, or the point is of another model.
         """
         bundle = Path(context.artifacts["bundle"])
-        self._model, self._spec = load_model(bundle)
+        model, spec = load_model(bundle)
+        self._scorer = PatchScorer(model, spec.size_px, _BATCH_SIZE, torch.device("cpu"))
         self._point = OperatingPoint.load(
             Path(context.artifacts["operating_point"]), model_digest=digest_bundle(bundle)
         )
@@ -63,14 +64,8 @@ class FusionModel(PythonModel):
         pixels = np.stack(
             [_read_patch(place, image) for place, image in enumerate(model_input["image"])]
         )
-        logits = score_patches(
-            self._model,
-            pixels,
-            np.arange(len(pixels)),
-            size_px=self._spec.size_px,
-            batch_size=_BATCH_SIZE,
-            device=torch.device("cpu"),
-            d4_average=self._point.d4_average,
+        logits = self._scorer.score(
+            pixels, np.arange(len(pixels)), d4_average=self._point.d4_average
         )
         return pd.DataFrame(
             {

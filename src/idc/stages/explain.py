@@ -33,7 +33,7 @@ from idc.figures.style import save_figure
 from idc.models.bundle import load_mean_embedding, load_model
 from idc.models.networks.device import choose_device
 from idc.models.networks.fusion import FusionCNN
-from idc.models.scoring.patches import embed_patches
+from idc.models.scoring.patches import PatchScorer
 from idc.models.spec import digest_bundle
 from idc.tracking.live import log_explanation_times
 
@@ -304,14 +304,10 @@ def _group_errors(
     """Write `error_groups.json` and a sheet of examples per kind of error."""
     errors = find_errors(test, max_errors=params.explain.max_grouped_errors)
     rows = errors["row"].to_numpy()
-    embeddings = embed_patches(
-        subject.model,
-        pixels,
-        rows,
-        size_px=subject.size_px,
-        batch_size=params.runtime.scoring_batch_size,
-        device=subject.device,
+    scorer = PatchScorer(
+        subject.model, subject.size_px, params.runtime.scoring_batch_size, subject.device
     )
+    embeddings = scorer.embed(pixels, rows)
     # a texture member's one number says what it calls a patch, not what that looks like
     grouped = group_errors(errors, embeddings[: len(subject.model.branches)])
     colours = pixels[rows].mean(axis=(1, 2), dtype=np.float64)

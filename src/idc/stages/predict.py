@@ -14,7 +14,7 @@ from idc.models.baselines.fit import score_baseline
 from idc.models.bundle import load_model
 from idc.models.networks.device import choose_device
 from idc.models.networks.fusion import MemberLogits
-from idc.models.scoring.patches import score_patches
+from idc.models.scoring.patches import PatchScorer
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +34,14 @@ def run(params: Params) -> None:
     described = describe_pixels(pixels, rows)
     held_out[described.columns.tolist()] = described
     model, spec = load_model(layout.BUNDLE)
-    logits = score_patches(
+    scorer = PatchScorer(
         MemberLogits(model.to(device)),
-        pixels,
-        rows,
-        size_px=spec.size_px,
-        batch_size=params.runtime.scoring_batch_size,
-        device=device,
-        d4_average=params.predict.d4_average,
-        precision=params.predict.precision,
+        spec.size_px,
+        params.runtime.scoring_batch_size,
+        device,
+        params.predict.precision,
     )
+    logits = scorer.score(pixels, rows, d4_average=params.predict.d4_average)
     columns = ["logit", *(f"logit_{name}" for name in model.scored_members)]
     held_out[columns] = logits
     train_rows, train_labels = select_subset(splits, "train")

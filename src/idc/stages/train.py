@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from idc.evaluation.statistics.metrics import auroc
 from idc.models.bundle import save_bundle
 from idc.models.networks.device import choose_device, describe_environment
 from idc.models.networks.fusion import FusionCNN, create_fusion
-from idc.models.scoring.patches import mean_embedding, score_patches
+from idc.models.scoring.patches import PatchScorer
 from idc.models.spec import ModelSpec, digest_bundle
 from idc.runs.lineage import git_commit
 from idc.tracking.live import live_run
@@ -92,13 +91,13 @@ def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Check
             model.load_state_dict(trained.state)
             if params.model.texture_member:
                 _join_texture(model, pixels, train, params, device)
-                joined = score_patches(model, pixels, val_rows, **_scoring(params, device))
+                joined = _scorer(model, params, device).score(pixels, val_rows)
                 log.info(
                     "val AUROC %.4f with the texture member, %.4f without",
                     auroc(val_labels, joined), trained.best.val_auroc,
                 )  # fmt: skip
             rows = evenly_spaced_rows(train.rows, _NUM_PROFILED)
-            profile = mean_embedding(model, pixels, rows, **_scoring(params, device))
+            profile = _scorer(model, params, device).mean_embedding(pixels, rows)
             spec = _describe(params, trained, weights, train.labels)
             save_bundle(layout.BUNDLE, model.state_dict(), spec, trained.history_table(), profile)
             name_model(digest_bundle(layout.BUNDLE), describe_environment(device))
@@ -135,9 +134,8 @@ def _tracked(
         yield on_epoch, live.name_model
 
 
-def _scoring(params: Params, device: torch.device) -> dict[str, Any]:
-    size_px, batch_size = params.model.size_px, params.runtime.scoring_batch_size
-    return {"size_px": size_px, "batch_size": batch_size, "device": device}
+def _scorer(model: FusionCNN, params: Params, device: torch.device) -> PatchScorer[FusionCNN]:
+    return PatchScorer(model, params.model.size_px, params.runtime.scoring_batch_size, device)
 
 
 def _join_texture(

@@ -18,7 +18,7 @@ from idc.data.batches.augment import Augmentation
 from idc.data.batches.device_augment import DeviceAugmentation
 from idc.data.batches.loader import TrainingBatches, create_loader, to_images
 from idc.models.networks.fusion import FusionCNN, HeadLogits, MemberLogits
-from idc.models.scoring.patches import image_batches, score_patches
+from idc.models.scoring.patches import PatchScorer
 from idc.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
@@ -112,15 +112,17 @@ class ImageSource:
 
     def score_val(self, model: FusionCNN) -> np.ndarray:
         """Score each process's part of the val patches and put the parts together."""
-        part = score_patches(
-            model,
-            self.pixels,
-            self.val_rows[self.ranks.rank :: self.ranks.world_size],
-            size_px=self.params.model.size_px,
-            batch_size=self.params.runtime.scoring_batch_size,
-            device=self.device,
-        )
-        return self.ranks.interleave(part)
+        return self.ranks.interleave(self.scorer(model).score(self.pixels, self.own_val_rows))
+
+    def scorer(self, model: FusionCNN) -> PatchScorer[FusionCNN]:
+        """Return what scores patches by `model` as it is now."""
+        size_px, batch_size = self.params.model.size_px, self.params.runtime.scoring_batch_size
+        return PatchScorer(model, size_px, batch_size, self.device)
+
+    @property
+    def own_val_rows(self) -> np.ndarray:
+        """This process's part of the val patches."""
+        return self.val_rows[self.ranks.rank :: self.ranks.world_size]
 
     def _epoch(self, epoch: int) -> TrainingBatches:
         return TrainingBatches(
@@ -185,13 +187,8 @@ class EmbeddingSource:
         """Score the embeddings of the val patches, computed at the first call."""
         if self._val is None:
             source = self._images
-            rows = source.val_rows[source.ranks.rank :: source.ranks.world_size]
-            size_px, batch_size = (
-                source.params.model.size_px,
-                source.params.runtime.scoring_batch_size,
-            )
-            images = image_batches(
-                source.pixels, rows, size_px, batch_size, source.device, "embedding val"
+            images = source.scorer(model).images(
+                source.pixels, source.own_val_rows, "embedding val"
             )
             self._val = torch.cat([self._embed(batch) for batch in images])
         model.eval()

@@ -13,7 +13,7 @@ from idc.core.errors import InputError
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.bundle import load_model
 from idc.models.networks.device import choose_device
-from idc.models.scoring.patches import score_patches
+from idc.models.scoring.patches import PatchScorer
 from idc.models.spec import digest_bundle
 
 _MAX_NAMED = 5
@@ -121,13 +121,7 @@ def score_gate(
     model, spec = load_model(bundle)
     point = OperatingPoint.load(operating_point, model_digest=digest_bundle(bundle))
     device = choose_device(runtime)
-    logits = score_patches(
-        model.to(device),
-        gate.pixels,
-        gate.patches["row"].to_numpy(),
-        size_px=spec.size_px,
-        batch_size=runtime.scoring_batch_size,
-        device=device,
-        d4_average=point.d4_average,
-    )
+    scorer = PatchScorer(model.to(device), spec.size_px, runtime.scoring_batch_size, device)
+    rows = gate.patches["row"].to_numpy()
+    logits = scorer.score(gate.pixels, rows, d4_average=point.d4_average)
     return GateScores(point.score(logits), point.predict(logits))

@@ -1,6 +1,8 @@
 """Logits and embeddings of many patches, in batches."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -12,48 +14,98 @@ from idc.data.batches.loader import to_images
 from idc.models.networks.fusion import FusionCNN
 from idc.models.scoring.inference import create_scorer
 
+Network = TypeVar("Network", bound=nn.Module, covariant=True)
 
-@torch.inference_mode()
-def score_patches(
-    model: nn.Module,
-    pixels: np.ndarray,
-    rows: np.ndarray,
-    *,
-    size_px: int,
-    batch_size: int,
-    device: torch.device,
-    d4_average: bool = False,
-    precision: Precision = "fp32",
-) -> np.ndarray:
-    """Return the logit of each patch, float32 (rows,) or (rows, heads).
 
-    On a GPU fp32 is what torch makes of it (TF32 in convolutions, unless switched off). Twice the
-    same call on the same CPU gives equal bytes. Logits stay on the device until the last batch:
-    fetching those of each would make the CPU wait for a GPU.
+@dataclass(frozen=True)
+class PatchScorer(Generic[Network]):
+    """A network and how patches are fed to it.
 
-    Args:
-        model: A `FusionCNN`, or an `MemberLogits` for the logit of every head; on `device`; put
-        into
-            evaluation mode and left in it.
-        pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
-        rows: Which patches.
-        size_px: Edge length the network expects.
-        batch_size: Patches per forward pass.
-        device: Where to compute.
-        d4_average: Return the mean logit over the eight symmetries of the square, at eight times
-            the cost; it does not depend on how a patch is turned or mirrored.
-        precision: Arithmetic of the backbones.
+    Every method puts the network into evaluation mode and leaves it there. Results stay on the
+    device until the last batch: fetching those of each would make the CPU wait for a GPU.
     """
-    model.eval()
-    num_images = len(rows) * (8 if d4_average else 1)
-    scorer = create_scorer(model, device, size_px, num_images=num_images, precision=precision)
-    logits = [
-        torch.stack([scorer(view) for view in symmetries(images)]).mean(dim=0)
-        if d4_average
-        else scorer(images)
-        for images in image_batches(pixels, rows, size_px, batch_size, device, "scoring")
-    ]
-    return torch.cat(logits).cpu().numpy()
+
+    model: Network
+    """A `FusionCNN`, or a `MemberLogits` for the logit of every head; on `device`."""
+    size_px: int
+    """Edge length the network expects."""
+    batch_size: int
+    """Patches per forward pass."""
+    device: torch.device
+    """Where to compute."""
+    precision: Precision = "fp32"
+    """Arithmetic of the backbones where logits are computed; embeddings are fp32."""
+
+    @torch.inference_mode()
+    def score(
+        self, pixels: np.ndarray, rows: np.ndarray, *, d4_average: bool = False
+    ) -> np.ndarray:
+        """Return the logit of each patch, float32 (rows,) or (rows, heads).
+
+        On a GPU fp32 is what torch makes of it (TF32 in convolutions, unless switched off). The
+        same call twice on the same CPU gives equal bytes.
+
+        Args:
+            pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
+            rows: Which patches.
+            d4_average: Return the mean logit over the eight symmetries of the square, at eight
+                times the cost; it does not depend on how a patch is turned or mirrored.
+        """
+        self.model.eval()
+        score = create_scorer(
+            self.model,
+            self.device,
+            self.size_px,
+            num_images=len(rows) * (8 if d4_average else 1),
+            precision=self.precision,
+        )
+        logits = [
+            torch.stack([score(view) for view in symmetries(images)]).mean(dim=0)
+            if d4_average
+            else score(images)
+            for images in self.images(pixels, rows, "scoring")
+        ]
+        return torch.cat(logits).cpu().numpy()
+
+    @torch.inference_mode()
+    def embed(
+        self: "PatchScorer[FusionCNN]", pixels: np.ndarray, rows: np.ndarray
+    ) -> list[np.ndarray]:
+        """Return the embeddings of some patches, one float32 (rows, features) per member.
+
+        Args:
+            pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
+            rows: Which patches; there may be none.
+        """
+        self.model.eval()
+        parts = [
+            [torch.zeros(0, member.num_features, device=self.device)]
+            for member in self.model.members
+        ]
+        for images in self.images(pixels, rows, "embedding"):
+            for part, embedding in zip(parts, self.model.embed(images), strict=True):
+                part.append(embedding.float())
+        return [torch.cat(part).cpu().numpy() for part in parts]
+
+    @torch.inference_mode()
+    def mean_embedding(
+        self: "PatchScorer[FusionCNN]", pixels: np.ndarray, rows: np.ndarray
+    ) -> Tensor:
+        """Return the mean concatenated embedding of the patches, float32 (num_features,)."""
+        self.model.eval()
+        total: Tensor | None = None
+        for images in self.images(pixels, rows, "embedding"):
+            batch_sum = torch.cat(self.model.embed(images), dim=1).double().sum(dim=0)
+            total = batch_sum if total is None else total + batch_sum
+        assert total is not None, "no patch to embed"
+        return (total / len(rows)).float().cpu()
+
+    def images(self, pixels: np.ndarray, rows: np.ndarray, what: str) -> Iterator[Tensor]:
+        """Yield the patches as image batches (see `to_images`), with a progress named `what`."""
+        starts = range(0, len(rows), self.batch_size)
+        for start in track(starts, total=len(starts), what=what):
+            batch = torch.from_numpy(pixels[rows[start : start + self.batch_size]])
+            yield to_images(batch, size_px=self.size_px, device=self.device)
 
 
 def symmetries(images: Tensor) -> Iterator[Tensor]:
@@ -62,68 +114,3 @@ def symmetries(images: Tensor) -> Iterator[Tensor]:
         turned = torch.rot90(images, quarter_turns, dims=(-2, -1))
         yield turned
         yield turned.flip(-1)
-
-
-@torch.inference_mode()
-def mean_embedding(
-    model: FusionCNN,
-    pixels: np.ndarray,
-    rows: np.ndarray,
-    *,
-    size_px: int,
-    batch_size: int,
-    device: torch.device,
-) -> Tensor:
-    """Return the mean concatenated embedding of the patches, float32 (num_features,)."""
-    model.eval()
-    total: Tensor | None = None
-    for images in image_batches(pixels, rows, size_px, batch_size, device, "embedding"):
-        batch_sum = torch.cat(model.embed(images), dim=1).double().sum(dim=0)
-        total = batch_sum if total is None else total + batch_sum
-    assert total is not None, "no patch to embed"
-    return (total / len(rows)).float().cpu()
-
-
-@torch.inference_mode()
-def embed_patches(
-    model: FusionCNN,
-    pixels: np.ndarray,
-    rows: np.ndarray,
-    *,
-    size_px: int,
-    batch_size: int,
-    device: torch.device,
-) -> list[np.ndarray]:
-    """Return the embeddings of some patches, one float32 (rows, features) per member.
-
-    They stay on the device until the last batch, like the logits of `score_patches`.
-
-    Args:
-        model: On `device`; put into evaluation mode and left in it.
-        pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
-        rows: Which patches; there may be none.
-        size_px: Edge length the network expects.
-        batch_size: Patches per forward pass.
-        device: Where to compute.
-    """
-    model.eval()
-    parts = [[torch.zeros(0, member.num_features, device=device)] for member in model.members]
-    for images in image_batches(pixels, rows, size_px, batch_size, device, "embedding"):
-        for part, embedding in zip(parts, model.embed(images), strict=True):
-            part.append(embedding.float())
-    return [torch.cat(part).cpu().numpy() for part in parts]
-
-
-def image_batches(
-    pixels: np.ndarray,
-    rows: np.ndarray,
-    size_px: int,
-    batch_size: int,
-    device: torch.device,
-    what: str,
-) -> Iterator[Tensor]:
-    """Yield the patches as image batches (see `idc.data.batches.loader.to_images`)."""
-    starts = range(0, len(rows), batch_size)
-    for start in track(starts, total=len(starts), what=what):
-        chunk = torch.from_numpy(pixels[rows[start : start + batch_size]])
-        yield to_images(chunk, size_px=size_px, device=device)
