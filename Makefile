@@ -39,11 +39,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt constraints-torch.txt
 
 setup: $(VENV)/.installed .dvc/config.local  ## make the environment, nothing else
 
-demo: setup  ## the whole pipeline on a synthetic archive, under 5 minutes
+demo: setup  ## the whole pipeline on a synthetic archive, in 3 minutes
 	$(BIN)/python -m flows.demo
 
-test: setup  ## run the tests, two at a time
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+# one worker runs a file, so that what its tests share is made once
+PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
+
+test: setup  ## the tests of every part, in under 5 minutes
+	$(PYTEST) -m "not slow"
+
+test-all: setup  ## all tests: whole pipelines, servers that are killed, make demo
+	$(PYTEST)
 
 docs: setup  ## build the documentation into site/, strict and without a network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -63,9 +69,6 @@ check: setup docs  ## format, lint, types, import contracts, spelling, schemas, 
 
 hooks: setup  ## look at each commit before it is made (.pre-commit-config.yaml)
 	$(BIN)/pre-commit install
-
-shown: setup  ## show on a synthetic archive that the whole thing holds together
-	$(BIN)/python -m tests.shown
 
 pipeline: setup  ## run the Prefect flow in place
 	$(BIN)/python -m flows.pipeline

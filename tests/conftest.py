@@ -22,18 +22,21 @@ from idc.core.config import Params
 
 ROOT = Path(__file__).parents[1]
 
-_FIRST = "test_retraining.py"
-
 cv2.setNumThreads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the file whose fixture trains a whole model first.
+    """Give a file to one worker, files with slow tests first.
 
-    Of two processes the one that ends first takes tests from the end of the other's list, and would
-    train that model once more.
+    So what a file's tests share is made once, and no worker is left alone with a long file at the
+    end. The files that share the database servers go together.
     """
-    items.sort(key=lambda item: item.path.name != _FIRST)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+    for item in items:
+        shares_servers = "servers" in getattr(item, "fixturenames", ())
+        group = "servers" if shares_servers else str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -40,11 +40,11 @@ from prefect import flow
 def retraining(overrides: dict | None = None) -> None:
     time.sleep(45)
 '''
-PATIENCE_S = 900  # much for one run, little for a machine at work
+PATIENCE_S = 300  # much for one run, little for a machine at work
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(3600),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(shutil.which("git") is None, reason="needs git"),
 ]
 
@@ -283,6 +283,16 @@ def test_run_when_its_flow_is_killed_then_no_trainer_is_left_and_the_crash_is_to
         "KILLED"
     ]
     assert machine.workspace(run_id).is_dir()  # for a retry
+
+
+def test_run_when_cancelled_in_mid_training_then_no_trainer_is_left(machine):
+    run_id = machine.start_run("pipeline/local", {"train.epochs": 42, "train.patience": 42})
+    wait_until(lambda: machine.has_checkpoint(run_id), "a checkpoint")
+    trainer = machine.trainer(run_id)
+    machine.run("prefect", "flow-run", "cancel", run_id)
+    wait_until(lambda: has_ended(trainer), "the end of the training")
+    assert machine.trainer(run_id) is None
+    assert machine.wait_for(run_id, "Cancelled", "Completed", "Crashed") == "Cancelled"
 
 
 def test_run_when_its_worker_is_killed_in_mid_training_then_no_trainer_is_left_and_a_retry_resumes(

@@ -14,7 +14,7 @@ from idc.tracking.outbox import OUTBOX
 from idc.tracking.publishing import ALIAS, publish_result
 from tests.operations.servers import free_port, mlflow_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def told_epochs(client, run_id, key):

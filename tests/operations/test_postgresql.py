@@ -15,7 +15,7 @@ NUM_RUNS, RUNS_PER_WORKER = 10, 5
 FAULT = re.compile(r"locked|deadlock|Traceback|OperationalError|DBAPIError", re.IGNORECASE)
 HERE = Path(__file__).parent
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def ask(servers, path, body):
@@ -73,7 +73,7 @@ def test_two_workers_when_ten_runs_are_due_at_once_then_none_is_lost_and_nothing
         for number in range(NUM_RUNS):
             ask(servers, f"/deployments/{deployment}/create_flow_run",
                 {"parameters": {"number": number}})  # fmt: skip
-        wait_until(lambda: {"SCHEDULED", "PENDING", "RUNNING"}.isdisjoint(states()), 1200)
+        wait_until(lambda: {"SCHEDULED", "PENDING", "RUNNING"}.isdisjoint(states()), 600)
         # a run's state is known before its process has ended
         wait_until(lambda: sum(map(num_ended, workers)) == NUM_RUNS, 120)
     said = [service.said() for service in (servers.prefect, servers.mlflow, *workers)]

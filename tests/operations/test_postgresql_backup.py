@@ -20,7 +20,7 @@ from tests.operations.servers import free_port, mlflow_server, prefect_server, w
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(1500),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(
         not (shutil.which("pg_dump") and shutil.which("pg_restore")),
         reason="pg_dump and pg_restore are not installed",

@@ -13,7 +13,7 @@ from tests.small_run import SMALL
 ROOT = Path(__file__).parents[2]
 OVERRIDES = SMALL | {"train.epochs": 2, "runtime.num_devices": 2}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_train_when_the_flow_asks_for_two_processes_then_both_train_and_one_run_is_told(tmp_path):

@@ -23,7 +23,7 @@ PLAN = {
     },
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class Project:

@@ -29,7 +29,7 @@ OVERRIDES = SMALL | {
     "drift.max_shift": 0.001,  # so that drift is there to be told of
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class Project:

@@ -28,7 +28,7 @@ PLAN = {
     "gpu_slots": 1,
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_sweep_when_some_points_fail_then_the_others_line_up_below_one_parent_and_no_alias_moves(
