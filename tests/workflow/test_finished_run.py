@@ -74,9 +74,7 @@ class Project:
             path.relative_to(self.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for place in ("data", "models", "reports")
             for path in (self.folder / place).rglob("*")
-            if path.is_file()
-            and "raw" not in path.parts
-            and path != self.folder / PUBLISHED
+            if path.is_file() and "raw" not in path.parts and path != self.folder / PUBLISHED
         }
 
 
@@ -158,9 +156,7 @@ def test_stages_when_run_again_elsewhere_then_every_output_has_the_same_bytes(pr
     assert "models/fusion/model.safetensors" in ours
 
 
-def test_store_when_wiped_then_publishing_once_more_brings_run_and_model_back(
-    project, monkeypatch
-):
+def test_store_when_wiped_then_publishing_once_more_brings_run_and_model_back(project, monkeypatch):
     shutil.rmtree(project.folder / "mlruns")
     project.run("idc", "publish")
     assert len(project.runs()) == 1
