@@ -250,6 +250,7 @@ def test_archive_when_added_then_repro_runs_its_stages_once(added, copy_of):
     assert project.reproduce("split") == []
 
 
+@pytest.mark.slow
 def test_archive_when_imported_from_a_server_then_it_is_part_of_the_graph(imported, copy_of):
     assert imported.ran == UNTIL_SPLIT
     project = copy_of(imported)
@@ -260,6 +261,7 @@ def test_archive_when_imported_from_a_server_then_it_is_part_of_the_graph(import
     assert "'data/raw/archive.zip.dvc' didn't change" in output
 
 
+@pytest.mark.slow
 def test_imported_archive_when_it_changes_on_the_server_then_update_reruns_its_stages(
     tmp_path, archives, server
 ):
@@ -281,6 +283,7 @@ def test_imported_archive_when_it_changes_on_the_server_then_update_reruns_its_s
     assert project.num_cases() == NUM_CASES
 
 
+@pytest.mark.slow
 def test_second_zip_when_it_holds_new_cases_then_all_three_stages_run(added, copy_of, archives):
     project = copy_of(added)
     assert project.num_cases() == NUM_FIRST_CASES
@@ -292,6 +295,7 @@ def test_second_zip_when_it_holds_new_cases_then_all_three_stages_run(added, cop
     assert project.content("data/case_subsets.csv").startswith(subsets)
 
 
+@pytest.mark.slow
 def test_second_zip_when_it_is_a_copy_then_ingest_alone_runs(added, copy_of, archives):
     project = copy_of(added)
     shutil.copy2(archives.first, project.folder / "data/raw/again.zip")
@@ -304,6 +308,7 @@ def test_second_zip_when_it_is_a_copy_then_ingest_alone_runs(added, copy_of, arc
 @pytest.mark.parametrize(
     ("how", "archive"), [("added", "first.zip"), ("imported", "archive.zip")], ids=lambda v: v
 )
+@pytest.mark.slow
 def test_results_when_pulled_into_a_clone_then_archive_is_there_and_no_stage_runs(
     how, archive, copy_of, request
 ):
