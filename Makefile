@@ -139,7 +139,7 @@ bench-explain: setup  ## which explanation to believe: all methods where the ans
 	$(BIN)/python -m benchmarks.explain $(if $(METHODS),--methods $(METHODS)) $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(THREADS),--threads $(THREADS))
 
 .PHONY: bench-overhead bench-promotion
-bench-overhead: setup  ## what Prefect, DVC and MLflow cost over calling the nine stages
+bench-overhead: setup  ## what Prefect, DVC and MLflow cost over calling the ten stages
 	$(BIN)/python -m benchmarks.overhead $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-promotion: setup  ## how often the promotion rule is right, on simulated gates

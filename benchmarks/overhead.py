@@ -1,9 +1,9 @@
-"""What Prefect, DVC and MLflow cost: the pipeline against its nine stages called one by one.
+"""What Prefect, DVC and MLflow cost: the pipeline against its ten stages called one by one.
 
 Each round runs the same small recipe three times, each time in a new copy of the project with a
 cache, a store and a Prefect home of its own, on the same synthetic archive:
 
-- `direct`: the nine stages by `python -m idc STAGE`, one process after another; before the last,
+- `direct`: the ten stages by `python -m idc STAGE`, one process after another; before the last,
   uncounted, `dvc commit`, since `publish` tells MLflow of the lock;
 - `dvc`: `dvc repro`;
 - `flow`: `python -m flows.pipeline`, which starts a Prefect server and runs each stage by DVC.
@@ -55,7 +55,7 @@ SMALL: dict[str, Any] = {
     "model.size_px": 32,
     "train.epochs": 3,
     "train.batch_size": 32,
-    "predict.baselines": [],
+    "baselines.names": [],
     "evaluate.num_replicates": 200,
     "explain.num_reference": 4,
     "explain.num_per_group": 1,
@@ -84,7 +84,7 @@ class Ways:
     publish_seconds: list[float] = field(default_factory=list)
 
     def direct(self, copy: Path) -> float:
-        """Call the nine stages one after another."""
+        """Call the ten stages one after another."""
         seconds = sum(_time(copy, "-m", "idc", stage) for stage in STAGES[:-1])
         # publish wants the lock that DVC would have written; not counted
         _run(copy, "-m", "dvc", "commit", "--force", *STAGES[:-1])
@@ -92,11 +92,11 @@ class Ways:
         return seconds + self.publish_seconds[-1]
 
     def dvc(self, copy: Path) -> float:
-        """Run the nine stages by DVC."""
+        """Run the ten stages by DVC."""
         return _time(copy, "-m", "dvc", "repro")
 
     def flow(self, copy: Path) -> float:
-        """Run the nine stages by Prefect and DVC."""
+        """Run the ten stages by Prefect and DVC."""
         return _time(copy, "-m", "flows.pipeline")
 
     def telling(self, copy: Path) -> float:

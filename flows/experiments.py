@@ -86,6 +86,7 @@ def folds(
         started = time.monotonic()
         if run_stage("train", workspace):
             keep_training_minutes(root, workspace, time.monotonic() - started)
+        run_stage("baselines", workspace)
         run_stage("predict", workspace)
         workspaces[fold] = workspace
     pool_results(root, name, split_unit, workspaces)

@@ -68,7 +68,7 @@ def change_params() -> Callable[..., Params]:
             "texture_member": False,  # whose windows take seconds, however few patches there are
         },
         "train": {"epochs": 2, "batch_size": 8, "precision": "fp32"},
-        "predict": {"baselines": []},
+        "baselines": {"names": []},
         "evaluate": {"num_replicates": 100},
         "explain": {"scores": None},
         "runtime": {"device": "cpu", "num_threads": 1, "scoring_batch_size": 16},

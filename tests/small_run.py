@@ -13,7 +13,7 @@ SMALL: dict[str, Any] = {
     "train.epochs": 1,
     "train.batch_size": 8,
     "train.precision": "fp32",
-    "predict.baselines": [],
+    "baselines.names": [],
     "evaluate.num_replicates": 100,
     "explain.methods": ["integrated_gradients", "grad_cam"],
     "explain.num_reference": 6,

@@ -112,3 +112,42 @@ def test_join_case_subsets_when_they_agree_then_holds_the_cases_of_both(ours, th
 def test_join_case_subsets_when_they_contradict_then_refuses(theirs, message):
     with pytest.raises(InputError, match=message):
         join_case_subsets(RULE + "a,val\n", theirs)
+
+
+def load(path):
+    return load_case_subsets(path, FRACTIONS, 17)
+
+
+EARLIER = "# seed 17, val 0.15, gate 0.1, test 0.2\ncase,side\na,test\nb,train\n"
+
+
+def test_load_case_subsets_when_the_column_has_its_earlier_name_then_reads_it(path):
+    path.write_text(EARLIER)
+    assert load_case_subsets(path, FRACTIONS, 17) == {"a": "test", "b": "train"}
+    save(path, {"a": "test", "b": "train"}, c="val")
+    assert path.read_text() == EARLIER.replace("side", "subset") + "c,val\n"
+
+
+@pytest.mark.parametrize("today", [None, "case,subset\n"])
+@pytest.mark.parametrize("read", [ensure_case_subsets, load])
+def test_case_subsets_when_the_file_has_its_earlier_name_then_no_case_is_assigned_anew(
+    path, today, read
+):
+    path.with_name("case_sides.csv").write_text(EARLIER)
+    if today is not None:
+        path.write_text(today)
+    with pytest.raises(InputError, match=r"`git mv .*case_sides\.csv .*case_subsets\.csv`"):
+        read(path)
+    assert path.exists() == (today is not None)
+
+
+def test_case_subsets_when_the_file_of_the_earlier_name_holds_no_case_then_goes_on(path):
+    path.with_name("case_sides.csv").write_text("case,side\n")
+    assert load_case_subsets(path, FRACTIONS, 17) == {}
+
+
+def test_join_case_subsets_when_a_side_has_the_earlier_header_then_the_result_has_todays():
+    today = EARLIER.replace("side", "subset")
+    assert join_case_subsets(today, EARLIER) == today
+    assert join_case_subsets(EARLIER, today + "c,val\n") == today + "c,val\n"
+    assert join_case_subsets("", EARLIER) == today

@@ -4,9 +4,11 @@ import pytest
 
 from idc.core.errors import InputError
 from idc.data.tables import (
+    BASELINE_SCORES_SCHEMA,
     INDEX_SCHEMA,
     MANIFEST_SCHEMA,
     PREDICTIONS_SCHEMA,
+    RECORDED_LOGITS_SCHEMA,
     SPLITS_SCHEMA,
     load_table,
     save_table,
@@ -33,7 +35,6 @@ def predictions(splits):
         mean_optical_density=0.3,
         white_share=0.1,
         logit=np.float32(0.5),
-        y_score_colour=0.5,
     )
     fixed = [name for name, column in PREDICTIONS_SCHEMA.columns.items() if not column.regex]
     return scored[fixed].assign(logit_resnet50=np.float32(0.25)).reset_index(drop=True)
@@ -116,7 +117,6 @@ def test_save_table_when_a_manifest_row_is_there_twice_then_refuses(splits, tmp_
     [
         ("logit", np.float32(np.nan)),
         ("logit_resnet50", np.float32(2e6)),
-        ("y_score_colour", 1.5),
         ("split", "train"),
     ],
 )
@@ -126,3 +126,19 @@ def test_save_table_when_a_prediction_is_impossible_then_refuses(
     predictions.loc[0, column] = value
     with pytest.raises(InputError, match=f"{column}: .* in row 0 breaks"):
         save_table(tmp_path / "predictions.parquet", predictions, PREDICTIONS_SCHEMA)
+
+
+def test_save_table_when_a_score_of_a_baseline_is_impossible_then_refuses(predictions, tmp_path):
+    scores = predictions[["row"]].assign(y_score_colour=0.5, y_score_trees=1.5)
+    with pytest.raises(InputError, match=r"y_score_trees: 1\.5 in row 0 breaks"):
+        save_table(tmp_path / "baseline_scores.parquet", scores, BASELINE_SCORES_SCHEMA)
+
+
+def test_load_table_when_recorded_before_the_stage_baselines_then_its_logits_are_read(
+    predictions, tmp_path
+):
+    old = predictions.assign(y_score_colour=0.5)
+    old.to_parquet(tmp_path / "predictions.parquet", index=False)
+    assert load_table(tmp_path / "predictions.parquet", RECORDED_LOGITS_SCHEMA).equals(old)
+    with pytest.raises(InputError, match="column_in_schema"):
+        load_table(tmp_path / "predictions.parquet", PREDICTIONS_SCHEMA)

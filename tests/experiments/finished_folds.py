@@ -5,10 +5,10 @@ import pandas as pd
 import yaml
 
 from idc.core.files import save_json
-from idc.core.layout import DVC_LOCK, LEAKAGE_REPORT, PREDICTIONS
-from idc.data.tables import PREDICTIONS_SCHEMA, save_table
+from idc.core.layout import DVC_LOCK, LEAKAGE_REPORT
 from idc.experiments.folds import RESULTS
 from idc.experiments.results import pool_results
+from tests.score_tables import save_scores
 
 NUM_FOLDS = 3
 LEAKAGE = {"subsets": {"train": {"num_patches": 60, "num_cases": 3}},
@@ -47,7 +47,7 @@ def write_fold(workspace, fold, strength, digest="1a.dir"):
         )
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "row", np.arange(len(table), dtype=np.int64))
-    save_table(workspace / PREDICTIONS, table, PREDICTIONS_SCHEMA)
+    save_scores(workspace, table)
     save_json(workspace / LEAKAGE_REPORT, LEAKAGE)
     lock = {"stages": {"train": {"outs": [{"path": "models/fusion", "md5": digest}]}}}
     (workspace / DVC_LOCK).write_text(yaml.safe_dump(lock), encoding="utf-8")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from idc.data.patches import evenly_spaced_rows
-from idc.data.profile import build_profile
+from idc.data.split.profile import build_profile
 from idc.lifecycle.drift import measure_drift
 
 NUM_FEATURES = 4

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from idc.core.errors import InputError
-from idc.data.tables import PREDICTIONS_SCHEMA, save_table
+from idc.data.tables import RECORDED_LOGITS_SCHEMA, save_table
 from idc.lifecycle.reproduction import rebuild
 from idc.lifecycle.reproduction.rebuild import compare_predictions, reproduce
 from idc.runs.lineage import file_md5, folder_md5
@@ -77,7 +77,7 @@ def workspace(project, predictions, monkeypatch, tmp_path):
     (folder / "src").mkdir()
     (folder / "src/code.py").write_text("code = 1\n")
     monkeypatch.setattr(rebuild, "create_workspace", lambda *_: folder)
-    save_table(tmp_path / "predictions.parquet", predictions, PREDICTIONS_SCHEMA)
+    save_table(tmp_path / "predictions.parquet", predictions, RECORDED_LOGITS_SCHEMA)
     deps = [
         {"path": "data/raw", "md5": folder_md5(folder / "data/raw")},
         {"path": "src/code.py", "md5": file_md5(folder / "src/code.py")},

@@ -12,12 +12,13 @@ from idc.core import layout
 from idc.core.errors import InputError
 from idc.core.files import load_json
 from idc.core.layout import BUNDLE, OPERATING_POINT
-from idc.data.tables import PREDICTIONS_SCHEMA, SPLITS_SCHEMA, save_table
+from idc.data.tables import SPLITS_SCHEMA, save_table
 from idc.evaluation.statistics.metrics import METRICS, PRIMARY
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.bundle import save_bundle
 from idc.models.spec import ModelSpec, digest_bundle
 from idc.stages import evaluate
+from tests.score_tables import save_scores
 
 SPEC = ModelSpec(
     backbones=["test_resnet"], pretrained="none", size_px=32, dropout=0.0,
@@ -35,7 +36,7 @@ def measure(tmp_path, monkeypatch, change_params, project_root):
     save_bundle(BUNDLE, weights, SPEC, pd.DataFrame({"epoch": [1]}), torch.zeros(1))
 
     def run(predictions, splits=None, **changes):
-        save_table(layout.PREDICTIONS, predictions, PREDICTIONS_SCHEMA)
+        save_scores(tmp_path, predictions)
         save_table(
             layout.SPLITS, list_splits(predictions) if splits is None else splits, SPLITS_SCHEMA
         )
@@ -183,7 +184,7 @@ def test_run_when_no_case_is_complete_then_regions_have_a_reason(measure, predic
 
 def test_run_when_a_logit_is_nan_then_names_column_and_row(measure, predictions):
     measure(predictions)
-    damaged = predictions.copy()
+    damaged = pd.read_parquet(layout.PREDICTIONS)
     damaged.loc[7, "logit"] = np.nan
     damaged.to_parquet(layout.PREDICTIONS, index=False)
     with pytest.raises(InputError, match=r"predictions\.parquet: logit: nan in row 7"):

@@ -32,17 +32,7 @@ SCORES = {
 
 
 @pytest.fixture
-def times(monkeypatch):
-    """What the tracking store is told."""
-    told = {}
-    monkeypatch.setattr(
-        explain, "log_explanation_times", lambda params, digest, seconds: told.update(seconds)
-    )
-    return told
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch, times):
+def folder(tmp_path, monkeypatch):
     """A model, four test cases of 25 patches, half of them IDC+, and one of val."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(2)
@@ -72,7 +62,6 @@ def draw_predictions(num_cases=5, edge=5):
                 "white_share": 0.0,
                 "y_true": (np.arange(count) % 2).astype(np.int8),
                 "logit": rng.normal(size=count).astype(np.float32),
-                "y_score_colour": 0.5,
             }
         )
         for number in range(num_cases)
@@ -98,9 +87,7 @@ def count_errors():
     return int(((test["logit"] >= 0) != (test["y_true"] == 1)).sum())
 
 
-def test_run_then_there_are_tables_and_a_sheet_per_group_and_source(
-    folder, change_params, times, caplog
-):
+def test_run_then_there_are_tables_and_a_sheet_per_group_and_source(folder, change_params, caplog):
     caplog.set_level("INFO")
     explain.run(change_params(explain=CHEAP))
     names = {path.name for path in layout.EXPLAIN.iterdir()}
@@ -120,7 +107,10 @@ def test_run_then_there_are_tables_and_a_sheet_per_group_and_source(
     assert len(reference) == len(errors) == 8
     assert {"y_score", "stain", *(f"contribution_{name}" for name in BACKBONES)} <= set(reference)
     assert "case0" not in set(reference["case"]), "the panel is of the test set alone"
-    assert set(times) == set(CHEAP["methods"])
+    times = load_json(layout.EXPLAIN_TIMES)
+    assert times["model_digest"] == digest_bundle(layout.BUNDLE)
+    assert set(times["seconds_per_patch"]) == set(CHEAP["methods"])
+    assert all(seconds > 0 for seconds in times["seconds_per_patch"].values())
     assert "LayerCAM: " in caplog.text
     assert "s per patch" in caplog.text
 

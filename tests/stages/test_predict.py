@@ -1,4 +1,4 @@
-"""The stage predict with a tiny network on a handful of patches."""
+"""The stages baselines and predict, with a tiny network on a handful of patches."""
 
 from dataclasses import replace
 
@@ -6,17 +6,27 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from idc.core import layout
+from idc.core.errors import InputError
 from idc.data.batches.loader import to_images
 from idc.data.patches import FLAGS
-from idc.data.tables import INDEX_SCHEMA, PREDICTIONS_SCHEMA, SPLITS_SCHEMA, load_table, save_table
+from idc.data.tables import (
+    BASELINE_SCORES_SCHEMA,
+    INDEX_SCHEMA,
+    PREDICTIONS_SCHEMA,
+    SPLITS_SCHEMA,
+    load_scores,
+    load_table,
+    save_table,
+)
 from idc.models.baselines.fit import score_baseline
 from idc.models.bundle import load_model, save_bundle
 from idc.models.networks.fusion import FusionCNN
 from idc.models.scoring.patches import PatchScorer
 from idc.models.spec import ModelSpec
-from idc.stages import predict
+from idc.stages import baselines, predict
 
 SPEC = ModelSpec(["test_resnet"], "none", 32, 0.0, True, False, [1.0, 1.0], [6, 6], 1, 0.5)
 NUM_PATCHES = 24
@@ -92,14 +102,48 @@ def test_predict_when_run_twice_then_writes_equal_bytes(project, change_params):
     assert written[0] == written[1]
 
 
-def test_predict_when_baselines_are_asked_for_then_holds_what_they_score(project, change_params):
-    params = change_params(predict={"baselines": ["trees"], "seed": 4})
-    predict.run(params)
-    table = load_table(layout.PREDICTIONS, PREDICTIONS_SCHEMA)
+def test_baselines_when_asked_for_then_the_table_holds_what_they_score(project, change_params):
+    baselines.run(change_params(baselines={"names": ["trees"], "seed": 4}))
+    table = load_table(layout.BASELINE_SCORES, BASELINE_SCORES_SCHEMA)
     train = np.arange(12)
     expected = score_baseline("trees", PIXELS, train, train % 2, HELD_OUT_ROWS, 4)
     np.testing.assert_array_equal(table["y_score_trees"], expected)
-    assert "y_score_dictionary" not in table
+    assert list(table) == ["row", "y_score_colour", "y_score_trees"]
+
+
+def test_baselines_when_none_is_asked_for_then_colour_is_scored_by_mean_and_sd_alone(
+    project, change_params
+):
+    baselines.run(change_params())
+    table = load_table(layout.BASELINE_SCORES, BASELINE_SCORES_SCHEMA)
+    flat = PIXELS.reshape(NUM_PATCHES, -1, 3).astype(np.float32)
+    statistics = np.hstack([flat.mean(axis=1), flat.std(axis=1)]).astype(np.float64)
+    train = statistics[:12]
+    scaled = (statistics - train.mean(axis=0)) / train.std(axis=0)
+    model = LogisticRegression(class_weight="balanced").fit(scaled[:12], np.arange(12) % 2)
+    np.testing.assert_allclose(
+        table["y_score_colour"], model.predict_proba(scaled[12:])[:, 1], atol=1e-3
+    )
+
+
+def test_load_scores_when_both_stages_ran_then_each_patch_has_its_own(project, change_params):
+    params = change_params(baselines={"names": ["trees"], "seed": 4})
+    predict.run(params)
+    baselines.run(params)
+    scores = pd.read_parquet(layout.BASELINE_SCORES)
+    scores.sample(frac=1, random_state=1).to_parquet(layout.BASELINE_SCORES, index=False)
+    both = load_scores(layout.PREDICTIONS, layout.BASELINE_SCORES)
+    predictions = pd.read_parquet(layout.PREDICTIONS)
+    pd.testing.assert_frame_equal(both[predictions.columns], predictions)
+    pd.testing.assert_frame_equal(both[scores.columns], scores)
+
+
+def test_load_scores_when_they_are_of_other_patches_then_names_both_stages(project, change_params):
+    predict.run(change_params())
+    baselines.run(change_params())
+    pd.read_parquet(layout.BASELINE_SCORES).iloc[1:].to_parquet(layout.BASELINE_SCORES, index=False)
+    with pytest.raises(InputError, match="different patches: run `dvc repro baselines predict`"):
+        load_scores(layout.PREDICTIONS, layout.BASELINE_SCORES)
 
 
 def test_predict_when_there_is_a_texture_member_then_holds_the_logits_of_both_halves(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from idc.core import layout
 from idc.core.files import load_json, save_json
-from idc.data.tables import PREDICTIONS_SCHEMA, SPLITS_SCHEMA, save_table
+from idc.data.tables import SPLITS_SCHEMA, save_table
 from idc.evaluation.published import benchmark_row
 from idc.evaluation.statistics.bootstrap import Estimate
 from idc.evaluation.statistics.metrics import PRIMARY
@@ -21,6 +21,7 @@ from idc.figures.style import save_figure
 from idc.models.bundle import save_bundle
 from idc.models.spec import ModelSpec
 from idc.stages import evaluate, report
+from tests.score_tables import save_scores
 
 SPEC = ModelSpec(["test_resnet"], "none", 32, 0.0, True, False, [1.0, 1.0], [50, 50], 1, 0.5)
 INGEST = {
@@ -125,7 +126,7 @@ def render(tmp_path, monkeypatch, change_params, project_root):
 
     def run(separation, without=(), **changes):
         predictions = draw_predictions(separation).drop(columns=list(without))
-        save_table(layout.PREDICTIONS, predictions, PREDICTIONS_SCHEMA)
+        save_scores(tmp_path, predictions)
         splits = predictions.rename(columns={"y_true": "label"})[list(SPLITS_SCHEMA.columns)]
         save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
         params = change_params(**changes)

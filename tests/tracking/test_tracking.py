@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from idc.core.errors import InputError, StoreUnavailableError
 from idc.tracking.connection import check_store, tracking_uri
-from idc.tracking.live import live_run, log_explanation_times
+from idc.tracking.live import live_run
 from idc.tracking.publishing import ALIAS, publish_result
 
 
@@ -290,31 +290,6 @@ def test_live_run_when_another_training_starts_then_gets_a_run_of_its_own(interr
     runs, steps = interrupted(**changes)
     assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
     assert sorted(steps) == [[1], [1, 2]]
-
-
-def test_log_explanation_times_then_the_run_that_trained_the_model_has_them(
-    tmp_path, empty_store, change_params, monkeypatch, caplog
-):
-    caplog.set_level("INFO")
-    monkeypatch.chdir(open_root(tmp_path, empty_store))
-    params = change_params()
-    with live_run(params, "abc", training="t1", resumed=False) as live:
-        live.name_model("m1", {"torch": "2"})
-    log_explanation_times(params, "m1", {"saliency": 0.25})
-    log_explanation_times(params, "m2", {"saliency": 0.5})
-    client = MlflowClient(tracking_uri(tmp_path))
-    experiment = client.get_experiment_by_name("idc")
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert run.data.metrics == {"explain/s_per_patch/saliency": 0.25}
-    assert "no MLflow run trained this model" in caplog.text
-
-
-def test_log_explanation_times_when_the_store_is_away_then_warns_and_goes_on(
-    change_params, monkeypatch, caplog
-):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    log_explanation_times(change_params(), "m1", {"saliency": 0.25})
-    assert "times of explanations are not kept: tracking server" in caplog.text
 
 
 def test_tracking_uri_when_the_environment_names_a_store_then_uses_it(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ PARTS = (
     ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml",
 )  # fmt: skip
 OVERRIDES = SMALL | {
-    "predict.baselines": ["trees", "dictionary"],  # as the project has it
+    "baselines.names": ["trees", "dictionary"],  # as the project has it
     "explain.methods": ["saliency", "layer_cam"],
     "explain.num_reference": 2,
     "explain.num_slides": 0,

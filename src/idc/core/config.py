@@ -239,20 +239,25 @@ class TrainConfig(Section):
     """Seed of initial weights, order, augmentation and dropout."""
 
 
-class PredictConfig(Section):
-    """How patches are scored, and by what else."""
+class BaselinesConfig(Section):
+    """What the fusion CNN must beat."""
 
-    baselines: tuple[Literal["trees", "dictionary", "plain_cnn"], ...]
+    names: tuple[Literal["trees", "dictionary", "plain_cnn"], ...]
     """Simple models trained on the same patches, which the fusion CNN must beat: boosted trees on
-    colour and edges, a texture dictionary, a plain CNN of four blocks."""
+    colour and edges, a texture dictionary, a plain CNN of four blocks. Beside them the colour
+    baseline is always fitted."""
+    seed: Seed
+    """Seed of their training."""
+
+
+class PredictConfig(Section):
+    """How patches are scored."""
 
     d4_average: bool
     """Average the logits over the eight symmetries of the square, at eight times the cost."""
     precision: Precision
     """Arithmetic of the backbones; with bf16 the last digits of a score differ from those of fp32,
     in which models are served, and with `auto` from machine to machine."""
-    seed: Seed
-    """Seed of the baselines' training."""
 
 
 class EvaluateConfig(Section):
@@ -415,6 +420,7 @@ class Params(Section):
     model: ModelConfig
     augment: AugmentConfig
     train: TrainConfig
+    baselines: BaselinesConfig
     predict: PredictConfig
     evaluate: EvaluateConfig
     explain: ExplainConfig

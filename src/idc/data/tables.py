@@ -82,24 +82,42 @@ PREDICTIONS_SCHEMA = pa.DataFrameSchema(
         "white_share": pa.Column("float64", pa.Check.in_range(0.0, 1.0)),
         "y_true": _LABEL,
         "logit": pa.Column("float32", pa.Check.in_range(-1e6, 1e6)),
-        "y_score_colour": pa.Column("float64", pa.Check.in_range(0.0, 1.0)),
         "logit_.+": pa.Column("float32", pa.Check.in_range(-1e6, 1e6), regex=True, required=False),
-        # all but colour, which has its place above
-        "y_score_(?!colour$).+": pa.Column(
-            "float64", pa.Check.in_range(0.0, 1.0), regex=True, required=False
-        ),
     },
     unique=["case", "x", "y"],
     strict=True,
     ordered=True,
     name="predict",
 )
-"""Logits and colour baseline of every pool patch of val, gate and test.
+"""Logits of every pool patch of val, gate and test.
 
-Behind them, a column `logit_<backbone>` for each backbone with a head of its own; where there is a
-texture member, `logit_cnn` (the fusion without it) and `logit_texture`; and a column
-`y_score_<baseline>` for each of `predict.baselines`.
+Behind them, a column `logit_<backbone>` for each backbone with a head of its own; and where there
+is a texture member, `logit_cnn` (the fusion without it) and `logit_texture`.
 """
+
+RECORDED_LOGITS_SCHEMA = pa.DataFrameSchema(
+    _PLACE
+    | {
+        "split": pa.Column(str, pa.Check.isin(HELD_OUT)),
+        "logit": pa.Column("float32", pa.Check.in_range(-1e6, 1e6)),
+    },
+    unique=["case", "x", "y"],
+    strict=False,
+    name="predict",
+)
+"""What predictions of any age hold: before the stage `baselines`, its scores stood among them."""
+
+BASELINE_SCORES_SCHEMA = pa.DataFrameSchema(
+    _ROW
+    | {
+        "y_score_.+": pa.Column("float64", pa.Check.in_range(0.0, 1.0), regex=True),
+    },
+    strict=True,
+    ordered=True,
+    name="baselines",
+)
+"""Of the same patches, in the same order: a column `y_score_<baseline>`, the probability of IDC+,
+for colour and each of `baselines.names`; `row` points into the index."""
 
 _CSV_DTYPES = {
     "case": "str",
@@ -130,6 +148,29 @@ def load_table(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
             f"delete it and run `dvc repro {schema.name}`"
         ) from None
     return _checked(table, schema, path)
+
+
+def load_scores(predictions: Path, baseline_scores: Path) -> pd.DataFrame:
+    """Read what the network and what the baselines say of the same patches, as one table.
+
+    Args:
+        predictions: As `PREDICTIONS_SCHEMA` says.
+        baseline_scores: As `BASELINE_SCORES_SCHEMA` says.
+
+    Returns:
+        The predictions with a column `y_score_<baseline>` for each baseline behind theirs.
+
+    Raises:
+        InputError: If either is missing or breaks its schema, or they are of different patches.
+    """
+    scored = load_table(predictions, PREDICTIONS_SCHEMA)
+    baselines = load_table(baseline_scores, BASELINE_SCORES_SCHEMA)
+    if set(scored["row"]) != set(baselines["row"]):
+        raise InputError(
+            f"{baseline_scores} and {predictions} are of different patches: "
+            "run `dvc repro baselines predict`"
+        )
+    return scored.merge(baselines, on="row", how="left", validate="one_to_one")
 
 
 def save_table(path: Path, table: pd.DataFrame, schema: pa.DataFrameSchema) -> None:

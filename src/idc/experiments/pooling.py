@@ -74,9 +74,9 @@ def pool_folds(folds: Mapping[int, pd.DataFrame], *, tested_once: TestedOnce = "
     """Calibrate each fold's test logits on its own val set, and put all test sets together.
 
     Args:
-        folds: Per fold what its stage `predict` wrote: columns `case`, `x`, `y`, `split`,
-            `y_true`, `logit`, and perhaps further `logit_*` and `y_score_*` (probabilities of
-            baselines, which become `logit_*`), which all folds must then have. Where whole cases
+        folds: Per fold what `idc.data.tables.load_scores` returns: columns `case`, `x`, `y`,
+            `split`, `y_true`, `logit`, and perhaps further `logit_*` and `y_score_*` (probabilities
+            of baselines, which become `logit_*`), which all folds must then have. Where whole cases
             are tested, `logit_context` is added: the mean of `logit` over touching patches.
         tested_once: `case`, or `patch` for folds of `split.mode` patch, which leak.
 

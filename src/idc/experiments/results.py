@@ -17,8 +17,8 @@ import pandas as pd
 from idc.core.config import load_params
 from idc.core.errors import InputError
 from idc.core.files import load_json, replacing_file, replacing_folder, save_json
-from idc.core.layout import BUNDLE, LEAKAGE_REPORT, PARAMS, PREDICTIONS
-from idc.data.tables import PREDICTIONS_SCHEMA, load_table
+from idc.core.layout import BASELINE_SCORES, BUNDLE, LEAKAGE_REPORT, PARAMS, PREDICTIONS
+from idc.data.tables import load_scores
 from idc.evaluation.compare import PLACE, compare_scorings
 from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate
 from idc.evaluation.summary import burden_table, complete_patches, summarise_burden
@@ -71,10 +71,11 @@ def pool_results(
         workspaces: Folder per fold, in which the stages up to `predict` have run.
 
     Raises:
-        InputError: If a fold's predictions are missing or do not fit those of the others.
+        InputError: If a fold's predictions or scores of baselines are missing or do not fit those
+            of the others.
     """
     tables = {
-        fold: load_table(workspace / PREDICTIONS, PREDICTIONS_SCHEMA)
+        fold: load_scores(workspace / PREDICTIONS, workspace / BASELINE_SCORES)
         for fold, workspace in workspaces.items()
     }
     pooled = pool_folds(tables, tested_once=split_unit)

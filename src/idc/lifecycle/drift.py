@@ -15,7 +15,7 @@ import pandas as pd
 
 from idc.core.config import DriftConfig
 from idc.data.patches import evenly_spaced_rows
-from idc.data.profile import measure_stain
+from idc.data.split.profile import measure_stain
 
 Embed = Callable[[np.ndarray], np.ndarray]
 """Rows of the pixel store -> float32 (rows, features)."""
@@ -37,7 +37,7 @@ def measure_drift(
     """Compare the patches of new and changed cases with the profile.
 
     Args:
-        profile: As `idc.data.profile.build_profile` returns it.
+        profile: As `idc.data.split.profile.build_profile` returns it.
         index: Today's, as `idc.data.tables.INDEX_SCHEMA` says.
         pixels: Today's pixel store.
         config: Limits.

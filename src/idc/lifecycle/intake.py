@@ -19,6 +19,8 @@ from idc.tracking.registry import Registry, Version
 
 log = logging.getLogger(__name__)
 
+_EARLIER_PROFILE = "profile.json"  # as models of before December 2026 have it
+
 
 @dataclass(frozen=True)
 class NewData:
@@ -78,15 +80,23 @@ def write_drift_report(root: Path, params: Params) -> dict[str, Any] | None:
     if champion is None:
         log.info("no drift report: there is no champion yet")
         return None
-    with registry.run_file(champion, layout.PROFILE.name) as path:
-        if path is None:
-            log.warning("no drift report: %s has no %s", champion, layout.PROFILE.name)
-            return None
-        profile = load_json(path)
+    profile = _load_profile(registry, champion)
+    if profile is None:
+        log.warning("no drift report: %s has no %s", champion, layout.TRAINING_PROFILE.name)
+        return None
     report = _measure(registry, champion, profile, root, params)
     report["champion"] = champion.version
     save_json(root / layout.DRIFT, report)
     return report
+
+
+def _load_profile(registry: Registry, champion: Version) -> dict[str, Any] | None:
+    for name in (layout.TRAINING_PROFILE.name, _EARLIER_PROFILE):
+        with registry.run_file(champion, name) as path:
+            if path is not None:
+                profile: dict[str, Any] = load_json(path)
+                return profile
+    return None
 
 
 def _judge_known(registry: Registry, challenger: Version) -> NewData:

@@ -1,4 +1,4 @@
-"""The nine stages, in the order of `dvc.yaml`; each is a module with one `run(params)`.
+"""The ten stages, in the order of `dvc.yaml`; each is a module with one `run(params)`.
 
 A stage reads files, calls functions, writes files; paths are relative to the project's root.
 """
@@ -8,6 +8,7 @@ STAGES = (
     "sample",
     "split",
     "train",
+    "baselines",
     "predict",
     "evaluate",
     "explain",

@@ -12,7 +12,7 @@ from idc.core import layout
 from idc.core.config import EvaluateConfig, Params
 from idc.core.errors import InputError
 from idc.core.files import replacing_folder, save_json
-from idc.data.tables import PREDICTIONS_SCHEMA, SPLITS_SCHEMA, load_table
+from idc.data.tables import SPLITS_SCHEMA, load_scores, load_table
 from idc.evaluation.ablation import OtherScores, score_others
 from idc.evaluation.cases.context import average_context
 from idc.evaluation.curves import (
@@ -56,10 +56,10 @@ def run(params: Params) -> None:
     """Freeze the operating point on val, then look at test.
 
     Raises:
-        InputError: If predictions are missing, NaN, of one class only on a subset, or of cases that
-            the split does not have there.
+        InputError: If predictions or scores of baselines are missing, NaN, of one class only on a
+            subset, or of cases that the split does not have there.
     """
-    predictions = load_table(layout.PREDICTIONS, PREDICTIONS_SCHEMA)
+    predictions = load_scores(layout.PREDICTIONS, layout.BASELINE_SCORES)
     _reject_unknown_cases(predictions)
     held_out = {name: predictions[predictions["split"] == name] for name in ("val", "test")}
     for name, subset in held_out.items():

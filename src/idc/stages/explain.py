@@ -35,7 +35,6 @@ from idc.models.networks.device import choose_device
 from idc.models.networks.fusion import FusionCNN
 from idc.models.scoring.patches import PatchScorer
 from idc.models.spec import digest_bundle
-from idc.tracking.live import log_explanation_times
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +78,11 @@ def run(params: Params) -> None:
         _score(params, subject, panels["reference"], maps["reference"], test, pixels, folder)
         _group_errors(params, subject, test, pixels, folder)
         _draw_slides(test, pixels, explainer, params, watch, folder)
-    watch.tell(params, digest)
+    watch.save(digest)
 
 
 class _Stopwatch:
-    """Seconds and patches by method; they go to log and MLflow, never into an output of DVC."""
+    """Seconds and patches by method, for the log and for publish; in no output of DVC."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
@@ -111,8 +110,8 @@ class _Stopwatch:
         self._patches[method] = self._patches.get(method, 0) + len(patches)
         return maps
 
-    def tell(self, params: Params, model_digest: str) -> None:
-        """Say the time per patch of each method."""
+    def save(self, model_digest: str) -> None:
+        """Log the time per patch of each method, and leave it to `publish`."""
         speed = {
             method: seconds / self._patches[method]
             for method, seconds in self._seconds.items()
@@ -124,7 +123,8 @@ class _Stopwatch:
                 METHODS[method].title, seconds, self._seconds[method], self._patches[method],
             )  # fmt: skip
         log.info("explained in %.0f s", sum(self._seconds.values()))
-        log_explanation_times(params, model_digest, speed)
+        times = {"model_digest": model_digest, "seconds_per_patch": speed}
+        save_json(layout.EXPLAIN_TIMES, times)
 
 
 def _load_explained_model(params: Params) -> ExplainedModel:

@@ -4,13 +4,10 @@ import logging
 
 from idc.core import layout
 from idc.core.config import Params
-from idc.data.colour import colour_statistics
 from idc.data.patches import load_pixels
 from idc.data.quality import describe_pixels
-from idc.data.subsets import HELD_OUT, select_subset
+from idc.data.subsets import HELD_OUT
 from idc.data.tables import INDEX_SCHEMA, PREDICTIONS_SCHEMA, SPLITS_SCHEMA, load_table, save_table
-from idc.models.baselines.colour import fit_colour_baseline
-from idc.models.baselines.fit import score_baseline
 from idc.models.bundle import load_model
 from idc.models.networks.device import choose_device
 from idc.models.networks.fusion import MemberLogits
@@ -44,15 +41,6 @@ def run(params: Params) -> None:
     logits = scorer.score(pixels, rows, d4_average=params.predict.d4_average)
     columns = ["logit", *(f"logit_{name}" for name in model.scored_members)]
     held_out[columns] = logits
-    train_rows, train_labels = select_subset(splits, "train")
-    floor = fit_colour_baseline(colour_statistics(pixels, train_rows), train_labels)
-    held_out["y_score_colour"] = floor.predict_proba(colour_statistics(pixels, rows))[:, 1]
-    for name in params.predict.baselines:
-        log.info("%s is trained and scores", name)
-        columns.append(f"y_score_{name}")
-        held_out[columns[-1]] = score_baseline(
-            name, pixels, train_rows, train_labels, rows, params.predict.seed
-        )
     predictions = held_out.rename(columns={"label": "y_true"})
     fixed = [name for name, column in PREDICTIONS_SCHEMA.columns.items() if not column.regex]
     save_table(layout.PREDICTIONS, predictions[fixed + columns[1:]], PREDICTIONS_SCHEMA)

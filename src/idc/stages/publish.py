@@ -6,9 +6,6 @@ from pathlib import Path
 from idc.core import layout
 from idc.core.config import Params
 from idc.core.files import load_json, save_json
-from idc.data.patches import load_pixels
-from idc.data.profile import build_profile
-from idc.data.tables import INDEX_SCHEMA, SPLITS_SCHEMA, load_table
 from idc.models.spec import digest_bundle, load_history, load_spec
 from idc.runs.lineage import (
     git_commit,
@@ -27,9 +24,9 @@ _ARTIFACTS = (
     layout.DVC_LOCK,
     layout.SPLITS,  # tells a promotion which cases the model has seen
     layout.PREDICTIONS,  # what a reproduction is held against
-    layout.PROFILE,  # what drift is measured against
     layout.INGEST_REPORT,
     layout.LEAKAGE_REPORT,
+    layout.TRAINING_PROFILE,
     layout.METRICS,
     layout.EVALUATION,
     layout.PLOTS,
@@ -51,23 +48,19 @@ def run(params: Params) -> None:
     root = Path.cwd()
     stages = load_lock(root)
     reject_unrecorded_results(root, stages)
-    profile = build_profile(
-        load_table(layout.INDEX, INDEX_SCHEMA),
-        load_table(layout.SPLITS, SPLITS_SCHEMA),
-        load_pixels(layout.PIXELS),
-    )
-    save_json(layout.PROFILE, profile)
+    model_digest = digest_bundle(layout.BUNDLE)
     weights = load_spec(layout.BUNDLE).class_weights
     published = publish_result(
         Result(
             digest=result_digest(stages),
-            model_digest=digest_bundle(layout.BUNDLE),
+            model_digest=model_digest,
             commit=git_commit(root),
             params=params,
             metrics={
                 **load_json(layout.METRICS),
                 **_leakage_metrics(),
                 **_explanation_metrics(),
+                **_explanation_times(model_digest),
                 "class_weights/0": weights[0],
                 "class_weights/1": weights[1],
             },
@@ -97,6 +90,17 @@ def run(params: Params) -> None:
 def _explanation_metrics() -> dict[str, float]:
     path = layout.EXPLAIN_SCORES
     return score_metrics(load_json(path)) if path.exists() else {}
+
+
+def _explanation_times(model_digest: str) -> dict[str, float]:
+    """Return seconds per patch of each method; none where explain came back from the cache.
+
+    They stand in no output of a stage, which would differ from run to run.
+    """
+    times = load_json(layout.EXPLAIN_TIMES) if layout.EXPLAIN_TIMES.exists() else {}
+    if times.get("model_digest") != model_digest:
+        return {}
+    return {f"explain/s_per_patch/{name}": s for name, s in times["seconds_per_patch"].items()}
 
 
 def _artifacts() -> tuple[Path, ...]:

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from idc.core import layout
-from idc.core.config import Params, flatten
+from idc.core.config import NON_STAGE_SECTIONS, Params, flatten
 from idc.core.files import load_json, replacing_file, replacing_folder
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.explain.panels.panel import FUSED, PANELS, sheet_name
@@ -12,10 +12,9 @@ from idc.models.spec import digest_bundle, load_history, load_spec
 from idc.report.page import ReportInputs, render_model_card, render_report
 from idc.report.pictures import Curves
 
-_SHOWN_SECTIONS = (
-    "ingest", "sample", "split", "model", "augment", "train", "predict", "evaluate",
-    "explain",
-)  # fmt: skip
+_SHOWN_SECTIONS = tuple(
+    name for name in Params.model_fields if name not in (*NON_STAGE_SECTIONS, "publish")
+)
 
 
 def run(params: Params) -> None:

@@ -1,4 +1,4 @@
-"""Manifest and index -> subsets, the subset of every case, and the leakage report."""
+"""Manifest, index and pixels -> subsets, leakage report, profile of the training set."""
 
 import logging
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from idc.core.files import save_json
 from idc.data.patches import load_pixels
 from idc.data.split.case_subsets import ensure_case_subsets, load_case_subsets, save_case_subsets
 from idc.data.split.leakage import measure_leakage, reject_leakage
+from idc.data.split.profile import build_profile
 from idc.data.split.splitting import assign_cases, drop_excluded, split_patches
 from idc.data.subsets import SUBSETS
 from idc.data.tables import INDEX_SCHEMA, MANIFEST_SCHEMA, SPLITS_SCHEMA, load_table, save_table
@@ -39,12 +40,14 @@ def run(params: Params) -> None:
     splits = split_patches(
         index, manifest, params.split, case_lists=layout.CASE_LISTS, case_subsets=permanent_subsets
     )
-    leakage = measure_leakage(splits, index, load_pixels(layout.PIXELS))
+    pixels = load_pixels(layout.PIXELS)
+    leakage = measure_leakage(splits, index, pixels)
     _judge(leakage, params.split)
     save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
     subsets = _describe_subsets(splits, float(split_unit["label"].mean()))
     subsets["train"]["num_corrected_labels"] = _count_corrected(splits, index)
     save_json(layout.LEAKAGE_REPORT, {"mode": params.split.mode, **leakage, "subsets": subsets})
+    save_json(layout.TRAINING_PROFILE, build_profile(index, splits, pixels))
     _keep_subsets(permanent_subsets, params.split, known)
 
 

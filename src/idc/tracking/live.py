@@ -14,7 +14,6 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from idc.core.config import Params
-from idc.core.errors import InputError, StoreUnavailableError
 from idc.tracking.connection import connect, ensure_experiment, translate_store_errors
 from idc.tracking.outbox import Outbox, list_outboxes, load_outbox
 from idc.tracking.recording import (
@@ -25,7 +24,6 @@ from idc.tracking.recording import (
     find_runs,
     log_params,
     process_tags,
-    to_metrics,
 )
 
 log = logging.getLogger(__name__)
@@ -128,31 +126,6 @@ def live_run(params: Params, commit: str, *, training: str, resumed: bool) -> It
             status = "FINISHED"
         finally:
             live.end(status)
-
-
-def log_explanation_times(
-    params: Params, model_digest: str, seconds_per_patch: Mapping[str, float]
-) -> None:
-    """Add what each explanation method took to the run that trained the model.
-
-    Times belong into no output of a stage, so a store that lacks the run or is away goes without.
-
-    Args:
-        params: Names the experiment.
-        model_digest: Names the trained weights.
-        seconds_per_patch: By method.
-    """
-    try:
-        client = connect(Path.cwd())
-        experiment_id = ensure_experiment(client, params.publish.experiment, Path.cwd())
-        runs = find_runs(client, experiment_id, MODEL_TAG, model_digest)
-        if not runs:
-            log.info("no MLflow run trained this model: times of explanations are not kept")
-            return
-        values = {f"explain/s_per_patch/{name}": s for name, s in seconds_per_patch.items()}
-        client.log_batch(runs[0].info.run_id, metrics=to_metrics(values))
-    except (MlflowException, InputError, StoreUnavailableError) as error:
-        log.warning("times of explanations are not kept: %s", error)
 
 
 def tell(client: MlflowClient, outbox: Outbox) -> None:

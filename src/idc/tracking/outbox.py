@@ -7,6 +7,7 @@ from idc.core.files import load_json, save_json
 from idc.core.layout import STATE
 
 OUTBOX = STATE / "outbox"
+_EARLIER = STATE / "untold"  # as it was called before December 2026
 
 
 @dataclass
@@ -27,13 +28,15 @@ class Outbox:
     def forget(self, root: Path) -> None:
         """Begin anew: all of it was told."""
         self.metrics, self.tags, self.status = [], {}, None
-        (root / OUTBOX / f"{self.run_id}.json").unlink(missing_ok=True)
+        for folder in (OUTBOX, _EARLIER):
+            (root / folder / f"{self.run_id}.json").unlink(missing_ok=True)
 
 
 def load_outbox(root: Path, run_id: str) -> Outbox:
     """Return what waits for this run, empty where nothing does."""
-    path = root / OUTBOX / f"{run_id}.json"
-    if not path.exists():
+    paths = [root / folder / f"{run_id}.json" for folder in (OUTBOX, _EARLIER)]
+    path = next(filter(Path.exists, paths), None)  # the newer one holds what the earlier held
+    if path is None:
         return Outbox(run_id)
     content = load_json(path)
     return Outbox(**{**content, "metrics": [(key, *rest) for key, *rest in content["metrics"]]})
@@ -41,4 +44,5 @@ def load_outbox(root: Path, run_id: str) -> Outbox:
 
 def list_outboxes(root: Path) -> list[Outbox]:
     """Return what waits for any run."""
-    return [load_outbox(root, path.stem) for path in sorted((root / OUTBOX).glob("*.json"))]
+    paths = [path for folder in (OUTBOX, _EARLIER) for path in (root / folder).glob("*.json")]
+    return [load_outbox(root, run_id) for run_id in sorted({path.stem for path in paths})]

@@ -17,6 +17,10 @@ from idc.data.subsets import SUBSETS
 
 _HEADER = "case,subset\n"
 
+EARLIER_NAME = "case_sides.csv"
+"""What the file was called before December 2026; its second column was called `side`."""
+_EARLIER_HEADER = "case,side\n"
+
 
 def load_case_subsets(path: Path, fractions: SubsetFractions, seed: int) -> dict[str, str]:
     """Read the subset per case; a missing file, or one without cases, holds none.
@@ -28,11 +32,12 @@ def load_case_subsets(path: Path, fractions: SubsetFractions, seed: int) -> dict
 
     Raises:
         InputError: If the file was assigned by another rule, names a case twice or an unknown
-        subset.
+            subset, or has the name it had before.
     """
+    reject_earlier_name(path)
     if not path.exists():
         return {}
-    text = path.read_text(encoding="utf-8")
+    text = with_today_header(path.read_text(encoding="utf-8"))
     try:
         table = pd.read_csv(io.StringIO(text), comment="#", dtype=str, keep_default_na=False)
         subsets = dict(zip(table["case"], table["subset"], strict=True))
@@ -73,16 +78,56 @@ def save_case_subsets(
     if not added:
         return
     lines = [f"{case},{subset}\n" for case, subset in sorted(added.items())]
-    head = path.read_text(encoding="utf-8") if before else f"{_rule(fractions, seed)}\n{_HEADER}"
+    head = (
+        with_today_header(path.read_text(encoding="utf-8"))
+        if before
+        else f"{_rule(fractions, seed)}\n{_HEADER}"
+    )
     with replacing_file(path) as partial:
         partial.write_text(head + "".join(lines), encoding="utf-8")
 
 
 def ensure_case_subsets(path: Path) -> None:
-    """Make an empty file where there is none: other split modes leave it as it is."""
+    """Make an empty file where there is none: other split modes leave it as it is.
+
+    Raises:
+        InputError: If the file has the name it had before.
+    """
+    reject_earlier_name(path)
     if not path.exists():
         with replacing_file(path) as partial:
             partial.write_text(_HEADER, encoding="utf-8")
+
+
+def reject_earlier_name(path: Path) -> None:
+    """Check that no case is assigned anew only because the file was renamed.
+
+    Args:
+        path: The file; where it holds no case, one of the earlier name beside it must not either.
+
+    Raises:
+        InputError: With the command that renames it.
+    """
+    earlier = path.with_name(EARLIER_NAME)
+    if _holds_cases(earlier) and not _holds_cases(path):
+        if path.exists():
+            raise InputError(
+                f"{earlier} holds the subsets of the cases under the name that the file had, and "
+                f"{path} holds none: `git mv --force {earlier} {path}` keeps them"
+            )
+        raise InputError(
+            f"{earlier} has the name that the file had: `git mv {earlier} {path}` keeps the subset "
+            "of every case (outside git, `mv` does)"
+        )
+
+
+def _holds_cases(path: Path) -> bool:
+    return path.is_file() and bool(_rows(path.read_text(encoding="utf-8")))
+
+
+def with_today_header(text: str) -> str:
+    """Return the content of the file with its second column called `subset`, as it is today."""
+    return text.replace(_EARLIER_HEADER, _HEADER, 1)
 
 
 def join_case_subsets(ours: str, theirs: str) -> str:
@@ -93,6 +138,7 @@ def join_case_subsets(ours: str, theirs: str) -> str:
     Raises:
         InputError: If they were assigned by different rules, or a case is on two subsets.
     """
+    ours, theirs = with_today_header(ours), with_today_header(theirs)
     ours_of, theirs_of = _rows(ours), _rows(theirs)
     if not ours_of or not theirs_of:
         return theirs if theirs_of else ours
@@ -112,6 +158,7 @@ def join_case_subsets(ours: str, theirs: str) -> str:
 
 def _rows(text: str) -> dict[str, str]:
     """Return the subset per case of a file's content."""
+    text = with_today_header(text)
     lines = (line for line in text.splitlines() if line and not line.startswith("#"))
     pairs = (line.partition(",") for line in lines)
     return {case: subset for case, _, subset in pairs if f"{case},{subset}\n" != _HEADER}

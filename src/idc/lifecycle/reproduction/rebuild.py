@@ -21,7 +21,7 @@ import pandas as pd
 from idc.core import layout
 from idc.core.config import Params, load_params
 from idc.core.errors import InputError
-from idc.data.tables import PREDICTIONS_SCHEMA, load_table
+from idc.data.tables import RECORDED_LOGITS_SCHEMA, load_table
 from idc.models.networks.device import choose_device, describe_environment
 from idc.runs.lineage import file_md5, folder_md5, knows_commit, load_lock, recorded_md5
 from idc.runs.workspace import WORKSPACES, create_workspace, stage_environment
@@ -71,14 +71,14 @@ def reproduce(root: Path, params: Params, version: str) -> Reproduction:
     for path in (layout.PARAMS, layout.DVC_LOCK):
         _take_file(registry, found, path.name, workspace / path)
     _take_file(registry, found, layout.PREDICTIONS.name, workspace / "recorded.parquet")
-    recorded = load_table(workspace / "recorded.parquet", PREDICTIONS_SCHEMA)
+    recorded = load_table(workspace / "recorded.parquet", RECORDED_LOGITS_SCHEMA)
     if (root / layout.CASE_SUBSETS).exists():  # append-only: today's subsets hold those of then
         shutil.copy2(root / layout.CASE_SUBSETS, workspace / layout.CASE_SUBSETS)
     stages = load_lock(workspace)
     _require_raw(workspace, stages)
     _require_code(workspace, stages, found)
     _run_stages(workspace)
-    rebuilt = load_table(workspace / layout.PREDICTIONS, PREDICTIONS_SCHEMA)
+    rebuilt = load_table(workspace / layout.PREDICTIONS, RECORDED_LOGITS_SCHEMA)
     different = _compare_environment(registry, found, load_params(workspace / layout.PARAMS))
     return compare_predictions(
         recorded,
@@ -98,7 +98,7 @@ def compare_predictions(
     """Compare the fusion's logits patch by patch.
 
     Args:
-        recorded: As `idc.data.tables.PREDICTIONS_SCHEMA` says.
+        recorded: As `idc.data.tables.RECORDED_LOGITS_SCHEMA` says.
         rebuilt: Likewise.
         different: What differs between the environments; empty where nothing does.
         tolerance: Largest difference of a logit in another environment.
