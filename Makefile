@@ -20,7 +20,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test check docs hooks shown pipeline repro plan up down doctor ui bench-ingest bench-dvc bench-leakage bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage bench-explain experiments cross-validation benchmark-val sweep
+.PHONY: help setup demo test test-all check docs hooks coverage pipeline repro plan up down doctor ui bench-ingest bench-dvc bench-leakage bench-gpu bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage bench-explain experiments cross-validation benchmark-val sweep
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,9 @@ check: setup docs  ## format, lint, types, import contracts, spelling, schemas, 
 hooks: setup  ## look at each commit before it is made (.pre-commit-config.yaml)
 	$(BIN)/pre-commit install
 
+coverage: setup  ## lines and branches of src that the tests reach, at least 90 %; slow tests left out
+	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered --cov-report=xml
+
 pipeline: setup  ## run the Prefect flow in place
 	$(BIN)/python -m flows.pipeline
 
@@ -116,6 +119,9 @@ bench-dvc: setup  ## `dvc status` of one zip against 277,524 single files
 
 bench-leakage: setup  ## what a split by patch flatters, on ARCHIVE="one.zip two.zip"
 	$(BIN)/python -m benchmarks.leakage $(ARCHIVE)
+
+bench-gpu: setup  ## a GPU in at most 8 minutes: training, scoring and batches against their peers
+	$(BIN)/python -m benchmarks.gpu $(if $(CPU),--cpu) $(if $(QUICK),--quick)
 
 bench-train: setup  ## training speed against a plain loop, and timm's script at TIMM_TRAIN
 	$(BIN)/python -m benchmarks.train $(if $(TIMM_TRAIN),--timm-train $(TIMM_TRAIN)) $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(PATCHES),--patches $(PATCHES)) $(if $(BATCH_SIZE),--batch-size $(BATCH_SIZE)) $(if $(BANDWIDTH),--bandwidth-tb-s $(BANDWIDTH))

@@ -34,7 +34,7 @@ from benchmarks.measuring import (
     print_result,
     summarise,
 )
-from idc.core.config import AugmentConfig, Params, RuntimeConfig, load_params
+from idc.core.config import Params, load_params
 from idc.data.batches.augment import Augmentation
 from idc.data.batches.device_augment import DeviceAugmentation
 from idc.data.batches.loader import TrainingBatches, create_loader, to_images
@@ -52,25 +52,51 @@ SAMPLE_S = 0.05
 SEED = 17
 
 
+@dataclass(frozen=True)
+class BatchesBench:
+    """What is delivered, where to, and how often."""
+
+    params: Params
+    device: torch.device
+    pixels: Path | None
+    """A pixels.npy; None draws some."""
+    size_px: int
+    batch_size: int
+    batches: int
+    """Of the pipeline, in each round."""
+    steps: int
+    """Of training, in each round."""
+    rounds: int
+
+
 def main() -> None:
     """Print every configuration's rate, ratio and memory; the last line is key=value."""
     options = _parse()
-    params = load_params(ROOT / "params.yaml")
-    device = choose_device(_runtime(params, options.threads))
+    params = _choose_parameters(options.threads, options.stain_prob)
+    bench = BatchesBench(
+        params, choose_device(params.runtime),
+        options.pixels, options.size_px, options.batch_size,
+        options.batches, options.steps, options.rounds,
+    )  # fmt: skip
     print(describe_machine())
     print(describe_versions("torch", "albumentations", "opencv-python-headless", "numpy"))
-    print(f"device: {_describe(device)}, torch threads {torch.get_num_threads()}")
+    print(f"device: {_describe(bench.device)}, torch threads {torch.get_num_threads()}")
+    print(f"batches of {bench.batch_size}, {bench.params.augment}")
+    print_result(**compare_batches(bench))
+
+
+def compare_batches(bench: BatchesBench) -> dict[str, float | str]:
+    """Run pipelines and demand in interleaved rounds, print a line for each; return all results."""
     with tempfile.TemporaryDirectory(prefix="idc-bench-") as scratch:
-        pixels = np.load(options.pixels or _draw(Path(scratch)), mmap_mode="r")
-        policy = params.augment.model_copy(update={"he_stain_prob": options.stain_prob})
-        print(f"{len(pixels):,} patches, batches of {options.batch_size}, {policy}")
+        pixels = np.load(bench.pixels or _draw(Path(scratch)), mmap_mode="r")
+        print(f"{len(pixels):,} patches")
         pipelines = {
-            f"{engine}_{workers}": _Pipeline(pixels, policy, engine, workers, device, options)
+            f"{engine}_{workers}": _Pipeline(bench, pixels, engine, workers)
             for engine, workers in itertools.product(ENGINES, WORKERS)
         }
-        demand = _Demand(pixels, params, device, options)
-        interleave(options.rounds, {**pipelines, "demand": demand})
-    _report(pipelines, demand.measured)
+        demand = _Demand(bench, pixels)
+        interleave(bench.rounds, {**pipelines, "demand": demand})
+    return _report(pipelines, demand.measured)
 
 
 def _parse() -> argparse.Namespace:
@@ -86,8 +112,11 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _runtime(params: Params, num_threads: int | None) -> RuntimeConfig:
-    return params.runtime.model_copy(update={"num_threads": num_threads})
+def _choose_parameters(num_threads: int | None, stain_prob: float) -> Params:
+    params = load_params(ROOT / "params.yaml")
+    runtime = params.runtime.model_copy(update={"num_threads": num_threads})
+    augment = params.augment.model_copy(update={"he_stain_prob": stain_prob})
+    return params.model_copy(update={"runtime": runtime, "augment": augment})
 
 
 def _describe(device: torch.device) -> str:
@@ -122,18 +151,13 @@ class _Pipeline:
     """One engine with so many workers; each call serves some batches to the device."""
 
     def __init__(
-        self,
-        pixels: np.ndarray,
-        policy: AugmentConfig,
-        engine: str,
-        num_workers: int,
-        device: torch.device,
-        options: argparse.Namespace,
+        self, bench: BatchesBench, pixels: np.ndarray, engine: str, num_workers: int
     ) -> None:
-        self._pixels, self._num_workers, self._device = pixels, num_workers, device
+        policy = bench.params.augment
+        self._pixels, self._num_workers, self._device = pixels, num_workers, bench.device
         self._in_workers = Augmentation(policy, SEED) if engine == "albumentations" else None
         self._on_device = DeviceAugmentation(policy, SEED) if engine == "device" else None
-        self._batch_size, self._num_batches = options.batch_size, options.batches
+        self._batch_size, self._num_batches = bench.batch_size, bench.batches
         self._num_warming = 1 + 2 * num_workers  # a loader asks for two batches a worker ahead
         self.measured = _Measured()
 
@@ -176,22 +200,17 @@ class _Pipeline:
 class _Demand:
     """Training steps of the fusion CNN on patches that lie on the device."""
 
-    def __init__(
-        self,
-        pixels: np.ndarray,
-        params: Params,
-        device: torch.device,
-        options: argparse.Namespace,
-    ) -> None:
-        self._device, self._num_steps, self._size_px = device, options.steps, options.size_px
+    def __init__(self, bench: BatchesBench, pixels: np.ndarray) -> None:
+        params, device = bench.params, bench.device
+        self._device, self._num_steps, self._size_px = device, bench.steps, bench.size_px
         model = create_fusion(params.model.model_copy(update={"pretrained": "none"}))
         self._model = model.to(device, memory_format=torch.channels_last).train()
         if device.type == "cpu":
             adapt_convolutions(model)
         self._optimizer = torch.optim.AdamW(model.parameters(), fused=True)
         self._autocast = choose_autocast(params.train.precision, device)
-        self._patches = torch.from_numpy(np.array(pixels[: options.batch_size])).to(device)
-        self._labels = (torch.arange(options.batch_size, device=device) % 2).float()
+        self._patches = torch.from_numpy(np.array(pixels[: bench.batch_size])).to(device)
+        self._labels = (torch.arange(len(self._patches), device=device) % 2).float()
         self.measured = _Measured()
 
     def __call__(self) -> None:
@@ -259,10 +278,10 @@ def _private_mb() -> float:
     return total_kb * 1024 / 1e6
 
 
-def _report(pipelines: dict[str, _Pipeline], demand: _Measured) -> None:
-    """Print a line per configuration, then all as key=value."""
+def _report(pipelines: dict[str, _Pipeline], demand: _Measured) -> dict[str, float | str]:
+    """Print a line per configuration; return all for `print_result`."""
     print(f"demand: {demand}")
-    results = summarise("demand", demand.rates)
+    results: dict[str, float | str] = {**summarise("demand", demand.rates)}
     for name, pipeline in pipelines.items():
         rates = pipeline.measured.rates
         ratios = [ours / wanted for ours, wanted in zip(rates, demand.rates, strict=True)]
@@ -272,7 +291,7 @@ def _report(pipelines: dict[str, _Pipeline], demand: _Measured) -> None:
             f"{statistics.median(ratios):,.1f} [{min(ratios):,.1f}, {max(ratios):,.1f}] times "
             f"the demand (target {TARGET})"
         )
-    print_result(**results, target=TARGET)
+    return results | {"target": TARGET}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import argparse
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,22 +37,37 @@ SMALL_BATCH = 32
 MAX_DIFFERENCE = {"fp32": 1e-3, "bf16": 5e-3}
 
 
+@dataclass(frozen=True)
+class ScoringBench:
+    """What is scored, where, and how often."""
+
+    backbones: tuple[str, ...]
+    device: torch.device
+    size_px: int
+    patches: int
+    """In each round."""
+    batch_size: int
+    precision: Precision
+    rounds: int
+
+
 def main() -> None:
     """Print rates, ratios and memory; the last line of the comparison is key=value."""
     options = _parse()
     params = load_params(ROOT / "params.yaml")
     torch.set_num_threads(options.threads or torch.get_num_threads())
-    device = choose_device(params.runtime)
-    batch_size = options.batch_size or params.runtime.scoring_batch_size
-    torch.manual_seed(17)
-    model = FusionCNN(params.model.backbones, pretrained="none", dropout=0.0).eval().to(device)
-    pixels = _draw_pixels(options.patches)
+    bench = ScoringBench(
+        params.model.backbones, choose_device(params.runtime), options.size_px, options.patches,
+        options.batch_size or params.runtime.scoring_batch_size, options.precision, options.rounds,
+    )  # fmt: skip
     print(describe_machine())
     print(describe_versions("torch", "onnxruntime", "timm"))
-    networks = ", ".join(params.model.backbones)
-    print(f"{_describe_device(device)}; {networks}, {options.size_px} px, ours {options.precision}")
-    _compare(model, pixels, options.size_px, batch_size, device, options.precision, options.rounds)
-    _time_full_size(model, batch_size, device, options.precision)
+    networks = ", ".join(bench.backbones)
+    print(
+        f"{_describe_device(bench.device)}; {networks}, {bench.size_px} px, ours {bench.precision}"
+    )
+    print_result(**compare_scoring(bench))
+    _print_full_size(bench)
 
 
 def _parse() -> argparse.Namespace:
@@ -77,24 +93,30 @@ def _describe_device(device: torch.device) -> str:
     return f"CPU with {torch.get_num_threads()} threads"
 
 
+def _create_model(bench: ScoringBench) -> FusionCNN:
+    torch.manual_seed(17)
+    return FusionCNN(bench.backbones, pretrained="none", dropout=0.0).eval().to(bench.device)
+
+
 @torch.inference_mode()
-def _compare(
-    model: FusionCNN,
-    pixels: np.ndarray,
-    size_px: int,
-    batch_size: int,
-    device: torch.device,
-    precision: Precision,
-    rounds: int,
-) -> None:
+def compare_scoring(bench: ScoringBench) -> dict[str, float | str]:
+    """Score by both in interleaved rounds; return rates, ratios and memory for `print_result`.
+
+    Raises:
+        SystemExit: If the logits differ by more than `MAX_DIFFERENCE`.
+    """
+    model, pixels = _create_model(bench), _draw_pixels(bench.patches)
+    size_px, device = bench.size_px, bench.device
     start = time.perf_counter()
-    scorer = create_scorer(model, device, size_px, num_images=FULL_SIZE, precision=precision)
-    scorer(torch.rand(batch_size, 3, size_px, size_px, device=device)).cpu()
+    scorer = create_scorer(model, device, size_px, num_images=FULL_SIZE, precision=bench.precision)
+    scorer(torch.rand(bench.batch_size, 3, size_px, size_px, device=device)).cpu()
     making_s = time.perf_counter() - start
 
     def ours() -> torch.Tensor:
         rows = np.arange(len(pixels))
-        batches = PatchScorer(model, size_px, batch_size, device).images(pixels, rows, "scoring")
+        batches = PatchScorer(model, size_px, bench.batch_size, device).images(
+            pixels, rows, "scoring"
+        )
         return torch.cat([scorer(images) for images in batches]).cpu()
 
     def peer(batch: int) -> Callable[[], torch.Tensor]:
@@ -106,30 +128,24 @@ def _compare(
         )
 
     logits, our_memory = ours(), _peak_memory_mb()
-    tasks = {"ours": ours, "peer": peer(batch_size), "peer_small": peer(SMALL_BATCH)}
+    tasks = {"ours": ours, "peer": peer(bench.batch_size), "peer_small": peer(SMALL_BATCH)}
     difference = float((logits - tasks["peer"]()).abs().max())
-    if not difference <= MAX_DIFFERENCE[precision]:
-        raise SystemExit(
-            f"logits differ by {difference:.2g}, more than {MAX_DIFFERENCE[precision]}"
-        )
+    limit = MAX_DIFFERENCE[bench.precision]
+    if not difference <= limit:
+        raise SystemExit(f"logits differ by {difference:.2g}, more than {limit}")
     tasks["peer_small"]()
-    seconds = interleave(rounds, tasks)
-    for number, (a, b, c) in enumerate(zip(*seconds.values(), strict=True), start=1):
-        rates = [len(pixels) / each for each in (a, b, c)]
-        print(
-            "round {}: ours {:.1f} patches/s, peer {:.1f}, peer_small {:.1f}".format(number, *rates)
-        )
-    print_result(
-        patches=len(pixels),
+    seconds = interleave(bench.rounds, tasks)
+    return {
+        "patches": len(pixels),
         **summarise("ours", [len(pixels) / each for each in seconds["ours"]]),
         **summarise("peer", [len(pixels) / each for each in seconds["peer"]]),
         **summarise("ratio", _ratios(seconds, "peer")),
         **summarise("ratio_small", _ratios(seconds, "peer_small")),
-        making_s=making_s,
-        difference=difference,
-        our_peak_host_mb=our_memory,
-        peak_host_mb=_peak_memory_mb(),
-    )
+        "making_s": making_s,
+        "difference": difference,
+        "our_peak_host_mb": our_memory,
+        "peak_host_mb": _peak_memory_mb(),
+    }
 
 
 def _ratios(seconds: dict[str, list[float]], peer: str) -> list[float]:
@@ -141,16 +157,15 @@ def _peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _time_full_size(
-    model: FusionCNN, batch_size: int, device: torch.device, precision: Precision
-) -> None:
+def _print_full_size(bench: ScoringBench) -> None:
     what = f"{FULL_SIZE:,} patches at {FULL_SIZE_PX} px on a GPU"
-    if device.type != "cuda":
+    if bench.device.type != "cuda":
         print(f"{what}: not measured; on a machine with one: make bench-predict")
         return
-    pixels, rows = _draw_pixels(FULL_SIZE), np.arange(FULL_SIZE)
+    model, pixels, rows = _create_model(bench), _draw_pixels(FULL_SIZE), np.arange(FULL_SIZE)
     start = time.perf_counter()
-    PatchScorer(model, FULL_SIZE_PX, batch_size, device, precision).score(pixels, rows)
+    scorer = PatchScorer(model, FULL_SIZE_PX, bench.batch_size, bench.device, bench.precision)
+    scorer.score(pixels, rows)
     print(f"{what}: {time.perf_counter() - start:.1f} s")
 
 

@@ -12,11 +12,13 @@ import argparse
 import itertools
 import re
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from idc.training.checkpoint import Checkpoint
 from idc.training.loop import train_fusion
 from idc.training.sources import ImageSource, TrainingPatches
 
+_ROOT = Path(__file__).parents[1]
 _CPU_BATCH_SIZES, _GPU_BATCH_SIZES = (32, 64, 128), (128, 256, 512, 1024)
 _CPU_SIZES, _GPU_SIZES = {"patches": 384, "batch_size": 64}, {"patches": 20_480, "batch_size": 1024}
 _TRAFFIC_MB = {64: 72.0, 96: 162.0, 128: 287.0, 224: 880.0}  # bf16, every kernel fused, a patch
@@ -55,102 +58,113 @@ class PlainFusion(nn.Module):
         return self.head(torch.cat([net(images) for net in self.nets], dim=1)).squeeze(1)
 
 
+@dataclass(frozen=True)
+class TrainingBench:
+    """What is trained, where, and how often."""
+
+    params: Params
+    """Of ours, two epochs; the plain loop takes backbones and size from it."""
+    device: torch.device
+    patches: int
+    """In each round."""
+    rounds: int
+    plain_batch_sizes: tuple[int, ...]
+    """Of the plain loop, whose best is taken."""
+    plain_workers: tuple[int, ...]
+    """Numbers of workers of the plain loop, whose best is taken."""
+
+    @property
+    def size_px(self) -> int:
+        """Edge of the images."""
+        return self.params.model.size_px
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The same patches for both: uint8 (patches, 50, 50, 3), and a folder of PNG files."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    folder: Path
+
+
 def main() -> None:
     """Print patches/s of both, and their ratio with its spread."""
     options = _parse()
-    params = _parameters(options)
+    params = choose_parameters(options.size_px, options.batch_size, options.threads)
     device = choose_device(params.runtime)
+    on_gpu = device.type == "cuda"
+    bench = TrainingBench(
+        params, device, options.patches, options.rounds,
+        plain_batch_sizes=_GPU_BATCH_SIZES if on_gpu else _CPU_BATCH_SIZES,
+        plain_workers=(0, options.workers),
+    )  # fmt: skip
     print(describe_machine())
     print(describe_versions("torch", "timm", "torchvision", "albumentations"))
     print(f"device {device}, {torch.get_num_threads()} threads, {options.size_px} px")
-    with tempfile.TemporaryDirectory() as scratch:
-        pixels, labels = _patches(options)
-        folder = Path(scratch) / "images"
-        _write_images(pixels, labels, folder)
-        batch_size, workers = _find_best(folder, params, device, options)
-        _compare(pixels, labels, folder, params, device, options, batch_size, workers)
-        if options.timm_train:
-            _compare_with_timm(pixels, labels, folder, params, device, options)
-        else:
-            print("timm's train script: not measured (--timm-train PATH measures it)")
-    if device.type != "cuda":
+    result = compare_training(bench)
+    print_result(**result)
+    if on_gpu and options.size_px in _TRAFFIC_MB:
+        ceiling = options.bandwidth_tb_s * 1e6 / _TRAFFIC_MB[options.size_px]
+        share = float(result["ours_per_s"]) / ceiling
+        print_result(what="memory-bound ceiling", ceiling_per_s=ceiling, share=share, target=0.6)
+    if options.timm_train:
+        print_result(**_compare_with_timm(bench, options.timm_train, options.backbone))
+    else:
+        print("timm's train script: not measured (--timm-train PATH measures it)")
+    if not on_gpu:
         print("GPU: not measured here; `make bench-train` on a machine with one measures it")
 
 
-def _compare(
-    pixels: np.ndarray,
-    labels: np.ndarray,
-    folder: Path,
-    params: Params,
-    device: torch.device,
-    options: argparse.Namespace,
-    batch_size: int,
-    workers: int,
-) -> None:
+def compare_training(bench: TrainingBench) -> dict[str, float | str]:
+    """Train by both in alternate rounds; return patches/s, ratios and memory for `print_result`."""
     ours, plain = [], []
-    for _ in range(options.rounds):
-        plain.append(
-            _time_plain(folder, params.model.backbones, batch_size, workers, device, options)
-        )
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()  # what is told below is ours
-        ours.append(_time_ours(pixels, labels, params, device))
+    with _patches(bench.patches) as data:
+        batch_size, workers = _find_best(bench, data.folder)
+        for _ in range(bench.rounds):
+            plain.append(_time_plain(bench, data.folder, batch_size, workers))
+            if bench.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()  # what is reported below is ours
+            ours.append(_time_ours(bench.params, data, bench.device))
     ratios = [one / other for one, other in zip(ours, plain, strict=True)]
-    target = _TARGET_GPU if device.type == "cuda" else _TARGET_CPU
-    print_result(
-        what="fusion",
-        ours_batch=params.train.batch_size,
-        plain_batch=batch_size,
-        plain_workers=workers,
+    return {
+        "what": "fusion",
+        "ours_batch": bench.params.train.batch_size,
+        "plain_batch": batch_size,
+        "plain_workers": workers,
         **summarise("ours_per_s", ours),
         **summarise("plain_per_s", plain),
         **summarise("ratio", ratios),
-        target=target,
-        **_memory(device),
-    )
-    if device.type == "cuda" and options.size_px in _TRAFFIC_MB:
-        ceiling = options.bandwidth_tb_s * 1e6 / _TRAFFIC_MB[options.size_px]
-        share = statistics.median(ours) / ceiling
-        print_result(what="memory-bound ceiling", ceiling_per_s=ceiling, share=share, target=0.6)
+        "target": _TARGET_GPU if bench.device.type == "cuda" else _TARGET_CPU,
+        **_memory(bench.device),
+    }
 
 
-def _compare_with_timm(
-    pixels: np.ndarray,
-    labels: np.ndarray,
-    folder: Path,
-    params: Params,
-    device: torch.device,
-    options: argparse.Namespace,
-) -> None:
-    alone = params.model_copy(
-        update={
-            "model": params.model.model_copy(
-                update={"backbones": (options.backbone,), "aux_heads": False}
-            )
-        }
-    )
+def _compare_with_timm(bench: TrainingBench, script: Path, backbone: str) -> dict[str, float | str]:
+    change = {"backbones": (backbone,), "aux_heads": False}
+    alone = bench.params.model_copy(update={"model": bench.params.model.model_copy(update=change)})
     ours, theirs = [], []
-    for _ in range(options.rounds):
-        theirs.append(_time_timm(folder, options, params.train.batch_size, device))
-        ours.append(_time_ours(pixels, labels, alone, device))
+    with _patches(bench.patches) as data:
+        for _ in range(bench.rounds):
+            theirs.append(_time_timm(bench, script, backbone, data.folder))
+            ours.append(_time_ours(alone, data, bench.device))
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-    print_result(
-        what=options.backbone,
+    return {
+        "what": backbone,
         **summarise("ours_per_s", ours),
         **summarise("timm_per_s", theirs),
         **summarise("ratio", ratios),
-    )
+    }
 
 
-def _time_ours(
-    pixels: np.ndarray, labels: np.ndarray, params: Params, device: torch.device
-) -> float:
+def _time_ours(params: Params, data: _Data, device: torch.device) -> float:
     """Return patches/s of the second epoch: the first warms up."""
+    labels = data.labels
     rows = np.arange(len(labels))
     train = TrainingPatches(rows, labels)
     val_rows = np.concatenate([np.flatnonzero(labels == label)[:8] for label in (0, 1)])
     torch.manual_seed(0)
-    source = ImageSource(pixels, train, val_rows, params, device)
+    source = ImageSource(data.pixels, train, val_rows, params, device)
     speeds: list[float] = []
     with tempfile.TemporaryDirectory() as scratch:
         train_fusion(
@@ -162,18 +176,12 @@ def _time_ours(
     return speeds[-1]
 
 
-def _time_plain(
-    folder: Path,
-    names: tuple[str, ...],
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-    options: argparse.Namespace,
-) -> float:
+def _time_plain(bench: TrainingBench, folder: Path, batch_size: int, workers: int) -> float:
     """Return patches/s after two batches of warm-up."""
+    device = bench.device
     change = transforms.Compose(
         [
-            transforms.Resize(options.size_px),
+            transforms.Resize(bench.size_px),
             transforms.RandomHorizontalFlip(),
             transforms.RandomVerticalFlip(),
             transforms.ColorJitter(0.1, 0.1, 0.1, 0.02),
@@ -186,12 +194,12 @@ def _time_plain(
         batch_size=batch_size, shuffle=True, drop_last=True, num_workers=workers,
         pin_memory=device.type == "cuda", persistent_workers=workers > 0,
     )  # fmt: skip
-    model = PlainFusion(names).to(device)
+    model = PlainFusion(bench.params.model.backbones).to(device)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     loss_of = nn.BCEWithLogitsLoss()
     endless = itertools.chain.from_iterable(itertools.repeat(loader))
-    start, num_batches = 0.0, max(3, options.patches // batch_size)
+    start, num_batches = 0.0, max(3, bench.patches // batch_size)
     for number, (images, labels) in enumerate(itertools.islice(endless, num_batches + 2)):
         if number == 2:
             start = _now(device)
@@ -202,34 +210,28 @@ def _time_plain(
     return num_batches * batch_size / (_now(device) - start)
 
 
-def _find_best(
-    folder: Path, params: Params, device: torch.device, options: argparse.Namespace
-) -> tuple[int, int]:
+def _find_best(bench: TrainingBench, folder: Path) -> tuple[int, int]:
     """Return the plain loop's best batch size and number of workers."""
     speeds: dict[tuple[int, int], float] = {}
-    sizes = _GPU_BATCH_SIZES if device.type == "cuda" else _CPU_BATCH_SIZES
-    for batch_size, workers in itertools.product(sizes, (0, options.workers)):
-        if batch_size > options.patches:
-            continue
-        speeds[batch_size, workers] = _time_plain(
-            folder, params.model.backbones, batch_size, workers, device, options
-        )
+    candidates = itertools.product(bench.plain_batch_sizes, bench.plain_workers)
+    for batch_size, workers in candidates:
+        if batch_size <= bench.patches:
+            speeds[batch_size, workers] = _time_plain(bench, folder, batch_size, workers)
     named = {f"batch{b}_workers{w}": speed for (b, w), speed in speeds.items()}
     print_result(what="plain loop, one round each", **named)
     batch_size, workers = max(speeds, key=lambda key: speeds[key])
     return batch_size, workers
 
 
-def _time_timm(
-    folder: Path, options: argparse.Namespace, batch_size: int, device: torch.device
-) -> float:
+def _time_timm(bench: TrainingBench, script: Path, backbone: str, folder: Path) -> float:
     """Return the training throughput that timm's script reports for one epoch."""
     with tempfile.TemporaryDirectory() as output:
         command = [
-            sys.executable, str(options.timm_train), "--data-dir", str(folder),
-            "--train-split", ".", "--val-split", ".", "--model", options.backbone,
-            "--num-classes", "2", "--img-size", str(options.size_px), "--epochs", "1",
-            "-b", str(batch_size), "-j", str(options.workers), "--device", device.type,
+            sys.executable, str(script), "--data-dir", str(folder),
+            "--train-split", ".", "--val-split", ".", "--model", backbone,
+            "--num-classes", "2", "--img-size", str(bench.size_px), "--epochs", "1",
+            "-b", str(bench.params.train.batch_size), "-j", str(max(bench.plain_workers)),
+            "--device", bench.device.type,
             "--opt", "adamw", "--lr", "1e-3", "--output", output, "--log-interval", "1",
             "--warmup-epochs", "0", "--channels-last",
         ]  # fmt: skip
@@ -243,23 +245,26 @@ def _time_timm(
     return rates[-1]  # a running mean over the epoch
 
 
-def _parameters(options: argparse.Namespace) -> Params:
-    params = load_params(Path("params.yaml"))
-    model = params.model.model_copy(update={"pretrained": "none", "size_px": options.size_px})
-    train = params.train.model_copy(
-        update={"epochs": 2, "patience": 2, "batch_size": options.batch_size}
-    )
-    runtime = params.runtime.model_copy(update={"num_threads": options.threads})
+def choose_parameters(size_px: int, batch_size: int, num_threads: int | None) -> Params:
+    """Return the project's parameters with two epochs from scratch: one warms up."""
+    params = load_params(_ROOT / "params.yaml")
+    model = params.model.model_copy(update={"pretrained": "none", "size_px": size_px})
+    train = params.train.model_copy(update={"epochs": 2, "patience": 2, "batch_size": batch_size})
+    runtime = params.runtime.model_copy(update={"num_threads": num_threads})
     return params.model_copy(update={"model": model, "train": train, "runtime": runtime})
 
 
-def _patches(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-    """Return noise of tissue colour: what is in a patch does not change the speed."""
+@contextmanager
+def _patches(count: int) -> Iterator[_Data]:
+    """Yield noise of tissue colour: what is in a patch does not change the speed."""
     rng = np.random.default_rng(0)
-    base = rng.integers(100, 220, (options.patches, 1, 1, 3))
-    noise = rng.integers(-30, 30, (options.patches, 50, 50, 3))
-    labels = (np.arange(options.patches) % 2).astype(np.int8)
-    return np.clip(base + noise, 0, 255).astype(np.uint8), labels
+    base = rng.integers(100, 220, (count, 1, 1, 3))
+    noise = rng.integers(-30, 30, (count, 50, 50, 3))
+    labels = (np.arange(count) % 2).astype(np.int8)
+    pixels = np.clip(base + noise, 0, 255).astype(np.uint8)
+    with tempfile.TemporaryDirectory() as scratch:
+        _write_images(pixels, labels, Path(scratch))
+        yield _Data(pixels, labels, Path(scratch))
 
 
 def _write_images(pixels: np.ndarray, labels: np.ndarray, folder: Path) -> None:
