@@ -204,7 +204,7 @@ class _Demand:
         params, device = bench.params, bench.device
         self._device, self._num_steps, self._size_px = device, bench.steps, bench.size_px
         model = create_fusion(params.model.model_copy(update={"pretrained": "none"}))
-        self._model = model.to(device, memory_format=torch.channels_last).train()
+        self._model = model.to(device).to(memory_format=torch.channels_last).train()
         if device.type == "cpu":
             adapt_convolutions(model)
         self._optimizer = torch.optim.AdamW(model.parameters(), fused=True)

@@ -43,8 +43,9 @@ from idc.core.processes import count_cores
 from idc.data.subsets import select_subset
 from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate, bootstrap_mean, bootstrap_share
 from idc.evaluation.statistics.metrics import auroc
-from idc.explain.maps.explainer import FUSED, Explainer
+from idc.explain.maps.explainer import Explainer
 from idc.explain.maps.methods import METHODS
+from idc.explain.panels.panel import FUSED
 from idc.explain.scores.baseline_maps import BASELINE_MAPS
 from idc.explain.scores.faithfulness import block_means
 from idc.explain.scores.similarity import rank_correlation

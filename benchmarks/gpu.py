@@ -54,7 +54,7 @@ FULL = Amount(
     scoring=8_192, scoring_batch=2_048, batches=30, batch_size=256, rounds=2,
 )  # fmt: skip
 QUICK = Amount(
-    training={32: 8}, training_batch={32: 4},
+    training={32: 16}, training_batch={32: 8},
     size_px=32, scoring=8, scoring_batch=8, batches=1, batch_size=4, rounds=1,
 )  # fmt: skip
 

@@ -54,11 +54,12 @@ class Space:
     def load_masks(self, of: str, patches: pd.DataFrame) -> np.ndarray:
         """Return the masks of whole patches, bool (patches, 50, 50); False where there is none."""
         masks = np.zeros((len(patches), PATCH_SIZE_PX, PATCH_SIZE_PX), bool)
-        for mask, patch in zip(masks, patches.itertuples(), strict=True):
-            name = PatchName(patch.case, patch.x, patch.y, patch.label)
-            file = self.masks / of / patch.case / str(name)
-            if file.exists():
-                mask[:] = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) > 0
+        columns = (patches[name] for name in ("case", "x", "y", "label"))
+        for mask, *values in zip(masks, *columns, strict=True):
+            name = PatchName(*values)
+            drawn = cv2.imread(str(self.masks / of / name.case / str(name)), cv2.IMREAD_GRAYSCALE)
+            if drawn is not None:
+                mask[:] = drawn > 0
         return masks
 
 

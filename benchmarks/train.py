@@ -50,8 +50,9 @@ class PlainFusion(nn.Module):
 
     def __init__(self, names: tuple[str, ...]) -> None:
         super().__init__()
-        self.nets = nn.ModuleList(timm.create_model(name, num_classes=0) for name in names)
-        self.head = nn.Linear(sum(net.num_features for net in self.nets), 1)
+        nets = [timm.create_model(name, num_classes=0) for name in names]
+        self.nets = nn.ModuleList(nets)
+        self.head = nn.Linear(sum(net.num_features for net in nets), 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (batch,)."""

@@ -56,7 +56,7 @@ def test_map_in_processes_when_jobs_are_endless_then_draws_few_ahead(num_process
     for num_done in range(1, 21):
         assert next(results) == num_done
         ahead.append(jobs.num_drawn - num_done)
-    results.close()
+    results.close()  # type: ignore[attr-defined]  # a generator
     assert max(ahead) <= 3 * num_processes
 
 

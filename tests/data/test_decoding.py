@@ -91,7 +91,7 @@ def test_decode_patch_when_8_bit_rgb_then_pixels_are_exact_and_format_is_the_pub
     original = make_pixels(0, height, width)
     pixels, kind = decode_patch(encode_by_cv2(original))
     np.testing.assert_array_equal(pixels, original)
-    assert (pixels.dtype, kind) == (np.uint8, "8-bit RGB PNG")
+    assert (pixels.dtype.name, kind) == ("uint8", "8-bit RGB PNG")
 
 
 @pytest.mark.parametrize(

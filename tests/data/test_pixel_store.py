@@ -9,6 +9,7 @@ import pytest
 from idc.core.errors import InputError
 from idc.data.ingest import chunks, pixel_store
 from idc.data.ingest.archive import list_members
+from idc.data.ingest.decoding import decode_patch
 from idc.data.ingest.pixel_store import size_of_store, store_patches
 from idc.data.tables import INDEX_SCHEMA
 
@@ -285,7 +286,7 @@ def test_store_patches_when_the_zip_is_written_anew_after_listing_then_notices(s
 def test_store_patches_when_the_zip_is_touched_during_the_reading_then_notices(
     small_zip, tmp_path, monkeypatch
 ):
-    decode = chunks.decode_patch
+    decode = decode_patch
 
     def decode_and_touch(content):
         os.utime(small_zip, ns=(0, 0))

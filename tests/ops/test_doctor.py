@@ -316,7 +316,7 @@ def test_doctor_when_the_disk_fills_up_then_it_says_by_what_and_how_to_free_it(
     disk = found(project, change_params)["disk"]
     assert "MLflow files 0.02 GB, workspaces 0.03 GB, checkpoints 0.04 GB" in disk.said
     usage = SimpleNamespace(free=4.9e9)
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     disk = found(project, change_params)["disk"]
     assert disk.state == "missing"
     assert disk.said.startswith("4.9 GB free")

@@ -14,6 +14,7 @@ from idc.core.files import load_json, save_json
 from idc.data.batches.loader import to_images
 from idc.data.tables import PREDICTIONS_SCHEMA, save_table
 from idc.evaluation.threshold.operating_point import OperatingPoint
+from idc.explain.panels.sheets import draw_sheet
 from idc.models.bundle import load_model, save_bundle
 from idc.models.networks.fusion import FusionCNN
 from idc.models.spec import ModelSpec, digest_bundle
@@ -124,7 +125,6 @@ def test_run_when_patches_are_called_idc_negative_then_cams_also_explain_the_neg
         sheets[heading] = columns
         return draw_sheet(heading, labels, pixels, columns)
 
-    draw_sheet = explain.draw_sheet
     monkeypatch.setattr(explain, "draw_sheet", keep)
     explain.run(change_params(explain=CHEAP))
     negated = {
@@ -257,7 +257,7 @@ def test_run_when_there_is_a_texture_member_then_the_tables_hold_its_contributio
     decide_at(0.5)
     explain.run(change_params(explain={**CHEAP, "scores": SCORES}))
     reference = pd.read_csv(layout.EXPLAIN / "reference.csv")
-    names = [name for name in reference if name.startswith("contribution_")]
+    names = [name for name in reference.columns if name.startswith("contribution_")]
     assert names == [f"contribution_{name}" for name in (*BACKBONES, "texture")]
     pixels = np.load(layout.PIXELS)[reference["row"]]
     with torch.inference_mode():

@@ -160,7 +160,7 @@ def test_predict_when_there_is_a_texture_member_then_holds_the_logits_of_both_ha
     save_bundle(layout.BUNDLE, before.state_dict(), spec, history, torch.zeros(1))
     predict.run(change_params())
     table = load_table(layout.PREDICTIONS, PREDICTIONS_SCHEMA)
-    logits = [name for name in table if name.startswith("logit")]
+    logits = [name for name in table.columns if name.startswith("logit")]
     assert logits == ["logit", "logit_test_resnet", "logit_cnn", "logit_texture"]
     np.testing.assert_allclose(table["logit_cnn"], cnn, atol=1e-5)
     np.testing.assert_allclose(table["logit_texture"], own, atol=1e-4)

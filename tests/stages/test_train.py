@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import idc
 from idc.core import layout
 from idc.core.errors import InputError
 from idc.data.batches.loader import to_images
@@ -94,8 +95,8 @@ def test_digest_training_when_its_code_changes_then_the_checkpoint_is_another(
     monkeypatch.chdir(tmp_path)
     save_table(layout.INDEX, index, INDEX_SCHEMA)
     save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
-    package = shutil.copytree(Path(train.idc.__file__).parent, tmp_path / "idc")
-    monkeypatch.setattr(train.idc, "__file__", str(package / "__init__.py"))
+    package = shutil.copytree(Path(idc.__file__).parent, tmp_path / "idc")
+    monkeypatch.setattr(idc, "__file__", str(package / "__init__.py"))
     before = train._checkpoint(change_params()).name
     with (package / changed).open("r+") as file:
         file.write("# another line\n")

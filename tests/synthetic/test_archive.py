@@ -45,7 +45,7 @@ def parse(name: str) -> PatchName:
 
 
 def decode(png: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(png, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    return np.asarray(cv2.imdecode(np.frombuffer(png, dtype=np.uint8), cv2.IMREAD_UNCHANGED))
 
 
 def read_members(path: Path) -> dict[str, bytes]:

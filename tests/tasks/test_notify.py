@@ -30,11 +30,19 @@ def _nowhere_to_tell(monkeypatch):
         monkeypatch.delenv(variable, raising=False)
 
 
+class Receiver(ThreadingHTTPServer):
+    got: list[dict[str, str]]
+    status: int
+    url: str
+
+
 @pytest.fixture
 def receiver():
     """An HTTP server on loopback: `receiver.url`, and the bodies that came as `receiver.got`."""
 
     class Handler(BaseHTTPRequestHandler):
+        server: Receiver
+
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
             self.server.got.append(json.loads(body))
@@ -44,7 +52,7 @@ def receiver():
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Receiver(("127.0.0.1", 0), Handler)
     server.got, server.status = [], 200
     server.url = f"http://127.0.0.1:{server.server_port}/{SECRET}"
     threading.Thread(target=server.serve_forever, daemon=True).start()

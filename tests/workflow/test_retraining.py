@@ -35,6 +35,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 class Project:
     """A copy of the project under git, with its own cache, store and Prefect home."""
 
+    first: str
+    told_first: list[str]
+
     def __init__(self, folder: Path, archives: dict[str, Path], notify_url: str) -> None:
         self.folder, self._archives = folder, archives
         self.subsets: dict[str, dict[str, str]] = {}
@@ -108,11 +111,17 @@ def archives(tmp_path_factory):
     return made
 
 
+class Receiver(ThreadingHTTPServer):
+    got: list[dict[str, str]]
+
+
 @pytest.fixture(scope="module")
 def told():
     """What a receiver on loopback was told, and its address."""
 
     class Handler(BaseHTTPRequestHandler):
+        server: Receiver
+
         def do_POST(self):
             self.server.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
@@ -121,7 +130,7 @@ def told():
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Receiver(("127.0.0.1", 0), Handler)
     server.got = []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
