@@ -10,6 +10,6 @@ from idc.data.tables import BASELINE_SCORES_SCHEMA, PREDICTIONS_SCHEMA, save_tab
 
 def save_scores(root: Path, scores: pd.DataFrame) -> None:
     """Write what `predict` and `baselines` would: columns `y_score_*` are the baselines'."""
-    of_baselines = [name for name in scores if name.startswith("y_score_")]
+    of_baselines = [name for name in scores.columns if name.startswith("y_score_")]
     save_table(root / PREDICTIONS, scores.drop(columns=of_baselines), PREDICTIONS_SCHEMA)
     save_table(root / BASELINE_SCORES, scores[["row", *of_baselines]], BASELINE_SCORES_SCHEMA)
