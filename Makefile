@@ -40,7 +40,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt constraints-torch.txt
 setup: $(VENV)/.installed .dvc/config.local  ## make the environment, nothing else
 
 demo: setup  ## the whole pipeline on a synthetic archive, in 3 minutes
-	$(BIN)/python -m flows.demo
+	$(BIN)/python -m idc demo
 
 # one worker runs a file, so that what its tests share is made once
 PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
@@ -74,7 +74,7 @@ coverage: setup  ## lines and branches of src that the tests reach, at least 90 
 	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered --cov-report=xml
 
 pipeline: setup  ## run the Prefect flow in place
-	$(BIN)/python -m flows.pipeline
+	$(BIN)/python -m idc pipeline
 
 repro: setup  ## the same by DVC alone
 	$(BIN)/python -m idc check
@@ -84,29 +84,29 @@ plan: setup  ## what `make repro` would run, and why
 	$(BIN)/python -m idc plan
 
 up: setup  ## start Prefect server, worker and MLflow's UI on this machine, and deploy the flows
-	$(BIN)/python -m idc.ops.services up
+	$(BIN)/python -m idc up
 
 down: setup  ## end what `make up` started
-	$(BIN)/python -m idc.ops.services down
+	$(BIN)/python -m idc down
 
 doctor: setup  ## say what is missing, with the command that fixes it
 	$(BIN)/python -m idc doctor
 
 experiments: setup  ## the screen of configs/screen.yaml by cross-validation: which changes improve on the base
-	$(BIN)/python -m flows.experiments screen
+	$(BIN)/python -m idc screen
 
 # the recipe of the tables from scratch in docs/log.md, on a CPU core-hours
 SCRATCH = sample.num_patches=all split.exclude=benchmark162/val.txt model.pretrained=none model.size_px=32 \
 	train.learning_rate=0.0015 train.weight_decay=0.05 train.epochs=7 train.patience=7 train.seed=18
 
 cross-validation: setup  ## fusion against members, trees and texture dictionary: five folds of cases, from scratch
-	$(BIN)/python -m flows.experiments folds texture32 --set $(SCRATCH)
+	$(BIN)/python -m idc cross-validate texture32 --set $(SCRATCH)
 
 benchmark-val: setup  ## the published validation cases, from scratch (configs/benchmark_val.yaml)
-	$(BIN)/python -m flows.sweep configs/benchmark_val.yaml
+	$(BIN)/python -m idc sweep configs/benchmark_val.yaml
 
 sweep: setup  ## run the grid of configs/sweep.yaml, one MLflow run per point
-	$(BIN)/python -m flows.sweep
+	$(BIN)/python -m idc sweep
 
 ui: setup  ## look at the runs in MLflow, on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}"

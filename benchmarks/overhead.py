@@ -6,7 +6,7 @@ cache, a store and a Prefect home of its own, on the same synthetic archive:
 - `direct`: the ten stages by `python -m idc STAGE`, one process after another; before the last,
   uncounted, `dvc commit`, since `publish` tells MLflow of the lock;
 - `dvc`: `dvc repro`;
-- `flow`: `python -m flows.pipeline`, which starts a Prefect server and runs each stage by DVC.
+- `flow`: `idc pipeline`, which starts a Prefect server and runs each stage by DVC.
 
 So `dvc - direct` is what DVC costs and `flow - dvc` what Prefect does. MLflow works inside two
 stages: `publish`, which does nothing else, and `train`, whose calls are timed alone. The recipe is
@@ -36,8 +36,8 @@ from benchmarks.measuring import (
     print_result,
     summarise,
 )
-from flows.experiments import parse_override
 from idc.core.layout import RAW
+from idc.experiments.plan_files import parse_setting
 from idc.runs.workspace import copy_project, stage_environment
 from idc.stages import STAGES
 
@@ -97,7 +97,7 @@ class Ways:
 
     def flow(self, copy: Path) -> float:
         """Run the ten stages by Prefect and DVC."""
-        return _time(copy, "-m", "flows.pipeline")
+        return _time(copy, "-m", "idc", "pipeline")
 
     def telling(self, copy: Path) -> float:
         """Tell a new MLflow store of a training, without training."""
@@ -131,7 +131,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measure(options: argparse.Namespace, folder: Path) -> None:
-    overrides = SMALL | dict(parse_override(text) for text in options.set)
+    overrides = SMALL | dict(parse_setting(text) for text in options.set)
     archive = folder / "synthetic.zip"
     size = ("--cases", options.cases, "--patches-per-case", options.patches_per_case)
     _run(ROOT, "-m", "idc", "synth", str(archive), *map(str, size))

@@ -1,5 +1,7 @@
-"""The pipeline as a Prefect flow: `python -m flows.pipeline` from the project's root."""
+"""The pipeline as a Prefect flow: `idc pipeline` starts it, or a deployment."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def pipeline(overrides: dict[str, Any] | None = None, stage_timeout_s: float | N
     Returns:
         The folder of the results: the project, or the workspace.
     """
-    root = choose_root(overrides or {})
+    root = choose_root(Path.cwd(), overrides or {})
     bring_up_to_date(root, stage_timeout_s)
     return root
 
@@ -49,5 +51,6 @@ def bring_up_to_date(root: Path, stage_timeout_s: float | None = None) -> None:
     record_results(root)
 
 
-if __name__ == "__main__":
-    pipeline()
+if __name__ == "__main__":  # by `idc pipeline`, with the overrides as JSON
+    state = pipeline(*map(json.loads, sys.argv[1:]), return_state=True)
+    sys.exit(not state.is_completed())

@@ -1,5 +1,7 @@
-"""Retraining on new data: `python -m flows.retraining` from the project's root, or on schedule."""
+"""Retraining on new data: `idc retrain` starts it, or a schedule."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,5 +50,6 @@ def retraining(overrides: dict[str, Any] | None = None) -> State[Any]:
     return Completed(message=f"{version} is the champion now")
 
 
-if __name__ == "__main__":
-    retraining()
+if __name__ == "__main__":  # by `idc retrain`, with the overrides as JSON
+    state = retraining(*map(json.loads, sys.argv[1:]), return_state=True)
+    sys.exit(not state.is_completed())

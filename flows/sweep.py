@@ -1,32 +1,28 @@
-"""A grid over parameters: `python -m flows.sweep configs/sweep.yaml` from the project's root.
+"""A grid over parameters: `idc sweep` starts it.
 
 Every point is a run of the pipeline in a workspace of its own; so many run at a time as the file
 says. In MLflow they lie in one experiment, below one parent run. No alias moves. Running again
 resumes, each point in its workspace.
 """
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.pipeline import bring_up_to_date
-from idc.core.errors import InputError
 from idc.core.files import load_json
 from idc.core.layout import METRICS, PUBLISHED
-from idc.experiments.sweep import FOLDERS, GridPoint, load_sweep, result_rows
+from idc.experiments.sweep import FOLDERS, GridPoint, Sweep, load_sweep, result_rows
 from idc.runs.workspace import create_workspace
 from idc.tracking.parents import ParentRun, close_parent, open_parent, place_below
 from tasks.gpu import GPU_LIMIT, limit_gpu_stages
 
 _SHOWN = ("val/auroc", "val/balanced_accuracy", "test/auroc", "test/auroc_low", "test/auroc_high")
-_EXIT_INPUT = 2
 
 
 @flow(name="sweep", log_prints=True)
@@ -44,13 +40,15 @@ def sweep(file: str = "configs/sweep.yaml") -> dict[str, str]:
     # opens the store before several would make its tables at the same time
     parent = open_parent(root, plan.experiment, f"sweep {plan.name}")
     if plan.gpu_slots is not None and (taken := limit_gpu_stages(plan.gpu_slots)):
-        print(
+        get_run_logger().warning(
             f"{taken} slot(s) of the limit {GPU_LIMIT} are taken, so stages wait; if nothing else "
             f"uses the GPU: `prefect gcl update {GPU_LIMIT} --active-slots 0`"
         )
-    states = _run_all(plan.points, plan.max_parallel, parent)
+    states = _run_all(root, plan, parent)
     failed = {label: str(error) for label, error in states.items() if isinstance(error, Exception)}
     close_parent(root, parent, failed=bool(failed))
+    for label, reason in failed.items():
+        get_run_logger().error(f"{label} failed: {reason}")
     metrics = {
         label: load_json(folder / METRICS)
         for label, folder in states.items()
@@ -62,28 +60,25 @@ def sweep(file: str = "configs/sweep.yaml") -> dict[str, str]:
     return failed
 
 
-def _run_all(
-    points: Sequence[GridPoint], max_parallel: int, parent: ParentRun
-) -> dict[str, Path | Exception]:
+def _run_all(root: Path, plan: Sweep, parent: ParentRun) -> dict[str, Path | Exception]:
     """Return the folder of each point's results, or why it failed, by its label."""
-    runner: ThreadPoolTaskRunner[Path] = ThreadPoolTaskRunner(max_workers=max_parallel)
+    runner: ThreadPoolTaskRunner[Path] = ThreadPoolTaskRunner(max_workers=plan.max_parallel)
     with runner:
         futures = {
-            point.label: runner.submit(run_point, {"point": point, "parent": parent})
-            for point in points
+            point.label: runner.submit(run_point, {"root": root, "point": point, "parent": parent})
+            for point in plan.points
         }
         wait(list(futures.values()))
     return {label: future.result(raise_on_failure=False) for label, future in futures.items()}
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{point.label}")
-def run_point(point: GridPoint, parent: ParentRun) -> Path:
+def run_point(root: Path, point: GridPoint, parent: ParentRun) -> Path:
     """Run the pipeline at one point and place its MLflow run below the sweep's.
 
     Returns:
         The folder of the results.
     """
-    root = Path.cwd()
     folder = create_workspace(root, FOLDERS / point.name, point.overrides)
     pipeline_at_point.with_options(flow_run_name=point.name)(folder)
     place_below(root, parent, load_json(folder / PUBLISHED)["run_id"])
@@ -96,21 +91,5 @@ def pipeline_at_point(folder: Path) -> None:
     bring_up_to_date(folder)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one sweep; return the exit code (0 done, 1 a point failed, 2 wrong input)."""
-    parser = argparse.ArgumentParser(prog="python -m flows.sweep", description=__doc__)
-    parser.add_argument("file", nargs="?", default="configs/sweep.yaml", help="the plan")
-    file = parser.parse_args(arguments).file
-    try:
-        load_sweep(Path(file), Path.cwd())  # said in one line, before a flow begins to log
-        failed = sweep(file)
-    except InputError as error:
-        print(f"sweep: error: {error}", file=sys.stderr)
-        return _EXIT_INPUT
-    for label, reason in failed.items():
-        print(f"sweep: {label} failed: {reason}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # by `idc sweep`, with the plan
+    sys.exit(bool(sweep(*sys.argv[1:])))

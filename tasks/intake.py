@@ -7,12 +7,11 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from idc.core.config import load_params
-from idc.core.errors import InputError, StoreUnavailableError
+from idc.core.errors import InputError, StageFailedError, StoreUnavailableError, TransientError
 from idc.core.files import load_json
 from idc.core.layout import DRIFT, PARAMS
 from idc.lifecycle.intake import NewData, find_new_data
-from tasks.idc_command import run_idc
-from tasks.stages import RETRIED, StageFailedError, TransientError
+from tasks.stages import RETRIED, run_attended
 
 
 @task(**RETRIED)
@@ -43,7 +42,7 @@ def report_drift(root: Path) -> dict[str, Any] | None:
         TransientError: If the tracking server is away.
     """
     (root / DRIFT).unlink(missing_ok=True)
-    run_idc("drift", root)
+    run_attended("drift", ["idc", "drift"], root)
     if not (root / DRIFT).exists():
         return None
     report: dict[str, Any] = load_json(root / DRIFT)

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from idc.core.files import load_json
 from idc.core.layout import DECISION
-from tasks.idc_command import run_idc
+from tasks.stages import run_attended
 
 
 @task(cache_policy=NO_CACHE)
@@ -25,7 +25,7 @@ def compare_models(root: Path) -> dict[str, Any]:
         StageFailedError: With what stands in the way, such as an empty gate.
         TransientError: If the tracking server is away.
     """
-    run_idc("promote", root)
+    run_attended("promote", ["idc", "promote"], root)
     decision: dict[str, Any] = load_json(root / DECISION)
     create_markdown_artifact(format_decision(decision), key="decision", description="Promotion")
     return decision

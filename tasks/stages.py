@@ -1,9 +1,8 @@
-"""One Prefect task per stage: `dvc repro --single-item`, with retries for what passes by itself."""
+"""One Prefect task per stage: its retries, and what Prefect shows of it."""
 
 import os
-import re
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +11,15 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from idc.cli import EXIT_UNAVAILABLE
+from idc.core.errors import StageFailedError, TransientError
 from idc.core.files import load_json
 from idc.core.layout import METRICS, PUBLISHED, REPORT_PAGE
-from idc.ops.process_group import AbandonedError, Finished, run_group
-from idc.runs.workspace import stage_environment
-from idc.stages import STAGES
+from idc.ops.process_group import AbandonedError
+from idc.ops.stage_runner import Watch, reproduce_stage, run_command
 
 # a worker's death must not leave a training that nobody waits for; a shell's may
 _STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID" in os.environ
 _STARTER = os.getppid()
-
-_LOCK_HELD = "Unable to acquire lock"
-_BLOCKER = re.compile(r"\(PID \d+\): ")  # below "… is busy, it is being blocked by:"
-_NOISE = re.compile(r"^(ERROR: )?(failed to reproduce|Traceback)|^$")
-
-
-class StageFailedError(RuntimeError):
-    """A stage ended with an error of its own: retrying would repeat it."""
-
-
-class TransientError(RuntimeError):
-    """The repository lock is held, or the tracking server is away: worth another try."""
 
 
 async def _passes_by_itself(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -67,8 +53,8 @@ def run_stage(stage: str, root: Path, timeout_s: float | None = None) -> bool:
         TransientError: If the repository lock is held or the tracking server is away.
         TimeoutError: If it takes longer than `timeout_s`; all its processes are then ended.
     """
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
-    return was_run(stage, _run(stage, command, root, timeout_s).lines)
+    with _naming_abandonment(stage):
+        return reproduce_stage(stage, root, _watch(timeout_s))
 
 
 @task(**RETRIED)
@@ -79,7 +65,7 @@ def check_inputs(root: Path) -> None:
         StageFailedError: Naming what is missing and what to do.
         TransientError: If the tracking server is away.
     """
-    _run("check", [sys.executable, "-m", "idc", "check"], root, None)
+    run_attended("check", ["idc", "check"], root)
 
 
 @task(**RETRIED)
@@ -91,10 +77,9 @@ def reconcile_store(root: Path) -> None:
         TransientError: If the tracking server is away.
     """
     before = (root / PUBLISHED).read_bytes()
-    _run("publish", [sys.executable, "-m", "idc", "publish"], root, None)
+    run_attended("publish", ["idc", "publish"], root)
     if (root / PUBLISHED).read_bytes() != before:
-        command = [sys.executable, "-m", "dvc", "commit", "--force", "publish"]
-        _run("publish", command, root, None)
+        run_attended("publish", ["dvc", "commit", "--force", "publish"], root)
 
 
 @task(cache_policy=NO_CACHE)
@@ -137,57 +122,31 @@ def result_rows(metrics: Mapping[str, float]) -> list[dict[str, str | float]]:
     return rows
 
 
-def _run(stage: str, command: list[str], root: Path, timeout_s: float | None) -> Finished:
-    assert stage in (*STAGES, "check")
+def run_attended(what: str, module: Sequence[str], root: Path) -> None:
+    """Run `python -m MODULE …` with the code of `root`, its lines into the run's log.
+
+    Raises:
+        StageFailedError: With its last error line, or because the run's worker is gone.
+        TransientError: If the repository lock is held or the tracking server is away.
+    """
+    with _naming_abandonment(what):
+        run_command(what, module, root, _watch(None))
+
+
+def _watch(timeout_s: float | None) -> Watch:
+    return Watch(get_run_logger().info, timeout_s, _is_abandoned)
+
+
+@contextmanager
+def _naming_abandonment(what: str) -> Iterator[None]:
     try:
-        finished = run_group(
-            command,
-            folder=root,
-            environment=stage_environment(root),
-            timeout_s=timeout_s,
-            on_line=get_run_logger().info,
-            is_abandoned=_is_abandoned,
-        )
+        yield
     except AbandonedError:
         raise StageFailedError(
-            f"{stage}: the worker that started this run is gone, so the stage was ended: start "
+            f"{what}: the worker that started this run is gone, so the stage was ended: start "
             "one (`make up`), then `prefect flow-run retry` goes on from here"
         ) from None
-    _require_success(stage, finished)
-    return finished
 
 
 def _is_abandoned() -> bool:
     return _STARTED_BY_WORKER and os.getppid() != _STARTER
-
-
-def _require_success(stage: str, finished: Finished) -> None:
-    if finished.returncode == 0:
-        return
-    elsewhere = [line for line in finished.lines if _BLOCKER.search(line)]
-    if elsewhere:
-        raise StageFailedError(
-            f"{stage}: runs elsewhere in this folder, by {' and '.join(elsewhere)}: wait for it "
-            "(if there is no such process: remove .dvc/tmp/rwlock)"
-        )
-    message = f"{stage}: {last_error_line(finished.lines)}"
-    away = finished.returncode == EXIT_UNAVAILABLE or any(
-        f"exited with {EXIT_UNAVAILABLE}" in line for line in finished.lines
-    )
-    held = any(_LOCK_HELD in line for line in finished.lines)
-    if away or held:
-        raise TransientError(message)
-    raise StageFailedError(message)
-
-
-def was_run(stage: str, lines: tuple[str, ...]) -> bool:
-    """Say by DVC's lines whether it ran the stage's command."""
-    return f"Running stage '{stage}':" in lines
-
-
-def last_error_line(lines: tuple[str, ...]) -> str:
-    """Return what the stage itself said last about its failure, without DVC's echo of it."""
-    said = [line for line in lines if not _NOISE.match(line)]
-    errors = [line for line in said if "error" in line.lower()]
-    chosen = (errors or said or ["no output"])[-1]
-    return re.sub(r"^idc \w+: error: ", "", chosen)

@@ -13,16 +13,19 @@ from idc.runs.record import keep_case_subsets, record_run
 from idc.runs.workspace import WORKSPACES, describe_workspace, is_workspace, open_workspace
 
 
-def choose_root(overrides: Mapping[str, Any]) -> Path:
+def choose_root(root: Path, overrides: Mapping[str, Any]) -> Path:
     """Return the folder in which this flow run works.
 
     A deployment's run, and any with overrides, gets a workspace named after it; retried, it goes
     on there. With overrides it does not move the alias `challenger`, unless they say so.
 
+    Args:
+        root: The project.
+        overrides: New parameter values by dotted key.
+
     Raises:
         InputError: If an override names no parameter or breaks its rule.
     """
-    root = Path.cwd()
     if not overrides and runtime.deployment.id is None:
         return root
     own = {"publish.move_challenger": False, **overrides} if overrides else {}

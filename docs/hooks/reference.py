@@ -1,7 +1,7 @@
 """The reference pages, written from the code each time the site is built, so none can be stale.
 
 `mkdocs.yml` names this file as a hook. Parameters come from `idc.core.config` and `params.yaml`,
-commands from the parser of `idc`, metric keys from `idc.evaluation`, tables from `idc.data.tables`,
+commands from `idc.cli`, metric keys from `idc.evaluation`, tables from `idc.data.tables`,
 stages from `dvc.yaml` and the modules of `idc.stages`.
 """
 
@@ -20,6 +20,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from idc import cli
+from idc.cli.command import EXIT_CODES, create_parser
 from idc.core.config import Params
 from idc.data import tables
 from idc.evaluation.statistics import metrics
@@ -90,21 +91,18 @@ def write_parameters() -> str:
 
 
 def write_commands() -> str:
-    """Return the page of the command `idc`: every sub-command with its arguments."""
-    parser = cli._parser()
-    lines = [
-        "# Commands",
-        "",
-        f"{_sentence(parser.description or '')} Each command has `--help`. Exit codes: 0 done, "
-        "1 something is missing or could not be reproduced, 2 wrong input, 75 try again.",
-    ]
-    for name, command, what in _commands(parser):
-        lines += ["", f"## `{name}`", "", _sentence(what)]
-        if command.description and command.description != what:
-            lines += ["", _sentence(command.description)]
-        rows = [_describe_argument(action) for action in _arguments(command)]
-        if rows:
-            lines += ["", "| argument | meaning |", "|---|---|", *rows]
+    """Return the page of the command `idc`: every command by group, with its arguments."""
+    lines = ["# Commands", "", "`idc` lists its commands, each of which has `--help`.", "",
+             EXIT_CODES]  # fmt: skip
+    for group in cli.GROUPS:
+        lines += ["", f"## {group.title}"]
+        for command in group.commands:
+            lines += ["", f"### `idc {command.name}`", "", _sentence(command.what)]
+            lines += ["", _sentence(command.details)] if command.details else []
+            lines += ["", _cell(f"Reads {command.reads}.  \nWrites {command.writes}.")]
+            rows = [_describe_argument(action) for action in _arguments(create_parser(command))]
+            if rows:
+                lines += ["", "| argument | meaning |", "|---|---|", *rows]
     return "\n".join(lines) + "\n"
 
 
@@ -246,16 +244,6 @@ def _at(values: Any, key: str) -> Any:  # noqa: ANN401  (what YAML holds)
 def _spell(value: Any) -> str:  # noqa: ANN401  (what YAML holds)
     flow = yaml.safe_dump(value, default_flow_style=True, width=1000)
     return flow.removesuffix("\n").removesuffix("\n...")
-
-
-def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, Any, str]]:
-    """Yield name, parser and purpose of every sub-command."""
-    for action in parser._actions:
-        if not isinstance(action, argparse._SubParsersAction):
-            continue
-        purposes = {choice.dest: choice.help or "" for choice in action._choices_actions}
-        for name, command in action.choices.items():
-            yield f"{parser.prog} {name}", command, purposes.get(name, "")
 
 
 def _arguments(command: argparse.ArgumentParser) -> Iterator[argparse.Action]:

@@ -1,8 +1,6 @@
 """What a user reads when something is wrong: one line, exit code 2, nothing half-written."""
 
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -130,9 +128,3 @@ def test_synth_when_a_shortcut_is_wanted_then_masks_of_the_cue_are_written(proje
     size = ("--cases", "2", "--patches-per-case", "12")
     assert main(["synth", "a.zip", *size, "--shortcut", "ink", "--masks", "masks"]) == 0
     assert sorted(path.name for path in (project / "masks").iterdir()) == ["cue", "nests"]
-
-
-def test_help_of_a_stage_when_asked_then_torch_is_not_imported():
-    code = "import sys; from idc.cli import _parser; _parser(); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy.special import logit
 
-from flows.experiments import main
+from idc.cli import main
 from idc.core.errors import InputError
 from idc.core.layout import INDEX, LABEL_OVERRIDES, PIXELS
 from idc.data.manifest.label_overrides import load_label_overrides
@@ -22,6 +22,7 @@ def index(make_index):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, index):
+    (tmp_path / "dvc.yaml").touch()  # the mark of a project
     monkeypatch.chdir(tmp_path)
     write_patches(tmp_path, index)
     write_overrides(tmp_path)

@@ -3,7 +3,7 @@ import shutil
 import pytest
 import yaml
 
-from flows.experiments import main, parse_override
+from idc.cli import main
 from idc.core.errors import InputError
 from idc.experiments.folds import (
     check_name,
@@ -12,6 +12,7 @@ from idc.experiments.folds import (
     fold_overrides,
     load_plan,
 )
+from idc.experiments.plan_files import parse_setting, read_overrides
 from tests.experiments.finished_folds import PLAN, REPEATED
 
 
@@ -54,7 +55,7 @@ def test_screen_when_the_plan_is_wrong_then_one_line_says_so_and_nothing_runs(
     write_plan(project, **changes)
     assert main(["screen"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("experiments: error: ")
+    assert line.startswith("idc screen: error: ")
     with pytest.raises(InputError, match=message):
         raise InputError(line)
     assert not (project / ".workspaces").exists()
@@ -64,11 +65,11 @@ def test_screen_when_the_plan_is_wrong_then_one_line_says_so_and_nothing_runs(
     ("arguments", "message"),
     [
         (["screen", "nowhere.yaml"], "nowhere.yaml is missing"),
-        (["folds", "../out"], "'../out' cannot name a folder of results"),
-        (["folds", "a", "--set", "train.epochs"], "write key=value"),
-        (["folds", "a", "--set", "split.mode=patch"], "the experiment sets it itself"),
-        (["folds", "a", "--folds", "2"], "2 folds: there must be 3 to 50"),
-        (["folds", "a", "--only", "5"], "fold 5 was asked for"),
+        (["cross-validate", "../out"], "'../out' cannot name a folder of results"),
+        (["cross-validate", "a", "--set", "train.epochs"], "write KEY=VALUE"),
+        (["cross-validate", "a", "--set", "split.mode=patch"], "the experiment sets it itself"),
+        (["cross-validate", "a", "--folds", "2"], "2 folds: there must be 3 to 50"),
+        (["cross-validate", "a", "--only", "5"], "fold 5 was asked for"),
         (["optimism", "a b"], "'a b' cannot name a folder of results"),
         (["optimism", "a", "--folds", "2"], "2 folds: there must be 3 to 50"),
         (["optimism", "a", "--set", "split.max_train_cases=9"], "the experiment sets it itself"),
@@ -81,20 +82,36 @@ def test_screen_when_the_plan_is_wrong_then_one_line_says_so_and_nothing_runs(
         ),
         (["audit", "../a"], "'../a' cannot name a folder of results"),
         (["audit", "a"], "a/predictions.parquet is missing"),
-        (["compare", "a.parquet", "b.parquet"], "a.parquet is missing"),
+        (["compare", "a", "b.parquet"], "a is neither a scoring file nor a result in"),
+        (["cross-validate", "a", "--config", "b.yaml"], "b.yaml is missing"),
     ],
 )
 def test_command_when_the_input_is_wrong_then_one_line_says_so(project, capsys, arguments, message):
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("experiments: error: ")
+    assert line.startswith(f"idc {arguments[0]}: error: ")
     assert message in line
 
 
-def test_parse_override_when_given_values_then_they_are_read_as_in_the_parameter_file():
-    assert parse_override("model.backbones=[resnet50]") == ("model.backbones", ["resnet50"])
-    assert parse_override("runtime.num_threads=null") == ("runtime.num_threads", None)
-    assert parse_override("train.epochs=3") == ("train.epochs", 3)
+def test_parse_setting_when_given_values_then_they_are_read_as_in_the_parameter_file():
+    assert parse_setting("model.backbones=[resnet50]") == ("model.backbones", ["resnet50"])
+    assert parse_setting("runtime.num_threads=null") == ("runtime.num_threads", None)
+    assert parse_setting("train.epochs=3") == ("train.epochs", 3)
+
+
+def test_read_overrides_when_file_and_settings_name_a_key_then_the_setting_wins(tmp_path):
+    plan = tmp_path / "scratch.yaml"
+    plan.write_text("train: {epochs: 7, seed: 18}\nmodel: {pretrained: none}\n", encoding="utf-8")
+    assert read_overrides(plan, ["train.epochs=3"]) == {
+        "train.epochs": 3, "train.seed": 18, "model.pretrained": "none",
+    }  # fmt: skip
+
+
+def test_read_overrides_when_the_file_holds_no_keys_then_says_so(tmp_path):
+    plan = tmp_path / "scratch.yaml"
+    plan.write_text("- train\n", encoding="utf-8")
+    with pytest.raises(InputError, match="holds no parameters: nest keys"):
+        read_overrides(plan, [])
 
 
 def test_choose_folds_when_some_are_asked_for_then_those_in_order():

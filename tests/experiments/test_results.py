@@ -1,10 +1,11 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from flows.experiments import main
+from idc.cli import main
 from idc.core.errors import InputError
 from idc.core.files import load_json
 from idc.evaluation.statistics.metrics import auroc
@@ -81,6 +82,8 @@ def test_compare_when_called_then_prints_a_table_and_writes_it_beside_the_first(
     assert "| logit - trees | auroc | +0." in capsys.readouterr().out
     saved = load_json(ours.parent / "against-baselines.json")
     assert saved["logit - trees"]["auroc"]["value"] > 0
+    assert main(["compare", "ours", str(peers), "--json"]) == 0  # a result by its name
+    assert json.loads(capsys.readouterr().out) == saved
 
 
 @pytest.mark.parametrize(

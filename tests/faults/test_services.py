@@ -164,15 +164,15 @@ def machine(tmp_path_factory):
     with receiving() as receiver:
         machine = Machine(tmp_path_factory.mktemp("machine"), receiver)
         try:
-            machine.run("idc.ops.services", "up")
+            machine.run("idc", "up")
             yield machine
         finally:
-            machine.run("idc.ops.services", "down")
+            machine.run("idc", "down")
 
 
 def test_services_when_started_twice_then_the_first_stay_and_doctor_misses_nothing(machine):
     before = {name: machine.pid(name) for name in ("prefect-server", "worker", "mlflow")}
-    assert "worker runs already" in machine.run("idc.ops.services", "up")
+    assert "worker runs already" in machine.run("idc", "up")
     assert {name: machine.pid(name) for name in before} == before
     said = machine.run("idc", "doctor")
     for line in (
@@ -209,7 +209,7 @@ def test_services_when_the_port_is_taken_by_another_then_it_says_which_variable_
         taken.listen()
         port = taken.getsockname()[1]
         done = subprocess.run(
-            [sys.executable, "-m", "idc.ops.services", "up"], cwd=other, capture_output=True,
+            [sys.executable, "-m", "idc", "up"], cwd=other, capture_output=True,
             env=stage_environment(other) | {"PREFECT_SERVER_API_PORT": str(port)}, text=True,
         )  # fmt: skip
     assert done.returncode == 2
@@ -307,7 +307,7 @@ def test_run_when_its_worker_is_killed_in_mid_training_then_no_trainer_is_left_a
     machine.wait_for(run_id, "Failed", "Crashed")
     (interrupted,) = (run for run in machine.runs() if run.data.params["train.epochs"] == "40")
 
-    assert "worker answers" in machine.run("idc.ops.services", "up")
+    assert "worker answers" in machine.run("idc", "up")
     machine.run("prefect", "flow-run", "retry", run_id)
     assert machine.wait_for(run_id, "Completed", "Failed", "Crashed") == "Completed"
     (resumed,) = (run for run in machine.runs() if run.data.params["train.epochs"] == "40")
@@ -321,7 +321,7 @@ def test_run_when_the_server_is_restarted_meanwhile_then_it_still_completes(mach
     wait_until(lambda: machine.has_checkpoint(run_id), "a checkpoint")
     os.kill(machine.pid("prefect-server"), signal.SIGKILL)
     wait_until(lambda: has_ended(machine.pid("prefect-server")), "the end of the server")
-    machine.run("idc.ops.services", "up")
+    machine.run("idc", "up")
     assert machine.wait_for(run_id, "Completed", "Failed", "Crashed") == "Completed", (
         machine.message(run_id)
     )
@@ -331,7 +331,7 @@ def test_run_when_the_server_is_restarted_meanwhile_then_it_still_completes(mach
 
 
 def test_retrainings_when_two_start_at_once_then_one_runs_and_one_is_cancelled(machine):
-    machine.run("idc.ops.services", "up")  # a worker may have given up while the server was away
+    machine.run("idc", "up")  # a worker may have given up while the server was away
     ids = [machine.start_run("retraining/local", {}) for _ in range(2)]
     ends = [machine.wait_for(run_id, "Completed", "Cancelled", "Failed") for run_id in ids]
     assert sorted(ends) == ["Cancelled", "Completed"]
@@ -339,7 +339,7 @@ def test_retrainings_when_two_start_at_once_then_one_runs_and_one_is_cancelled(m
 
 def test_services_when_ended_then_none_of_their_processes_is_left(machine):
     pids = {name: machine.pid(name) for name in ("prefect-server", "worker", "mlflow")}
-    machine.run("idc.ops.services", "down")
+    machine.run("idc", "down")
     assert all(has_ended(pid) for pid in pids.values())
     assert not list(machine.folder.glob(".idc/services/*.json"))
     assert "off      Prefect server: none" in machine.run("idc", "doctor")

@@ -65,7 +65,7 @@ def test_pipeline_when_the_mlflow_server_is_killed_in_mid_training_then_no_epoch
         log,
         mlflow_server(tmp_path / "server", store, port) as service,
         subprocess.Popen(
-            [sys.executable, "-m", "flows.pipeline"],
+            [sys.executable, "-m", "idc", "pipeline"],
             cwd=project, env=environment, stdout=log, stderr=subprocess.STDOUT,
         ) as flow,
     ):  # fmt: skip

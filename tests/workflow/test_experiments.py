@@ -1,4 +1,4 @@
-"""The flows of experiments with real stages, on a synthetic archive of their own."""
+"""The commands of experiments with real stages, on a synthetic archive of their own."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ class Project:
         return output
 
     def experiments(self, *arguments: str, expect: int = 0) -> str:
-        return self.run("flows.experiments", *arguments, expect=expect)
+        return self.run("idc", *arguments, expect=expect)
 
     def results(self, name: str) -> Path:
         return self.folder / "reports/experiments" / name
@@ -65,6 +65,7 @@ def project(tmp_path_factory):
     cases = sorted(pd.read_parquet(project.folder / "data/patches/index.parquet")["case"].unique())
     excluded = project.folder / "data/case_lists/out.txt"
     excluded.write_text("\n".join(cases[:EXCLUDED]) + "\n", encoding="utf-8")
+    (project.folder / "configs").mkdir(exist_ok=True)
     (project.folder / "configs/screen.yaml").write_text(yaml.safe_dump(PLAN), encoding="utf-8")
     return project
 
@@ -92,15 +93,14 @@ def test_screen_when_run_then_every_case_but_the_excluded_is_tested_once_and_a_t
     assert "no/such/folder" in content["failed"]["impossible"]
     assert "| impossible | failed:" in project.results("screen.md").read_text(encoding="utf-8")
 
-    again = project.experiments("folds", "tiny/base", "--folds", "3", "--set",
+    again = project.experiments("cross-validate", "tiny/base", "--folds", "3", "--set",
                                 "split.exclude=out.txt")  # fmt: skip
     assert "Running stage 'train':" not in again
     pd.testing.assert_frame_equal(
         pd.read_parquet(project.results("tiny/base/predictions.parquet")), predictions
     )
     compared = project.experiments(
-        "compare", *(str(project.results(f"tiny/{name}/predictions.parquet"))
-                     for name in ("base", "d4"))
+        "compare", "tiny/base", str(project.results("tiny/d4/predictions.parquet"))
     )  # fmt: skip
     assert "| logit - logit | auroc |" in compared
     assert project.results("tiny/base/against-d4.json").is_file()

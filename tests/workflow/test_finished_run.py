@@ -88,7 +88,7 @@ def project(tmp_path_factory):
 def test_pipeline_when_nothing_changed_then_neither_dvc_nor_the_flow_does_anything(project):
     before = project.published(), len(project.runs())
     assert "Running stage" not in project.run("dvc", "repro")
-    output = project.run("flows.pipeline")
+    output = project.run("idc", "pipeline")
     for stage in STAGES:
         assert f"Stage '{stage}' didn't change, skipping" in output, f"{stage} ran again"
     assert (project.published(), len(project.runs())) == before

@@ -81,10 +81,7 @@ class Project:
     def retrain(self, run_name: str) -> str:
         """Retrain as a deployment does: in a workspace, in which `results` then lie."""
         before = set((self.folder / WORKSPACES).glob("*-????????"))
-        overrides = {"publish.run_name": run_name}
-        output = self.python(
-            "-c", f"from flows.retraining import retraining; retraining({overrides})"
-        )
+        output = self.run("idc", "retrain", "--set", f"publish.run_name={run_name}")
         (self.results,) = set((self.folder / WORKSPACES).glob("*-????????")) - before
         lines = (self.results / "data/case_subsets.csv").read_text().splitlines()[2:]
         self.subsets[run_name] = dict(line.split(",") for line in lines)
@@ -155,7 +152,7 @@ def test_retraining_when_there_is_no_model_then_trains_one_and_promotes_it(proje
 
 
 def test_retraining_when_nothing_is_new_then_completes_saying_why(project):
-    output = project.run("flows.retraining")
+    output = project.run("idc", "retrain")
     assert "nothing new: data/raw is what idc-fusion version 1 was made from" in output
     assert "Running stage" not in output
 
@@ -204,7 +201,7 @@ def test_reproduce_when_the_archive_is_another_by_now_then_refuses_naming_its_md
 def test_retraining_when_the_archive_is_damaged_then_fails_and_tells_why(project, told):
     told.got.clear()
     (project.folder / "data/raw/third.zip").write_bytes(os.urandom(200))
-    project.run("flows.retraining", expect=1)
+    project.run("idc", "retrain", expect=1)
     (message,) = told.got
     assert message["event"] == "failure"
     assert "third.zip" in message["text"]

@@ -60,12 +60,13 @@ def test_sweep_when_some_points_fail_then_the_others_line_up_below_one_parent_an
     assert run("dvc", *own_cache).returncode == 0
     size = ("--cases", "16", "--patches-per-case", "16")
     assert run("idc", "synth", "data/raw/synthetic.zip", *size).returncode == 0
+    (project / "configs").mkdir(exist_ok=True)
     (project / "configs/sweep.yaml").write_text(yaml.safe_dump(PLAN), encoding="utf-8")
-    done = run("flows.sweep")
+    done = run("idc", "sweep")
     assert done.returncode == 1, (done.stdout + done.stderr)[-3000:]
     for rate in (0.001, 0.002):
         label = f"pretrained=no/such/folder learning_rate={rate}"
-        assert f"sweep: {label} failed: check: " in done.stderr
+        assert f"{label} failed: check: " in done.stdout + done.stderr
 
     store = f"sqlite:///{project}/mlruns/mlflow.db"
     client = MlflowClient(store, store)

@@ -1,68 +1,112 @@
-"""The `idc` command: one sub-command per stage, and what goes with them.
+"""The command `idc`: all that a person types, in the order of a model's life.
 
-A module per group of commands: `stages.py`, `project.py` (what is missing, what would run),
-`upkeep.py` (runs and the local store), `synth.py`, `models.py` (promotion, drift, reproduction).
-What a command needs beyond reading its options is imported when it runs, so that
-`idc sample --help` does not load torch.
+A module per group of commands. The list of commands is made of names and lines alone; the options
+of a command, and what it needs beyond them, are imported when it is the one that was typed, so
+`idc --help` loads neither torch nor pandas nor MLflow.
 """
 
-import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import idc
-from idc.cli import models, project, stages, synth, upkeep
-from idc.cli.command import EXIT_INPUT, EXIT_UNAVAILABLE
+from idc.cli import experiments, models, pipeline, stages, start, upkeep
+from idc.cli.command import (
+    EXIT_CODES,
+    EXIT_FAILED,
+    EXIT_INPUT,
+    Command,
+    parse_options,
+    unknown,
+)
 from idc.core import layout
-from idc.core.errors import InputError, StoreUnavailableError
+from idc.core.errors import (
+    EXIT_UNAVAILABLE,
+    InputError,
+    StageFailedError,
+    StoreUnavailableError,
+    TransientError,
+)
 
-__all__ = ["EXIT_INPUT", "EXIT_UNAVAILABLE", "main"]
+__all__ = ["COMMANDS", "EXIT_FAILED", "EXIT_INPUT", "EXIT_UNAVAILABLE", "GROUPS", "main"]
 
-_GROUPS = (stages, project, upkeep, synth, models)
+GROUPS = (
+    start.GROUP,
+    pipeline.GROUP,
+    stages.GROUP,
+    experiments.GROUP,
+    models.GROUP,
+    upkeep.GROUP,
+)
+COMMANDS: dict[str, Command] = {
+    command.name: command for group in GROUPS for command in group.commands
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one sub-command; return the exit code.
+    """Run one command; return the exit code.
 
-    0 done, 1 something is missing or could not be reproduced, 2 wrong input, 75 try again.
+    0 done, 1 something failed, is missing or differs, 2 wrong input, 75 try again.
     """
-    options = _parser().parse_args(arguments)
+    name, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or [""]
+    if name in ("", "-h", "--help", "help"):
+        print(format_help())
+        return 0 if name else EXIT_INPUT
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
-        return _run(options)
+        return _run(name, rest)
     except InputError as error:
-        for line in str(error).splitlines():
-            print(f"idc {options.command}: error: {line}", file=sys.stderr)
+        _report_input(name, error, as_json="--json" in rest)
         return EXIT_INPUT
-    except StoreUnavailableError as error:
-        print(f"idc {options.command}: try again: {error}", file=sys.stderr)
+    except (StoreUnavailableError, TransientError) as error:
+        print(f"idc {name}: try again: {error}", file=sys.stderr)
         return EXIT_UNAVAILABLE
+    except StageFailedError as error:
+        print(f"idc {name}: {error}", file=sys.stderr)
+        return EXIT_FAILED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="idc", description=idc.__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in _GROUPS:
-        group.add_commands(commands)
-    return parser
+def format_help() -> str:
+    """Return the list of all commands, on one screen."""
+    lines = [idc.__doc__ or "", "Usage: idc COMMAND [options]; `idc COMMAND --help` says more."]
+    for group in GROUPS:
+        lines += ["", group.title]
+        if group.line is not None:
+            lines.append(f"  {group.line}")
+            continue
+        lines += [f"  {command.name:<15} {command.what}" for command in group.commands]
+    return "\n".join([*lines, "", EXIT_CODES])
 
 
-def _run(options: argparse.Namespace) -> int:
-    if not options.anywhere:
+def _run(name: str, arguments: Sequence[str]) -> int:
+    if name not in COMMANDS:
+        raise unknown("command", name, list(COMMANDS), "`idc --help`")
+    command = COMMANDS[name]
+    options = parse_options(command, arguments)
+    if not command.anywhere:
         _require_own_code()
-    code: int = options.run(options)
-    return code
+    return command.run(options)
+
+
+def _report_input(name: str, error: InputError, *, as_json: bool) -> None:
+    if as_json:
+        fault = {"what": error.what, "where": error.where, "fix": error.fix}
+        print(json.dumps({"error": fault}, indent=2))
+    # "idc trian: error: there is no command trian" would say it twice
+    prefix = f"idc {name}: error:" if name in COMMANDS else "idc: error:"
+    for line in str(error).splitlines():
+        print(f"{prefix} {line}", file=sys.stderr)
 
 
 def _require_own_code() -> None:
-    """Refuse to serve a `dvc.yaml` with another checkout's code, as an editable install would."""
+    """Reject a `dvc.yaml` of another checkout than the code's, as an editable install would run."""
     if not layout.DVC_FILE.is_file():
-        raise InputError(f"{layout.DVC_FILE} is not here: run from the project's root")
+        raise InputError(f"{layout.DVC_FILE} is not here", fix="run from the project's root")
     code = Path(idc.__file__).resolve()
     own = Path("src/idc").resolve()
     if own.is_dir() and own not in code.parents:
         raise InputError(
-            f"the code of {code.parent} would run on {own}: set PYTHONPATH={own.parent}"
+            f"the code of {code.parent} would run on {own}", fix=f"set PYTHONPATH={own.parent}"
         )

@@ -1,46 +1,53 @@
-"""Commands about model versions: `promote`, `rollback`, `drift`, `lineage`, `reproduce`."""
+"""Commands about model versions: promotion, drift, where they come from, making them again."""
 
 import argparse
+import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from idc.cli.command import EXIT_DIFFERENT, Commands, add_command
+from idc.cli.command import EXIT_FAILED, Command, Group, print_json
 from idc.core import layout
-from idc.core.config import Params, load_params
+
+if TYPE_CHECKING:
+    from idc.core.config import Params
+
+log = logging.getLogger(__name__)
 
 
-def add_commands(commands: Commands) -> None:
-    """Add the commands of this group."""
-    promote = _add(
-        commands, "promote", _promote, what="make the challenger champion if it is better"
-    )
-    promote.add_argument("--dry-run", action="store_true", help="decide, but move nothing")
-    _add(commands, "rollback", _rollback, what="return to the champion before")
-    _add(commands, "drift", _drift, what="compare the archive with what the champion learnt from")
-    for name, run, what in (
-        ("lineage", _trace, "say what a model version comes from"),
-        ("reproduce", _reproduce, "make a model version again and compare its predictions"),
-    ):
-        _add(commands, name, run, what=what).add_argument("version", help="number, such as 3")
+def _with_params(
+    run: Callable[["Params", argparse.Namespace], int],
+) -> Callable[[argparse.Namespace], int]:
+    """Give a command the parameters, checked before anything slow is imported."""
+
+    def run_with(options: argparse.Namespace) -> int:
+        from idc.core.config import load_params
+
+        return run(load_params(layout.PARAMS), options)
+
+    return run_with
 
 
-def _add(
-    commands: Commands,
-    name: str,
-    run: Callable[[Params, argparse.Namespace], int],
-    *,
-    what: str,
-) -> argparse.ArgumentParser:
-    """Add a command that is given the parameters, checked before anything slow is imported."""
-    return add_command(
-        commands, name, lambda options: run(load_params(layout.PARAMS), options), what=what
-    )
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("version", help="its number in the registry, such as 3")
 
 
-def _promote(params: Params, options: argparse.Namespace) -> int:
+def _add_promote(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="decide, but move nothing")
+
+
+def _add_adopt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tag", help="such as idc-run/1234567890ab")
+
+
+def _promote(params: "Params", options: argparse.Namespace) -> int:
     from idc.lifecycle.promotion.promote import promote
 
     outcome = promote(Path.cwd(), params, dry_run=options.dry_run)
+    if options.json:
+        print_json(outcome.content | {"promoted": outcome.promoted})
+        return 0
     for reason in outcome.content["reasons"]:
         print(f"{'holds' if reason['holds'] else 'FAILS'}  {reason['rule']}: {reason['text']}")
     for warning in outcome.content["warnings"]:
@@ -54,7 +61,7 @@ def _promote(params: Params, options: argparse.Namespace) -> int:
     return 0
 
 
-def _rollback(params: Params, _: argparse.Namespace) -> int:
+def _rollback(params: "Params", _: argparse.Namespace) -> int:
     from idc.lifecycle.promotion.promote import rollback
 
     before, now = rollback(Path.cwd(), params)
@@ -62,10 +69,13 @@ def _rollback(params: Params, _: argparse.Namespace) -> int:
     return 0
 
 
-def _drift(params: Params, _: argparse.Namespace) -> int:
+def _drift(params: "Params", options: argparse.Namespace) -> int:
     from idc.lifecycle.intake import write_drift_report
 
     report = write_drift_report(Path.cwd(), params)
+    if options.json:
+        print_json(report)
+        return 0
     if report is None:
         return 0
     drifted = ", ".join(report["drifted"]) or "nothing"
@@ -76,15 +86,19 @@ def _drift(params: Params, _: argparse.Namespace) -> int:
     return 0
 
 
-def _trace(params: Params, options: argparse.Namespace) -> int:
+def _trace(params: "Params", options: argparse.Namespace) -> int:
     from idc.lifecycle.reproduction.chain import trace
 
-    for link in trace(Path.cwd(), params, options.version):
+    links = trace(Path.cwd(), params, options.version)
+    if options.json:
+        print_json({"links": [asdict(link) for link in links]})
+        return 0
+    for link in links:
         print(link)
     return 0
 
 
-def _reproduce(params: Params, options: argparse.Namespace) -> int:
+def _reproduce(params: "Params", options: argparse.Namespace) -> int:
     from idc.lifecycle.reproduction.rebuild import reproduce
 
     found = reproduce(Path.cwd(), params, options.version)
@@ -97,4 +111,77 @@ def _reproduce(params: Params, options: argparse.Namespace) -> int:
     )
     verdict = "is reproduced" if found.reproduced else "is NOT reproduced"
     print(f"{params.publish.model_name} version {options.version} {verdict}")
-    return 0 if found.reproduced else EXIT_DIFFERENT
+    return 0 if found.reproduced else EXIT_FAILED
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    from idc.runs.record import adopt_run
+
+    adopted = adopt_run(Path.cwd(), options.tag)
+    print(f"{options.tag} is in the branch as {adopted.commit[:12]}; `make repro` brings its files")
+    if adopted.changed_code:
+        print(
+            f"the branch's code differs from the run's in {', '.join(adopted.changed_code)}: "
+            f"what reads it runs again; `git diff {options.tag} -- src`"
+        )
+    if adopted.changed_raw:
+        print("the branch's raw pointers are not the run's: ingest runs again, on today's data")
+    return 0
+
+
+_REGISTRY = "the registry and its runs in MLflow"
+
+GROUP = Group(
+    "Models",
+    (
+        Command(
+            "promote",
+            "make the challenger the champion, if it is better on the gate cases",
+            _with_params(_promote),
+            reads=f"params.yaml, data/splits.csv, data/patches, {_REGISTRY}",
+            writes="reports/decision.json, a log of looks, the alias champion",
+            add_arguments=_add_promote,
+            json=True,
+        ),
+        Command(
+            "rollback",
+            "return to the champion before",
+            _with_params(_rollback),
+            reads=_REGISTRY,
+            writes="the alias champion",
+        ),
+        Command(
+            "drift",
+            "compare the archive with what the champion learnt from",
+            _with_params(_drift),
+            reads=f"data/patches, the champion's profile, {_REGISTRY}",
+            writes="reports/drift.json",
+            json=True,
+        ),
+        Command(
+            "lineage",
+            "say what a model version comes from: archive, code, run, decisions",
+            _with_params(_trace),
+            reads=f"{_REGISTRY}, git, data/raw",
+            writes="nothing",
+            add_arguments=_add_version,
+            json=True,
+        ),
+        Command(
+            "reproduce",
+            "make a model version again and compare its predictions",
+            _with_params(_reproduce),
+            reads=f"{_REGISTRY}, git, the DVC cache",
+            writes="a workspace below .workspaces/",
+            add_arguments=_add_version,
+        ),
+        Command(
+            "adopt",
+            "bring a recorded run into the current branch",
+            _adopt,
+            reads="the tag and the commit of the run",
+            writes="params.yaml, dvc.lock, data/case_subsets.csv and a commit",
+            add_arguments=_add_adopt,
+        ),
+    ),
+)

@@ -2,21 +2,31 @@
 
 import argparse
 import importlib
+from functools import partial
 
-from idc.cli.command import Commands, add_command
+from idc.cli.command import Command, Group
 from idc.core import layout
-from idc.core.config import load_params
 from idc.stages import STAGES
 
 
-def add_commands(commands: Commands) -> None:
-    """Add a command per stage."""
-    for stage in STAGES:
-        what = f"run the stage {stage} (dvc repro does, when it must)"
-        add_command(commands, stage, _run_stage, what=what)
+def _run_stage(stage: str, _: argparse.Namespace) -> int:
+    from idc.core.config import load_params
 
-
-def _run_stage(options: argparse.Namespace) -> int:
-    params = load_params(layout.PARAMS)
-    importlib.import_module(f"idc.stages.{options.command}").run(params)
+    importlib.import_module(f"idc.stages.{stage}").run(load_params(layout.PARAMS))
     return 0
+
+
+GROUP = Group(
+    "One stage each (`dvc repro STAGE` calls them, when it must)",
+    tuple(
+        Command(
+            stage,
+            f"run the stage {stage} alone, whether or not it is up to date",
+            partial(_run_stage, stage),
+            reads=f"params.yaml and what dvc.yaml lists as deps of {stage}",
+            writes=f"what dvc.yaml lists as outs of {stage}",
+        )
+        for stage in STAGES
+    ),
+    line=" ".join(STAGES),
+)

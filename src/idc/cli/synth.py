@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idc.cli.command import Commands, add_command
+from idc.cli.command import Command
 from idc.core import layout
 from idc.core.errors import InputError
 
@@ -15,44 +15,36 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def add_commands(commands: Commands) -> None:
-    """Add the command, which needs no project around it."""
-    synth = add_command(
-        commands,
-        "synth",
-        _synthesise,
-        what="write a synthetic archive, to try things with",
-        anywhere=True,
-    )
-    synth.add_argument("archive", type=Path, help="the zip to write")
-    synth.add_argument("--cases", type=int, default=30, help="cases (default: 30)")
-    size = synth.add_mutually_exclusive_group()
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("archive", type=Path, help="the zip to write")
+    parser.add_argument("--cases", type=int, default=30, help="cases (default: 30)")
+    size = parser.add_mutually_exclusive_group()
     size.add_argument("--patches-per-case", type=int, help="mean (default: 100)")
     size.add_argument(
         "--patches", type=int, help="total; the public archive has 277524 of 279 cases"
     )
-    synth.add_argument(
+    parser.add_argument(
         "--difficulty",
         choices=("texture", "real"),
         default="texture",
         help="texture (default): colour tells little; real: statistics of the public archive",
     )
-    synth.add_argument(
+    parser.add_argument(
         "--null", action="store_true", help="labels that nothing in the pixels tells"
     )
-    synth.add_argument(
+    parser.add_argument(
         "--shortcut",
         choices=("stain", "pad", "ink"),
         help="plant a cue that goes with the label: a haze, a grey edge or a pen stroke",
     )
-    synth.add_argument(
+    parser.add_argument(
         "--cue-share-positive", type=float, help="share of IDC+ with the cue (default: 0.9)"
     )
-    synth.add_argument(
+    parser.add_argument(
         "--cue-share-negative", type=float, help="share of IDC- with the cue (default: 0.05)"
     )
-    synth.add_argument("--seed", type=int, default=17, help="seed (default: 17)")
-    synth.add_argument(
+    parser.add_argument("--seed", type=int, default=17, help="seed (default: 17)")
+    parser.add_argument(
         "--masks", type=Path, help="new folder for masks of tumour nests and cue, outside data/raw"
     )
 
@@ -63,8 +55,9 @@ def _synthesise(options: argparse.Namespace) -> int:
 
     if options.masks is not None and _lies_in(options.masks, layout.RAW):
         raise InputError(
-            f"--masks {options.masks}: ingest would read it as patches: name a folder outside "
-            f"{layout.RAW}"
+            "ingest would read it as patches",
+            f"--masks {options.masks}",
+            f"name a folder outside {layout.RAW}",
         )
     per_case = options.patches_per_case
     if per_case is None and options.patches is None:
@@ -102,3 +95,14 @@ def _shortcut(options: argparse.Namespace) -> "Shortcut | None":
     if shares:
         raise InputError("--cue-share-positive, --cue-share-negative: --shortcut is missing")
     return None
+
+
+COMMAND = Command(
+    "synth",
+    "write a synthetic archive, to try things with",
+    _synthesise,
+    reads="nothing",
+    writes="the zip; with --masks a folder of masks",
+    add_arguments=_add_arguments,
+    anywhere=True,
+)

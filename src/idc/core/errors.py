@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+EXIT_UNAVAILABLE = 75  # of `idc`; EX_TEMPFAIL of sysexits.h: the same command may succeed later
+
 
 class InputError(ValueError):
     """Something the user gave is wrong: one line says what, where, and what to do.

@@ -90,16 +90,16 @@ def load_plan(path: Path, root: Path) -> Plan:
     for name in plan.variants:
         if name == BASE or name in plan.base.repeats:
             raise InputError(
-                f"{path}: variants.{name}: that name is taken: call the variant otherwise"
+                "that name is taken", f"{path}: variants.{name}", "call the variant otherwise"
             )
     if BASE in plan.base.repeats:
-        raise InputError(f"{path}: base.repeats.{BASE}: that name is taken: call it otherwise")
+        raise InputError("that name is taken", f"{path}: base.repeats.{BASE}", "call it otherwise")
     choose_folds(plan.folds.num_folds, plan.folds.only)
     for name, overrides in plan.all_overrides().items():
         try:
             check_overrides(root, overrides)
         except InputError as error:
-            raise InputError(f"{path}: {name}: {error}") from None
+            raise error.found_in(f"{path}: {name}") from None
     return plan
 
 
@@ -111,7 +111,7 @@ def check_name(name: str) -> None:
     """
     if not re.fullmatch(f"{_NAME}(/{_NAME})*", name):
         raise InputError(
-            f"{name!r} cannot name a folder of results: use letters, digits, _, . and -"
+            f"{name!r} cannot name a folder of results", fix="use letters, digits, _, . and -"
         )
 
 
@@ -130,7 +130,7 @@ def check_overrides(
     """
     for key in overrides:
         if any(key == own or key.startswith(f"{own}.") for own in (*_SET_BY_FOLDS, *also_set)):
-            raise InputError(f"override {key}: the experiment sets it itself; leave it out")
+            raise InputError("the experiment sets it itself", f"override {key}", "leave it out")
     try_overrides(root, overrides)
 
 

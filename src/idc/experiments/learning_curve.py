@@ -6,7 +6,7 @@ from what more patches add.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from idc.core.errors import InputError
+from idc.experiments.cross_validation import Runner, Setting, cross_validate, sample_pool
 from idc.experiments.folds import (
     CAP_CASES,
     CAP_PATCHES,
     CAPS,
     RESULTS,
     Overrides,
+    check_name,
     check_overrides,
+    choose_folds,
 )
 from idc.experiments.results import compare_results, read_figures
 from idc.experiments.tables import format_counts, format_estimate, save_page
@@ -47,6 +50,45 @@ class CurvePoint:
     def overrides(self) -> Overrides:
         """Return the parameters that make the point."""
         return {CAP_PATCHES: self.num_patches, CAP_CASES: self.num_cases}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The training sets asked for."""
+
+    num_patches: tuple[int, ...]
+    """Training patches, of all train cases."""
+    num_cases: tuple[int, ...] = ()
+    """Train cases; each gets a partner of as many patches of all cases."""
+
+
+def measure_learning_curve(root: Path, setting: Setting, sizes: Sizes, runner: Runner) -> Path:
+    """Train on nested training sets, test all on the same patches.
+
+    Keeps `learning_curve.md` in `reports/experiments/<name>/` up to date after each point.
+
+    Returns:
+        The path of `learning_curve.md`.
+
+    Raises:
+        InputError: If the setting cannot be, or a training set is smaller than what is asked for.
+        StageFailedError: If an input is missing or a stage fails.
+        TransientError: If a lock stays held or a server does not answer, however often tried.
+    """
+    check_name(setting.name)
+    chosen = choose_folds(setting.num_folds, setting.only)
+    check_sizes(root, setting.overrides, sizes.num_patches, sizes.num_cases)
+    pool = sample_pool(root, setting.name, setting.overrides, runner)
+    points = choose_points(pool, setting.num_folds, chosen, sizes.num_patches, sizes.num_cases)
+    for number, point in enumerate(points, start=1):
+        one = replace(
+            setting,
+            name=f"{setting.name}/{point.name}",
+            overrides={**setting.overrides, **point.overrides()},
+        )
+        cross_validate(root, one, runner)
+        write_learning_curve(root, setting.name, points[:number])
+    return root / RESULTS / setting.name / "learning_curve.md"
 
 
 def check_sizes(

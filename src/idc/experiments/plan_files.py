@@ -1,11 +1,13 @@
-"""The plans of experiments and sweeps, such as `configs/screen.yaml` and `configs/sweep.yaml`."""
+"""What people ask experiments for: plans such as `configs/screen.yaml`, and `KEY=VALUE`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import yaml
 from pydantic import ValidationError
 
-from idc.core.config import Section
+from idc.core.config import Section, dot_keys
 from idc.core.errors import InputError
 from idc.core.files import load_yaml
 
@@ -29,4 +31,35 @@ def read_plan(path: Path, kind: type[Content], *, example: str) -> Content:
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(str(part) for part in fault["loc"]) or "the whole file"
-        raise InputError(f"{path}: {key}: {fault['msg'].lower()}") from None
+        raise InputError(fault["msg"].lower(), f"{path}: {key}") from None
+
+
+def read_overrides(path: Path | None, settings: Sequence[str]) -> dict[str, Any]:
+    """Return new parameter values by dotted key.
+
+    Args:
+        path: A file that nests them as params.yaml does, such as `configs/demo.yaml`; None: none.
+        settings: `KEY=VALUE` each; they win over the file.
+
+    Raises:
+        InputError: If the file is missing or holds no keys, or a setting is not `KEY=VALUE`.
+    """
+    nested = {} if path is None else load_yaml(path, if_missing="name a file like params.yaml")
+    if not isinstance(nested, dict):
+        raise InputError(f"{path} holds no parameters", fix="nest keys and values as params.yaml")
+    return dot_keys(nested) | dict(map(parse_setting, settings))
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Return key and value of `KEY=VALUE`; the value is read as YAML, as in params.yaml.
+
+    Raises:
+        InputError: If there is no `=`, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InputError("no value", f"--set {text}", "write KEY=VALUE, such as train.epochs=3")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"{value} is not a YAML value", f"--set {text}") from None

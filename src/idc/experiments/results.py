@@ -124,7 +124,7 @@ def load_scorings(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_parquet(path)
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: run the folds, or the baselines, first") from None
+        raise InputError(f"{path} is missing", fix="run `idc cross-validate` first") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from None
     missing = [column for column in _KEYS if column not in table]
@@ -140,6 +140,24 @@ def load_scorings(path: Path) -> pd.DataFrame:
     if not table["y_true"].isin([0, 1]).all():
         raise InputError(f"{path}: y_true must be 0 or 1")
     return table.astype({"case": "str", "x": "int64", "y": "int64"})
+
+
+def find_scorings(root: Path, name: str) -> Path:
+    """Return a scoring file: the path itself, or that of the result of this name.
+
+    Raises:
+        InputError: If there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    found = root / RESULTS / name / PREDICTIONS_FILE
+    if not found.is_file():
+        raise InputError(
+            f"{name} is neither a scoring file nor a result in {RESULTS}",
+            fix="run `idc cross-validate`, or name a Parquet file",
+        )
+    return found
 
 
 def score_columns(table: pd.DataFrame) -> list[str]:

@@ -4,9 +4,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from idc.core.errors import InputError, StageFailedError
+from idc.experiments.cross_validation import Runner, Setting, cross_validate
 from idc.experiments.folds import BASE, RESULTS, Plan
 from idc.experiments.results import compare_results, read_figures
 from idc.experiments.tables import format_estimate, save_page
+
+
+def run_screen(root: Path, plan: Plan, runner: Runner) -> dict[str, str]:
+    """Run the base and every variant; keep `reports/experiments/screen.md` up to date after each.
+
+    A variant that fails is listed with its reason, and the others go on.
+
+    Returns:
+        Why variants failed, by name.
+
+    Raises:
+        InputError: If the base cannot be run so.
+        StageFailedError: If a stage of the base fails.
+        TransientError: If a lock stays held or a server does not answer, however often tried.
+    """
+    done: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    for name, overrides in plan.all_overrides().items():
+        setting = Setting(plan.result_name(name), overrides, plan.folds.num_folds, plan.folds.only)
+        try:
+            cross_validate(root, setting, runner)
+            done[name] = describe_variant(root, plan, name)
+        except (InputError, StageFailedError) as error:
+            if name == BASE:
+                raise
+            failed[name] = str(error)
+        write_screen(root, plan, done, failed)
+    return failed
 
 
 def describe_variant(root: Path, plan: Plan, name: str) -> dict[str, Any]:

@@ -90,10 +90,10 @@ def load_sweep(path: Path, root: Path) -> Sweep:
     plan = read_plan(path, SweepPlan, example="configs/sweep.yaml")
     for key in (*plan.overrides, *plan.grid):
         if key in _SET_BY_SWEEP:
-            raise InputError(f"{path}: {key}: the sweep sets it itself; leave it out")
+            raise InputError("the sweep sets it itself", f"{path}: {key}", "leave it out")
     twice = sorted(set(plan.overrides) & set(plan.grid))
     if twice:
-        raise InputError(f"{path}: {twice[0]} is in overrides and in grid: take it out of one")
+        raise InputError(f"{twice[0]} is in overrides and in grid", path, "take it out of one")
     own_experiment = load_params(root / PARAMS).publish.experiment
     sweep = Sweep(
         plan.name,
@@ -106,7 +106,7 @@ def load_sweep(path: Path, root: Path) -> Sweep:
         try:
             try_overrides(root, point.overrides)
         except InputError as error:
-            raise InputError(f"{path}: {point.label}: {error}") from None
+            raise error.found_in(f"{path}: {point.label}") from None
     _require_different([point.name for point in sweep.points], path)
     return sweep
 
@@ -144,4 +144,4 @@ def _spell(value: Any) -> str:  # noqa: ANN401  (any YAML value)
 def _require_different(names: list[str], path: Path) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{path}: two points are called {name}: give a value only once")
+            raise InputError(f"two points are called {name}", path, "give a value only once")

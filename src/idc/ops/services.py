@@ -1,4 +1,4 @@
-"""What a single machine needs for deployments: `python -m idc.ops.services up`, and `down`.
+"""What a single machine needs for deployments: `idc up` starts it, `idc down` ends it.
 
 Prefect server, work pool and worker, and MLflow's UI, all on loopback. Each service has a record
 (which process, on which port) and a log in `.idc/services/`. Ports: `PREFECT_SERVER_API_PORT`
@@ -44,7 +44,6 @@ _START_TIMEOUT_S = 300.0  # a server on a busy machine takes two minutes
 _STOP_TIMEOUT_S = 60.0  # a worker first ends its runs
 _POLL_S = 0.5
 _DEPLOYED = "deployed.txt"
-_EXIT_INPUT = 2
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,9 @@ def _environment(root: Path) -> dict[str, str]:
     own = f"http://{_HOST}:{_server_port()}/api"
     if prefect_api.api_url() != own:
         raise InputError(
-            f"PREFECT_API_URL is {prefect_api.api_url()}, the server here would be {own}: unset "
-            "it, or set PREFECT_SERVER_API_PORT; with a server elsewhere only a worker is needed"
+            f"PREFECT_API_URL is {prefect_api.api_url()}, the server here would be {own}",
+            fix="unset it, or set PREFECT_SERVER_API_PORT; with a server elsewhere only a worker "
+            "is needed",
         )
     return stage_environment(root) | _SETTINGS | {"PREFECT_API_URL": own}
 
@@ -151,8 +151,9 @@ def _start(root: Path, service: Service, environment: Mapping[str, str]) -> None
     if service.port is not None and _is_taken(service.port):
         variable = "MLFLOW_PORT" if service.name == "mlflow" else "PREFECT_SERVER_API_PORT"
         raise InputError(
-            f"{service.name}: port {service.port} is taken by another process: end it, or set "
-            f"{variable} to a free port"
+            f"port {service.port} is taken by another process",
+            service.name,
+            f"end it, or set {variable} to a free port",
         )
     path = _log_path(root, service.name)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,10 +177,10 @@ def _wait_until_ready(root: Path, service: Service) -> None:
         if not _is_running(root, service.name):
             _record_path(root, service.name).unlink()
             said = path.read_text(errors="replace").strip().splitlines()[-1:]
-            raise InputError(f"{service.name} ended at once ({' '.join(said)}): see {path}")
+            raise InputError(f"{service.name} ended at once ({' '.join(said)})", fix=f"see {path}")
         if time.monotonic() > deadline:
             raise InputError(
-                f"{service.name} does not answer after {_START_TIMEOUT_S:.0f} s: see {path}"
+                f"{service.name} does not answer after {_START_TIMEOUT_S:.0f} s", fix=f"see {path}"
             )
         time.sleep(_POLL_S)
     log.info("%s answers%s", service.name, f" on port {service.port}" if service.port else "")
@@ -317,29 +318,3 @@ def _record_path(root: Path, name: str) -> Path:
 
 def _log_path(root: Path, name: str) -> Path:
     return root / SERVICES / f"{name}.log"
-
-
-def main() -> int:
-    """`up` or `down`; return the exit code (0 done, 2 wrong input)."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    commands = {"up": start_services, "down": stop_services}
-    if sys.argv[1:] not in ([name] for name in commands):
-        log.error("python -m idc.ops.services up|down")
-        return _EXIT_INPUT
-    try:
-        commands[sys.argv[1]](Path.cwd())
-    except InputError as error:
-        log.error("services: error: %s", error)
-        return _EXIT_INPUT
-    except OSError as error:  # the server refuses, or takes too long
-        log.error(
-            "services: error: %s does not answer (%s): run again", prefect_api.api_url(), error
-        )
-        return 1
-    if sys.argv[1] == "up":
-        log.info("for `prefect` here: export PREFECT_API_URL=%s", prefect_api.api_url())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

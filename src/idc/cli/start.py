@@ -1,0 +1,89 @@
+"""Commands to begin with: `demo`, `synth`, `doctor`, `check`."""
+
+import argparse
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from idc.cli import synth
+from idc.cli.command import EXIT_FAILED, Command, Group, print_json
+from idc.core import layout
+
+log = logging.getLogger(__name__)
+
+
+def _demo(_: argparse.Namespace) -> int:
+    from idc.ops.demo import run_demo
+
+    demo = run_demo(Path.cwd())
+    value, low, high = demo.auroc
+    print(f"\nreport:  {demo.report}")
+    print(f"MLflow:  {sys.executable} -m mlflow ui --backend-store-uri {demo.store}")
+    print(
+        f"test AUROC {value:.3f} [{low:.3f}, {high:.3f}], colour baseline {demo.colour_auroc:.3f}"
+    )
+    if demo.beats_guessing:
+        return 0
+    print("the interval reaches down to guessing (.5): the demo failed", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from idc.core.config import load_params
+    from idc.ops.doctor import examine
+
+    findings = examine(load_params(layout.PARAMS), Path.cwd())
+    if options.json:
+        print_json({"findings": [asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            print(f"{finding.state:8} {finding.what}: {finding.said}")
+            if finding.fix:
+                print(f"{'':8}   -> {finding.fix}")
+    return EXIT_FAILED if any(finding.state == "missing" for finding in findings) else 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from idc.core.config import load_params
+    from idc.ops.doctor import require_inputs
+
+    require_inputs(load_params(layout.PARAMS), Path.cwd())
+    if options.json:
+        print_json({"ok": True})
+    else:
+        log.info("archive, store and weights are there")
+    return 0
+
+
+GROUP = Group(
+    "Start",
+    (
+        Command(
+            "demo",
+            "run the whole pipeline on a synthetic archive, in a copy of the project",
+            _demo,
+            reads="configs/demo.yaml, params.yaml; no data, network or server of yours",
+            writes=".workspaces/demo: the report, an MLflow store, all that a run leaves",
+            details="Fails where the network is not shown to beat guessing.",
+        ),
+        synth.COMMAND,
+        Command(
+            "doctor",
+            "say what is missing or wrong, with the command that fixes it",
+            _doctor,
+            reads="params.yaml, data/raw, the stores, caches and servers that are named",
+            writes="nothing",
+            details="Ends with 1 where something is missing that a run needs.",
+            json=True,
+        ),
+        Command(
+            "check",
+            "say what a run would lack: archive, weights, store",
+            _check,
+            reads="params.yaml, data/raw, the MLflow store",
+            writes="nothing",
+            json=True,
+        ),
+    ),
+)

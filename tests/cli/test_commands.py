@@ -1,0 +1,87 @@
+"""The one front door: a list on one screen, quick to start, with help that says what is touched."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from idc.cli import COMMANDS, EXIT_INPUT, GROUPS, format_help, main
+from idc.cli.command import create_parser
+from idc.stages import STAGES
+
+HEAVY = ("torch", "pandas", "numpy", "mlflow", "pydantic", "prefect", "dvc", "matplotlib", "yaml")
+
+
+def test_help_when_asked_then_it_fits_one_screen_and_lists_every_command_once():
+    lines = format_help().splitlines()
+    assert len(lines) <= 50
+    assert max(map(len, lines)) <= 100
+    for command in COMMANDS.values():
+        listed = [line for line in lines if line.split()[:1] == [command.name]]
+        assert len(listed) == 1 or command.name in STAGES
+    assert f"  {' '.join(STAGES)}" in lines
+    assert [line for line in lines if line in {group.title for group in GROUPS}] == [
+        group.title for group in GROUPS
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["trian"], ["sweep", "--help"]])
+def test_help_when_asked_then_nothing_heavy_is_imported(arguments):
+    code = (
+        "import sys\nfrom idc.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert "idc.cli" in loaded
+    assert not loaded & set(HEAVY)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_when_asked_then_says_what_it_reads_writes_and_how_it_ends(name):
+    text = create_parser(COMMANDS[name]).format_help()
+    for said in ("\nReads:  ", "\nWrites: ", "Exit codes: 0 done; 1 ", "75 "):
+        assert said in text
+    assert ("--json" in text) == COMMANDS[name].json
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["trian"], "idc: error: there is no command trian: did you mean train?"),
+        (["crossvalidate"], "idc: error: there is no command crossvalidate: did you mean "
+                            "cross-validate?"),
+        (["xyzzy"], "idc: error: there is no command xyzzy: `idc --help` lists what there is"),
+        (["gc", "--day", "3"], "idc gc: error: there is no option --day: did you mean --days?"),
+        (["learning-curve", "a", "--patchs", "9"],
+         "idc learning-curve: error: there is no option --patchs: did you mean --patches?"),
+        (["lineage"], "idc lineage: error: the following arguments are required: version: "
+                      "`idc lineage --help` shows its options"),
+        (["gc", "--days", "soon"], "idc gc: error: argument --days: invalid float value: 'soon': "
+                                   "`idc gc --help` shows its options"),
+    ],
+)  # fmt: skip
+def test_command_when_a_word_is_wrong_then_one_line_names_the_nearest(capsys, arguments, line):
+    assert main(arguments) == EXIT_INPUT
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
+def test_command_when_none_is_given_then_lists_them_and_fails(capsys):
+    assert main([]) == EXIT_INPUT
+    assert capsys.readouterr().out.strip() == format_help()
+
+
+def test_json_when_the_input_is_wrong_then_what_where_and_fix_are_fields(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "--json"]) == EXIT_INPUT
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {
+        "error": {
+            "what": "dvc.yaml is not here", "where": None, "fix": "run from the project's root",
+        }
+    }  # fmt: skip
+    assert printed.err.count("\n") == 1
