@@ -137,7 +137,7 @@ def result(tmp_path_factory: pytest.TempPathFactory, change_params: Callable[...
     from idc.models.bundle import save_bundle
     from idc.models.networks.fusion import create_fusion
     from idc.models.spec import ModelSpec, digest_bundle
-    from idc.tracking.publishing import Result
+    from idc.tracking.result import Result
 
     history = pd.DataFrame(
         {
@@ -163,11 +163,15 @@ def result(tmp_path_factory: pytest.TempPathFactory, change_params: Callable[...
         model_digest=model_digest,
         commit="abc",
         params=params,
-        metrics={"test/auroc": 0.75},
+        num_training_patches=(4, 4),
+        figures={"test/auroc": 0.75},
+        evaluation={"ablation": {"text": "", "members": [], "differences": {}}, "subgroups": []},
+        scores=None,
         history=history,
         raw_digest="raw1",
         manifest_digest="manifest1",
         artifacts={"card.md": folder / "card.md"},
+        model_card="card",
         bundle=folder / "fusion",
         operating_point=folder / "point.json",
     )

@@ -25,6 +25,7 @@ from idc.core.config import Params
 from idc.data import tables
 from idc.evaluation.statistics import metrics
 from idc.stages import STAGES
+from idc.tracking.chosen_metrics import CHOSEN, MAX_METRICS
 
 ROOT = Path(__file__).parents[2]
 
@@ -130,6 +131,21 @@ def write_metrics() -> str:
         primary = "yes" if name in metrics.PRIMARY else ""
         meaning = (getattr(metrics, name).__doc__ or "").partition("\n")[0]
         lines.append(f"| `{name}` | {primary} | {_sentence(meaning.removeprefix('Return the '))} |")
+    lines += [
+        "",
+        "## What MLflow shows",
+        "",
+        f"At most {MAX_METRICS} metrics a run; its `tables/metrics.json` holds all figures. Beside "
+        "these: the epochs, and of the best attribution method `explain/best_mosaic_share` and "
+        "`explain/best_s_per_patch`.",
+        "",
+        "| set | metrics | interval | what they answer |",
+        "|---|---|---|---|",
+    ]
+    for choice in CHOSEN:
+        names = ", ".join(f"`{name}`" for name in choice.names)
+        ends = "yes" if choice.ends else ""
+        lines.append(f"| `{choice.subset}` | {names} | {ends} | {choice.why} |")
     return "\n".join(lines) + "\n"
 
 

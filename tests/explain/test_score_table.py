@@ -14,7 +14,8 @@ from idc.explain.scores import table as score_table
 from idc.explain.scores.fast_scores import create_score
 from idc.explain.scores.table import ExplainedModel, ExplanationScores
 from idc.models.networks.fusion import FusionCNN
-from idc.tracking.explanation_metrics import score_metrics
+from idc.tracking.chosen_metrics import best_attribution
+from idc.tracking.result_tables import tabulate_scores
 
 METHODS = ("saliency", "grad_cam")
 CONFIG = ExplainScoresConfig(
@@ -32,6 +33,11 @@ def explain_with(model, mean_embedding):
         model, 32, mean_embedding, torch.device("cpu"),
         batch_size=8, smooth_grad_samples=2, integrated_gradients_steps=2, seed=1,
     )  # fmt: skip
+
+
+def tabulate(scores):
+    """The rows of the table by method, source and score."""
+    return tabulate_scores(scores).set_index(["method", "source", "score"])
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +124,7 @@ def test_mosaics_when_no_patch_is_confident_then_said_and_nothing_ranked(measure
     assert found["mosaics"]["num_mosaics"] == 0
     assert "confident" in found["mosaics"]["reason"]
     assert found["mosaics"]["num_cases_left_out"] == 4
-    metrics = score_metrics(found)
-    assert not any("mosaic" in key for key in metrics)
+    assert not tabulate_scores(found)["score"].str.contains("mosaic").any()
 
 
 def test_sanity_when_a_methods_maps_never_change_then_it_fails_and_the_log_warns(
@@ -142,44 +147,60 @@ def test_sanity_when_a_methods_maps_never_change_then_it_fails_and_the_log_warns
         "fused",
     }
     assert "Saliency FAILS" in caplog.text
-    metrics = score_metrics(found)
-    assert metrics["explain/saliency/fused/sanity_passed"] == 0.0
-    assert metrics["explain/saliency/fused/sanity_similarity"] == 1.0
+    value = tabulate(found)["value"]
+    assert value["saliency", "fused", "sanity_passed"] == 0.0
+    assert value["saliency", "fused", "sanity_similarity"] == 1.0
 
 
-def test_metrics_when_flattened_then_keys_name_method_source_and_score(scores):
-    metrics = score_metrics(scores)
-    value = scores["faithfulness"]["fused"]["grad_cam"]["deletion_auc"]["value"]
-    assert metrics["explain/grad_cam/fused/deletion_auc"] == value
-    assert (
-        metrics["explain/random/fused/road"]
-        == scores["faithfulness"]["fused"]["random"]["road"]["value"]
-    )
-    assert "explain/grad_cam/agreement" in metrics
-    assert "explain/grad_cam/fused/mosaic_share_untrained" in metrics
-    assert all(isinstance(value, float) and np.isfinite(value) for value in metrics.values())
-
-
-def test_metrics_when_a_score_has_an_interval_then_its_ends_stand_behind_it(scores):
-    metrics = score_metrics(scores)
-    for score in ("deletion_auc", "enrichment", "empty_rate", "noise_sensitivity", "mosaic_share"):
-        low, value, high = (
-            metrics[f"explain/saliency/fused/{score}{end}"] for end in ("_low", "", "_high")
+def test_table_when_made_then_a_row_names_method_source_and_score(scores):
+    table = tabulate(scores)
+    assert table.index.is_unique
+    for name in ("grad_cam", "random"):
+        figure = scores["faithfulness"]["fused"][name]["deletion_auc"]
+        row = table.loc[(name, "fused", "deletion_auc")]
+        assert (row["value"], row["low"], row["high"]) == tuple(
+            figure[key] for key in ("value", "low", "high")
         )
-        assert low <= value <= high, score
-    assert "explain/saliency/agreement_low" in metrics
-    assert "explain/saliency/fused/sanity_passed_low" not in metrics
+    assert ("grad_cam", "fused", "mosaic_share_untrained") in table.index
+    assert np.isfinite(table["value"]).all()
 
 
-def test_metrics_when_there_are_maps_without_a_network_then_they_stand_beside_the_methods(scores):
-    metrics = score_metrics(scores)
+def test_table_when_a_score_has_an_interval_then_its_ends_stand_beside_it(scores):
+    table = tabulate(scores)
+    for score in ("deletion_auc", "enrichment", "empty_rate", "noise_sensitivity", "mosaic_share"):
+        row = table.loc[("saliency", "fused", score)]
+        assert row["low"] <= row["value"] <= row["high"], score
+    assert table["low"].notna()["saliency", "", "agreement"]
+    assert table["low"].isna()["saliency", "fused", "sanity_passed"]
+
+
+def test_table_when_there_are_maps_without_a_network_then_they_stand_beside_the_methods(scores):
+    table = tabulate(scores)
     for name in ("random", "centre", "darkness"):
         for score in ("road", "enrichment", "background_share", "empty_rate", "mosaic_share"):
-            assert f"explain/{name}/fused/{score}" in metrics
+            assert (name, "fused", score) in table.index
     best = scores["traits"]["best_enrichment"]["cam"]
-    assert metrics["explain/best_enrichment_cam"] == best["value"]
-    assert metrics["explain/best_enrichment_cam_low"] == best["low"]
-    assert "explain/background_area" in metrics
+    row = table.loc[("", "", "best_enrichment_cam")]
+    assert (row["value"], row["low"]) == (best["value"], best["low"])
+    assert ("", "", "background_area") in table.index
+
+
+def test_best_attribution_when_methods_are_ranked_then_the_first_with_its_interval(scores):
+    speed = {f"explain/s_per_patch/{name}": float(i) for i, name in enumerate(METHODS)}
+    name, metrics = best_attribution(speed, scores)
+    best, source = scores["mosaics"]["ranking"][0], scores["mosaics"]["ranked_by"][0]
+    assert name == (best if source == "fused" else f"{best} of {source}")
+    figure = scores["mosaics"]["trained"][best][source]
+    assert metrics.pop("explain/best_s_per_patch") == METHODS.index(best)
+    assert metrics == {
+        f"explain/best_mosaic_share{end}": figure[key]
+        for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))
+    }
+
+
+def test_best_attribution_when_nothing_is_ranked_then_none(measure, test_set):
+    assert best_attribution({}, measure(test=test_set.assign(y_score=0.5))) == ("", {})
+    assert best_attribution({}, None) == ("", {})
 
 
 @pytest.mark.parametrize("num_patches", [10, 5000])

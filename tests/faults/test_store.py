@@ -20,7 +20,8 @@ from pathlib import Path
 from idc.core.config import load_params
 from idc.tracking.live import live_run
 
-with live_run(load_params(Path("params.yaml")), "abc", training="t1", resumed=False) as live:
+params = load_params(Path("params.yaml"))
+with live_run(Path.cwd(), params, "abc", training="t1", resumed=False) as live:
     live.log_epoch(1, {"train/loss": 0.5})
     print("an epoch is told", flush=True)
     sys.stdin.read()
@@ -59,7 +60,7 @@ def test_run_when_its_process_is_killed_then_gc_closes_it_and_not_before_and_it_
     assert [run.info.status for run in runs()] == ["RUNNING"]
     assert main(["gc", "--yes"]) == 0
     assert [run.info.status for run in runs()] == ["KILLED"]
-    with live_run(params, "abc", training="t1", resumed=True) as live:
+    with live_run(tmp_path, params, "abc", training="t1", resumed=True) as live:
         live.log_epoch(1, {"train/loss": 0.5})
         live.log_epoch(2, {"train/loss": 0.4})
     (again,) = runs()

@@ -12,9 +12,8 @@ EPOCHS = 4
 
 @flow
 def tell(params_file: str, number: int) -> None:
-    with live_run(
-        load_params(Path(params_file)), "none", training=f"training {number}", resumed=False
-    ) as live:
+    params, name = load_params(Path(params_file)), f"training {number}"
+    with live_run(Path.cwd(), params, "none", training=name, resumed=False) as live:
         live.log_class_weights([1.0, 1.0])
         for epoch in range(1, EPOCHS + 1):
             live.log_epoch(epoch, {"train/loss": number + 1 / epoch, "val/epoch_auroc": 0.5})

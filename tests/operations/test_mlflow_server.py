@@ -55,7 +55,7 @@ def test_training_when_the_server_is_away_twice_then_no_epoch_is_lost_and_its_ru
         live.log_epoch(epoch, {"train/loss": 1 / epoch, "train/patches_per_s": 100.0 + epoch})
 
     with mlflow_server(tmp_path / "server", store, port) as service:
-        training = live_run(result.params, "abc", training="t1", resumed=False)
+        training = live_run(tmp_path, result.params, "abc", training="t1", resumed=False)
         live = training.__enter__()
         live.log_class_weights([1.0, 1.0])
         log_epoch(live, 1)

@@ -51,8 +51,8 @@ def store_of(root):
 def addresses(root, run):
     client = store_of(root)
     model = client.get_model_version(run.model_name, run.model_version)
-    logged = client.get_logged_model(model.source.removeprefix("models:/"))
-    return [client.get_run(run.run_id).info.artifact_uri, logged.artifact_location]
+    (logged,) = client.search_logged_models([client.get_run(run.run_id).info.experiment_id])
+    return [client.get_run(run.run_id).info.artifact_uri, logged.artifact_location, model.source]
 
 
 @pytest.mark.slow
@@ -136,9 +136,8 @@ def test_backup_and_relocate_when_there_is_no_store_then_say_so(tmp_path):
 
 @pytest.mark.slow
 def test_upgrade_when_the_store_is_of_an_older_mlflow_then_it_waits_for_the_command_that_mends_it(
-    tmp_path, change_params, monkeypatch
+    tmp_path, change_params
 ):
-    monkeypatch.chdir(tmp_path)
     path = tmp_path / "mlruns/mlflow.db"
     path.parent.mkdir()
     engine = sqlalchemy.create_engine(f"sqlite:///{path}")
@@ -153,7 +152,7 @@ def test_upgrade_when_the_store_is_of_an_older_mlflow_then_it_waits_for_the_comm
     engine.dispose()
 
     def train():
-        with live_run(change_params(), "abc", training="t1", resumed=False):
+        with live_run(tmp_path, change_params(), "abc", training="t1", resumed=False):
             pass
 
     with pytest.raises(InputError, match=r"another version.*`mlflow db upgrade sqlite:///"):
@@ -181,11 +180,10 @@ def test_store_when_another_process_holds_it_then_says_try_again(tmp_path, monke
 
 @pytest.mark.slow
 def test_training_when_another_process_holds_the_store_then_the_epoch_waits_and_is_told_next(
-    published, copy_of_it, change_params, monkeypatch
+    published, copy_of_it, change_params
 ):
     relocate_store(copy_of_it / "mlruns")
-    monkeypatch.chdir(copy_of_it)
-    with live_run(change_params(), "abc", training="locked", resumed=False) as live:
+    with live_run(copy_of_it, change_params(), "abc", training="locked", resumed=False) as live:
         with closing(sqlite3.connect(copy_of_it / "mlruns/mlflow.db")) as other:
             other.execute("BEGIN IMMEDIATE")
             live.log_epoch(1, {"train/loss": 0.7})

@@ -62,8 +62,7 @@ def story(tmp_path_factory, empty_store, result):
     root = open_root(tmp_path_factory.mktemp("root"), empty_store)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "")
-        patch.chdir(root)
-        with live_run(result.params, "abc", training="t1", resumed=False) as live:
+        with live_run(root, result.params, "abc", training="t1", resumed=False) as live:
             live.log_class_weights(np.array([1.0, 1.0]))
             live.log_epoch(1, {"train/loss": 0.7, "val/epoch_auroc": 0.6})
             live.name_model(result.model_digest, {"torch": "2"})
@@ -71,7 +70,7 @@ def story(tmp_path_factory, empty_store, result):
         after_first = snapshot(root, result)
         again = publish_result(result, root)
         after_again = snapshot(root, result)
-        other = replace(result, digest="r2", metrics={"test/auroc": 0.7})
+        other = replace(result, digest="r2", figures={"test/auroc": 0.7})
         second = publish_result(other, root)
         after_second = snapshot(root, result)
     return SimpleNamespace(
@@ -169,12 +168,11 @@ def test_publish_result_when_two_points_of_a_sweep_are_equal_then_each_has_its_r
 
 
 def test_publish_result_when_a_point_ends_before_the_one_that_trained_then_each_keeps_its_name(
-    tmp_path, empty_store, result, monkeypatch
+    tmp_path, empty_store, result
 ):
     root = open_root(tmp_path, empty_store)
-    monkeypatch.chdir(root)
     trained = named(result, "rule=f1")
-    with live_run(trained.params, "abc", training="t1", resumed=False) as live:
+    with live_run(root, trained.params, "abc", training="t1", resumed=False) as live:
         live.name_model(result.model_digest, {"torch": "2"})
     other = publish_result(named(result, "rule=youden", digest="r2"), root)
     (training,) = (run for name, run in runs_by_name(root).items() if name == "rule=f1")
@@ -236,11 +234,12 @@ def test_publish_result_when_another_is_published_at_once_then_both_are_whole(
     assert {item.dataset.digest for item in inputs} == {"raw1", "manifest1"}
 
 
-def test_live_run_when_an_error_passes_then_the_run_is_failed(
-    tmp_path, empty_store, change_params, monkeypatch
-):
-    monkeypatch.chdir(open_root(tmp_path, empty_store))
-    with pytest.raises(KeyError), live_run(change_params(), "abc", training="t1", resumed=False):
+def test_live_run_when_an_error_passes_then_the_run_is_failed(tmp_path, empty_store, change_params):
+    open_root(tmp_path, empty_store)
+    with (
+        pytest.raises(KeyError),
+        live_run(tmp_path, change_params(), "abc", training="t1", resumed=False),
+    ):
         raise KeyError
     client = MlflowClient(tracking_uri(tmp_path))
     experiment = client.get_experiment_by_name("idc")
@@ -248,13 +247,13 @@ def test_live_run_when_an_error_passes_then_the_run_is_failed(
 
 
 @pytest.fixture
-def interrupted(tmp_path, empty_store, change_params, monkeypatch):
+def interrupted(tmp_path, empty_store, change_params):
     """A store in which a training told its first epoch, then ended."""
-    monkeypatch.chdir(open_root(tmp_path, empty_store))
+    open_root(tmp_path, empty_store)
     params = change_params()
     with (
         contextlib.suppress(KeyError),
-        live_run(params, "abc", training="t1", resumed=False) as live,
+        live_run(tmp_path, params, "abc", training="t1", resumed=False) as live,
     ):
         live.log_class_weights([1.0, 1.0])
         live.log_epoch(1, {"train/loss": 0.7})
@@ -262,7 +261,7 @@ def interrupted(tmp_path, empty_store, change_params, monkeypatch):
 
     def resume(**changes):
         options = {"training": "t1", "resumed": True, **changes}
-        with live_run(params, "abc", **options) as live:
+        with live_run(tmp_path, params, "abc", **options) as live:
             live.log_class_weights([1.0, 1.0])
             for epoch in (1, 2):
                 live.log_epoch(epoch, {"train/loss": 0.7 - 0.1 * epoch})

@@ -14,8 +14,8 @@ from idc.runs.lineage import (
     reject_unrecorded_results,
     result_digest,
 )
-from idc.tracking.explanation_metrics import score_metrics
-from idc.tracking.publishing import Result, publish_result
+from idc.tracking.publishing import publish_result
+from idc.tracking.result import Result
 
 log = logging.getLogger(__name__)
 
@@ -49,25 +49,28 @@ def run(params: Params) -> None:
     stages = load_lock(root)
     reject_unrecorded_results(root, stages)
     model_digest = digest_bundle(layout.BUNDLE)
-    weights = load_spec(layout.BUNDLE).class_weights
+    spec = load_spec(layout.BUNDLE)
     published = publish_result(
         Result(
             digest=result_digest(stages),
             model_digest=model_digest,
             commit=git_commit(root),
             params=params,
-            metrics={
+            num_training_patches=(spec.num_training_patches[0], spec.num_training_patches[1]),
+            figures={
                 **load_json(layout.METRICS),
-                **_leakage_metrics(),
-                **_explanation_metrics(),
+                **_leakage_figures(),
                 **_explanation_times(model_digest),
-                "class_weights/0": weights[0],
-                "class_weights/1": weights[1],
+                "class_weights/0": spec.class_weights[0],
+                "class_weights/1": spec.class_weights[1],
             },
+            evaluation=load_json(layout.EVALUATION),
+            scores=load_json(layout.EXPLAIN_SCORES) if layout.EXPLAIN_SCORES.exists() else None,
             history=load_history(layout.BUNDLE),
             raw_digest=recorded_md5(stages, "ingest", str(layout.RAW)),
             manifest_digest=recorded_md5(stages, "sample", str(layout.MANIFEST)),
             artifacts={path.name: path for path in _artifacts()},
+            model_card=layout.MODEL_CARD.read_text(encoding="utf-8"),
             bundle=layout.BUNDLE,
             operating_point=layout.OPERATING_POINT,
         ),
@@ -87,11 +90,6 @@ def run(params: Params) -> None:
     )  # fmt: skip
 
 
-def _explanation_metrics() -> dict[str, float]:
-    path = layout.EXPLAIN_SCORES
-    return score_metrics(load_json(path)) if path.exists() else {}
-
-
 def _explanation_times(model_digest: str) -> dict[str, float]:
     """Return seconds per patch of each method; none where explain came back from the cache.
 
@@ -109,7 +107,7 @@ def _artifacts() -> tuple[Path, ...]:
     return _ARTIFACTS + uncommitted
 
 
-def _leakage_metrics() -> dict[str, float]:
+def _leakage_figures() -> dict[str, float]:
     leakage = load_json(layout.LEAKAGE_REPORT)
     counts = ("num_shared_cases", "num_exact_duplicates", "num_near_duplicates")
     shares = leakage["share_touching_train"]

@@ -113,8 +113,9 @@ def _tracked(
         yield (lambda _result, _speed: None), (lambda _digest, _environment: None)
         return
     resumed = checkpoint.exists()
+    root = Path.cwd()
     with live_run(
-        params, git_commit(Path.cwd()), training=checkpoint.name, resumed=resumed
+        root, params, git_commit(root), training=checkpoint.name, resumed=resumed
     ) as live:
         live.log_class_weights(weights)
         started = time.monotonic()

@@ -10,7 +10,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import mlflow
 import sqlalchemy
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -29,6 +28,8 @@ from idc.tracking.local_store import ARTIFACTS, DATABASE, find_outdated
 _SQLITE = "sqlite:///"
 _LOCK_TIMEOUT_S = 30
 _MAX_REPEATS = 5
+# by it the pages of MLflow 3 open an experiment as one that trains models, not one of prompts
+_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
 
 _T = TypeVar("_T")
 
@@ -104,7 +105,7 @@ def describe_faults(root: Path) -> list[InputError]:
 
 
 def connect(root: Path) -> MlflowClient:
-    """Open the store; later calls of mlflow in this process mean it.
+    """Open the store; nothing that the process has in common changes.
 
     Raises:
         InputError: If the local store cannot be written or was made by another version of MLflow,
@@ -113,16 +114,8 @@ def connect(root: Path) -> MlflowClient:
         store.
     """
     check_store(root)
-    # a run id inherited from elsewhere would swallow this result
-    os.environ.pop("MLFLOW_RUN_ID", None)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     uri = tracking_uri(root)
-    inherited = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    if inherited is None:
-        # mlflow exports the address; the next root in this process has a store of its own
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
     return MlflowClient(uri, uri)
 
 
@@ -130,12 +123,16 @@ def ensure_experiment(client: MlflowClient, name: str, root: Path) -> str:
     """Return the id of the experiment of that name, which is made where there is none."""
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
+        if _KIND_TAG not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, _KIND_TAG, _KIND)
         return str(experiment.experiment_id)
     path = local_database(root)
     # a server decides for itself
     location = None if path is None else (path.parent / ARTIFACTS).as_uri()
     try:
-        return str(client.create_experiment(name, artifact_location=location))
+        return str(
+            client.create_experiment(name, artifact_location=location, tags={_KIND_TAG: _KIND})
+        )
     except MlflowException as error:
         another_s = client.get_experiment_by_name(name)
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS) or another_s is None:

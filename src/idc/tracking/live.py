@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,13 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from idc.core.config import Params
-from idc.tracking.connection import connect, ensure_experiment, translate_store_errors
+from idc.core.errors import InputError, StoreUnavailableError
+from idc.tracking.connection import (
+    check_store,
+    connect,
+    ensure_experiment,
+    translate_store_errors,
+)
 from idc.tracking.outbox import Outbox, list_outboxes, load_outbox
 from idc.tracking.recording import (
     COMMIT_TAG,
@@ -31,7 +36,6 @@ log = logging.getLogger(__name__)
 _TRAINING_TAG = "training_digest"
 _SECTIONS = ("ingest", "sample", "split", "model", "augment", "train", "runtime")
 _METRICS_PER_CALL = 1000  # more are refused
-_SHORT_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 class LiveRun:
@@ -83,8 +87,9 @@ class LiveRun:
     def _send(self, values: Mapping[str, float], step: int = 0) -> None:
         self._outbox.metrics += [(key, float(value), step) for key, value in values.items()]
         try:
+            check_store(self._root)  # it answers in seconds, where MLflow would wait for minutes
             tell(self._client, self._outbox)
-        except MlflowException as error:
+        except (MlflowException, InputError, StoreUnavailableError) as error:
             self._outbox.keep(self._root)
             log.warning("tracking store away (%s): what it missed is sent later", error)
         else:
@@ -92,10 +97,13 @@ class LiveRun:
 
 
 @contextmanager
-def live_run(params: Params, commit: str, *, training: str, resumed: bool) -> Iterator[LiveRun]:
+def live_run(
+    root: Path, params: Params, commit: str, *, training: str, resumed: bool
+) -> Iterator[LiveRun]:
     """Open a run for a training; it ends as FINISHED, or FAILED when an error passes.
 
     Args:
+        root: The project.
         params: Recorded, as far as they concern the training.
         commit: Of the code.
         training: Digest of all that shapes the training.
@@ -105,7 +113,6 @@ def live_run(params: Params, commit: str, *, training: str, resumed: bool) -> It
         InputError: If the local store cannot be written.
         StoreUnavailableError: If the store is away when the training begins.
     """
-    root = Path.cwd()
     with translate_store_errors(root):
         client = connect(root)
         run = _find_unfinished(client, params, training, root) if resumed else None
@@ -120,12 +127,11 @@ def live_run(params: Params, commit: str, *, training: str, resumed: bool) -> It
         log_params(client, run, params, _SECTIONS)
         live = LiveRun(client, run.info.run_id, root)
     status = "FAILED"
-    with _short_timeouts():
-        try:
-            yield live
-            status = "FINISHED"
-        finally:
-            live.end(status)
+    try:
+        yield live
+        status = "FINISHED"
+    finally:
+        live.end(status)
 
 
 def tell(client: MlflowClient, outbox: Outbox) -> None:
@@ -158,18 +164,3 @@ def _find_unfinished(client: MlflowClient, params: Params, training: str, root: 
     runs = find_runs(client, experiment_id, _TRAINING_TAG, training)
     unfinished = [run for run in runs if run.info.status != "FINISHED"]
     return unfinished[-1] if unfinished else None
-
-
-@contextmanager
-def _short_timeouts() -> Iterator[None]:
-    """Within, a server that is away costs seconds, where MLflow would hold a training for minutes.
-
-    What the user's environment says instead, holds.
-    """
-    ours = {name: value for name, value in _SHORT_TIMEOUTS.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)

@@ -1,27 +1,42 @@
 """A finished pipeline's result, which MLflow is made to agree with."""
 
 import json
-from collections.abc import Mapping
+import shutil
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlflow
 import pandas as pd
-from mlflow.entities import Dataset, DatasetInput, InputTag, Run
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModel,
+    LoggedModelOutput,
+    Metric,
+    Run,
+)
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 from mlflow.models.signature import ModelSignature
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, DataType, Schema
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 import idc
 from idc.core.config import NON_STAGE_SECTIONS, Params, flatten
+from idc.tracking.chosen_metrics import best_attribution, choose_metrics
 from idc.tracking.connection import (
     connect,
     ensure_experiment,
     repeat_in_conflict,
     translate_store_errors,
 )
+from idc.tracking.description import DATA_TAG, describe_run, figure, setup_tags, short_digest
 from idc.tracking.live import flush_outbox
 from idc.tracking.recording import (
     COMMIT_TAG,
@@ -34,6 +49,8 @@ from idc.tracking.recording import (
     log_params,
     to_metrics,
 )
+from idc.tracking.result import Result
+from idc.tracking.result_tables import tabulate_metrics, tabulate_scores, tabulate_subgroups
 
 ALIAS = "challenger"
 # what is decided about a finished model is logged with the decision
@@ -46,28 +63,13 @@ _SERVING_PACKAGES = (
     "onnx", "onnxruntime",
     "pydantic", "pyyaml", "safetensors", "scikit-learn", "tqdm",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Result:
-    """Everything that MLflow should know of one finished pipeline."""
-
-    digest: str
-    """Names the combination of data, code, parameters and results."""
-    model_digest: str
-    """Names the trained weights."""
-    commit: str
-    params: Params
-    metrics: Mapping[str, float]
-    """Final metrics, such as `test/auroc`, and the class weights."""
-    history: pd.DataFrame
-    """One row per epoch: `epoch`, `train_loss`, `val_auroc`, `learning_rate`."""
-    raw_digest: str
-    manifest_digest: str
-    artifacts: Mapping[str, Path]
-    """Artifact folder (empty for the top) and file or folder, by name of either."""
-    bundle: Path
-    operating_point: Path
+_TABLES = "tables"
+_MAX_DESCRIPTION = 5000  # characters, of a version, in PostgreSQL
+_MODEL_DESCRIPTION = (
+    "Fusion CNN that gives the probability of invasive ductal carcinoma in a 50x50-px patch of an "
+    "H&E slide. The alias `champion` is served, `challenger` is the newest result. For research, "
+    "not for diagnosis."
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,9 @@ def _publish(client: MlflowClient, result: Result, root: Path) -> Published:
     _log_missing_metrics(client, run, result)
     _log_datasets(client, run, result)
     _log_missing_artifacts(client, run, result)
+    _describe(client, run, result)
     model = _find_version(client, result) or _register(client, run, result)
+    _describe_version(client, model, result)
     if result.params.publish.move_challenger:
         _move_alias(client, model)
     return Published(run.info.run_id, model.name, str(model.version))
@@ -140,17 +144,21 @@ def _may_bear_name(run: Run, params: Params) -> bool:
 
 
 def _contradicts(run: Run, params: Params) -> bool:
-    """Say whether the run was recorded with other values: MLflow refuses to change them."""
+    """Say whether the run was recorded with other values: MLflow refuses to change them.
+
+    Parameters that there are no more say nothing.
+    """
     flat = flatten(params)
     return any(
-        flat.get(key) != value
+        flat[key] != value
         for key, value in run.data.params.items()
-        if not key.startswith("runtime.")
+        if key in flat and not key.startswith("runtime.")
     )
 
 
 def _log_missing_metrics(client: MlflowClient, run: Run, result: Result) -> None:
-    missing = to_metrics({k: v for k, v in result.metrics.items() if k not in run.data.metrics})
+    shown = _shown_metrics(result)
+    missing = to_metrics({k: v for k, v in shown.items() if k not in run.data.metrics})
     columns = {
         "train_loss": "train/loss",
         "val_auroc": "val/epoch_auroc",
@@ -163,6 +171,10 @@ def _log_missing_metrics(client: MlflowClient, run: Run, result: Result) -> None
                 missing += to_metrics({key: value}, step=int(epoch))
     if missing:
         client.log_batch(run.info.run_id, metrics=missing)
+
+
+def _shown_metrics(result: Result) -> dict[str, float]:
+    return choose_metrics(result.figures) | best_attribution(result.figures, result.scores)[1]
 
 
 def _log_datasets(client: MlflowClient, run: Run, result: Result) -> None:
@@ -192,6 +204,37 @@ def _log_missing_artifacts(client: MlflowClient, run: Run, result: Result) -> No
             client.log_artifact(run_id, str(path))
 
 
+def _tables(result: Result) -> dict[str, pd.DataFrame]:
+    """Return the full tables by the artifact that holds each."""
+    tables = {"metrics": tabulate_metrics(result.figures)}
+    if result.evaluation["subgroups"]:
+        tables["subgroups"] = tabulate_subgroups(result.evaluation["subgroups"])
+    if result.scores is not None:
+        tables["attribution_scores"] = tabulate_scores(result.scores)
+    return {f"{_TABLES}/{name}.json": table for name, table in tables.items()}
+
+
+def _describe(client: MlflowClient, run: Run, result: Result) -> None:
+    """Add the full tables, the tags and the text that the run lacks; a person's own text stays."""
+    run_id, tables = run.info.run_id, _tables(result)
+    there = {item.path for item in client.list_artifacts(run_id, _TABLES)}
+    for path, table in tables.items():
+        if path not in there:  # a second time MLflow would add the rows to those that are there
+            client.log_table(run_id, table, path)
+    tags = setup_tags(result.params, result.commit) | {
+        DATA_TAG: short_digest(result.manifest_digest),
+        MLFLOW_RUN_NOTE: describe_run(
+            result, experiment_id=run.info.experiment_id, run_id=run_id, tables=list(tables)
+        ),
+    }
+    method, _ = best_attribution(result.figures, result.scores)
+    if method:
+        tags["best_attribution_method"] = method
+    for key, value in tags.items():
+        if key not in run.data.tags:
+            client.set_tag(run_id, key, value)
+
+
 def _find_version(client: MlflowClient, result: Result) -> ModelVersion | None:
     name = result.params.publish.model_name
     for model in client.search_model_versions(f"name = '{name}'"):
@@ -201,35 +244,100 @@ def _find_version(client: MlflowClient, result: Result) -> ModelVersion | None:
 
 
 def _register(client: MlflowClient, run: Run, result: Result) -> ModelVersion:
-    package = Path(idc.__file__).parent
-    status = run.info.status
-    with mlflow.start_run(run_id=run.info.run_id):
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(package / "serving" / "pyfunc_model.py"),
-            artifacts={
-                "bundle": str(result.bundle),
-                "operating_point": str(result.operating_point),
-            },
-            code_paths=[str(package)],
-            pip_requirements=[f"{name}=={installed_version(name)}" for name in _SERVING_PACKAGES],
-            signature=ModelSignature(
-                inputs=Schema([ColSpec(DataType.binary, "image")]),
-                outputs=Schema(
-                    [ColSpec(DataType.double, "probability"), ColSpec(DataType.long, "prediction")]
-                ),
-            ),
-        )
-    client.set_terminated(run.info.run_id, status="FINISHED" if status == "RUNNING" else status)
-    return mlflow.register_model(
-        logged.model_uri,
-        result.params.publish.model_name,
+    """Store the model's files with the run, and make a version of them."""
+    logged = _log_model(client, run, result)
+    name = result.params.publish.model_name
+    try:
+        client.create_registered_model(name, description=_MODEL_DESCRIPTION)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+    version = client.create_model_version(
+        name,
+        logged.artifact_location,  # `models:/...` MLflow looks up in the process's own store
+        run.info.run_id,
         tags={
             RESULT_TAG: result.digest,
             MODEL_TAG: result.model_digest,
             COMMIT_TAG: result.commit,
         },
+        model_id=logged.model_id,
     )
+    named = json.dumps([{"name": name, "version": version.version}])
+    client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: named})
+    return version
+
+
+def _log_model(client: MlflowClient, run: Run, result: Result) -> LoggedModel:
+    """Do what `mlflow.pyfunc.log_model` does, but for the store that the process has in common."""
+    run_id = run.info.run_id
+    logged = client.create_logged_model(
+        run.info.experiment_id, name="model", source_run_id=run_id, params=flatten(result.params)
+    )
+    with TemporaryDirectory(prefix="idc-model-") as folder:
+        path = f"{folder}/model"
+        _save_model(path, logged, run_id, result)
+        client.log_model_artifacts(logged.model_id, path)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    metrics = [
+        Metric(key, value, 0, 0, model_id=logged.model_id)
+        for key, value in _shown_metrics(result).items()
+    ]
+    client.log_batch(run_id, metrics=metrics)
+    return client.finalize_logged_model(logged.model_id, "READY")
+
+
+def _save_model(path: str, logged: LoggedModel, run_id: str, result: Result) -> None:
+    package = Path(idc.__file__).parent
+    mlflow.pyfunc.save_model(
+        path,
+        mlflow_model=Model(
+            artifact_path=logged.artifact_location,
+            model_uuid=logged.model_id,
+            run_id=run_id,
+            model_id=logged.model_id,
+        ),
+        python_model=str(package / "serving" / "pyfunc_model.py"),
+        artifacts={
+            "bundle": str(result.bundle),
+            "operating_point": str(result.operating_point),
+        },
+        code_paths=[str(package)],
+        pip_requirements=[f"{name}=={installed_version(name)}" for name in _SERVING_PACKAGES],
+        signature=ModelSignature(
+            inputs=Schema([ColSpec(DataType.binary, "image")]),
+            outputs=Schema(
+                [ColSpec(DataType.double, "probability"), ColSpec(DataType.long, "prediction")]
+            ),
+        ),
+    )
+    # checking the model's code leaves them
+    for cache in Path(path).rglob("__pycache__"):
+        shutil.rmtree(cache)
+
+
+def _describe_version(client: MlflowClient, model: ModelVersion, result: Result) -> None:
+    """Add what the version lacks, and the registered model's own words; a person's own stay."""
+    if not model.description:
+        client.update_model_version(model.name, model.version, _shorten(result.model_card))
+    tags = {
+        "test_auroc": figure(result.figures, "test/auroc"),
+        "test_balanced_accuracy": figure(result.figures, "test/balanced_accuracy"),
+        DATA_TAG: short_digest(result.manifest_digest),
+    }
+    for key, value in tags.items():
+        if value and key not in model.tags:
+            client.set_model_version_tag(model.name, model.version, key, value)
+    if not client.get_registered_model(model.name).description:
+        client.update_registered_model(model.name, _MODEL_DESCRIPTION)
+
+
+def _shorten(card: str) -> str:
+    """Return the model card, or its first lines where the store has no room for all of it."""
+    if len(card) <= _MAX_DESCRIPTION:
+        return card
+    rest = "\n\n(The rest is in the run's model_card.md.)"
+    return card[: card.rindex("\n", 0, _MAX_DESCRIPTION - len(rest))] + rest
 
 
 def _move_alias(client: MlflowClient, model: ModelVersion) -> None:

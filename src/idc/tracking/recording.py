@@ -10,6 +10,7 @@ from mlflow.tracking import MlflowClient
 from idc.core.config import Params, flatten
 from idc.core.processes import ProcessId, identify_process
 from idc.tracking.connection import ensure_experiment
+from idc.tracking.description import setup_tags
 
 RESULT_TAG = "result_digest"
 MODEL_TAG = "model_digest"
@@ -22,13 +23,20 @@ _NAME_KEY = "publish.run_name"  # the run has that name: as a parameter it would
 
 
 def create_run(client: MlflowClient, params: Params, root: Path, tags: Mapping[str, str]) -> Run:
-    """Open a run in the experiment of the parameters, with the tags of this process."""
+    """Open a run in the experiment of the parameters, with the tags of this process.
+
+    Args:
+        client: Of the store.
+        params: Of the run.
+        root: The project.
+        tags: More tags; `git_commit` must be among them.
+    """
     backbones = "+".join(params.model.backbones)
     return client.create_run(
         ensure_experiment(client, params.publish.experiment, root),
         run_name=params.publish.run_name
         or f"{backbones} {params.model.size_px}px {params.sample.num_patches}",
-        tags={**tags, **process_tags()},
+        tags={**setup_tags(params, tags[COMMIT_TAG]), **tags, **process_tags()},
     )
 
 

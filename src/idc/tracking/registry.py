@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 
 from idc.core.config import Params
 from idc.core.errors import InputError
-from idc.tracking.connection import connect, ensure_experiment
+from idc.tracking.connection import connect, ensure_experiment, tracking_uri
 from idc.tracking.publishing import ALIAS
 from idc.tracking.recording import (
     COMMIT_TAG,
@@ -153,7 +153,10 @@ class Registry:
             try:
                 folder = Path(
                     mlflow.artifacts.download_artifacts(
-                        f"models:/{version.name}/{version.version}", dst_path=name
+                        f"models:/{version.name}/{version.version}",
+                        dst_path=name,
+                        tracking_uri=tracking_uri(self._root),
+                        registry_uri=tracking_uri(self._root),
                     )
                 )
                 artifacts = Model.load(str(folder)).flavors["python_function"]["artifacts"]
