@@ -69,7 +69,7 @@ from idc.tracking.live import live_run
 
 params = load_params(Path("params.yaml"))
 start = time.perf_counter()
-with live_run(params, "none", training="none", resumed=False) as live:
+with live_run(Path.cwd(), params, "none", training="none", resumed=False) as live:
     live.log_class_weights([1.0, 1.0])
     for epoch in range(1, params.train.epochs + 1):
         live.log_epoch(epoch, {"train/loss": 1 / epoch, "val/epoch_auroc": 0.5})

@@ -3,7 +3,6 @@
 import getpass
 from collections.abc import Mapping
 
-from mlflow.entities import SourceType
 from mlflow.utils.mlflow_tags import (
     MLFLOW_GIT_COMMIT,
     MLFLOW_SOURCE_NAME,
@@ -42,7 +41,7 @@ def setup_tags(params: Params, commit: str) -> dict[str, str]:
         "pretrained": str(model.pretrained),
         "split": describe_split(params),
         MLFLOW_SOURCE_NAME: "dvc repro",
-        MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.LOCAL),
+        MLFLOW_SOURCE_TYPE: "LOCAL",
         MLFLOW_USER: _user(),
     }
     return tags if commit == "none" else tags | {MLFLOW_GIT_COMMIT: commit.removesuffix(_DIRTY)}
