@@ -20,7 +20,7 @@ def check_new_data(root: Path) -> NewData:
 
     Raises:
         StageFailedError: If there is no archive, or it contradicts itself.
-        TransientError: If the tracking server is away.
+        TransientError: If the tracking server does not answer.
     """
     try:
         return find_new_data(root, load_params(root / PARAMS))
@@ -39,7 +39,7 @@ def report_drift(root: Path) -> dict[str, Any] | None:
 
     Raises:
         StageFailedError: If it cannot be measured.
-        TransientError: If the tracking server is away.
+        TransientError: If the tracking server does not answer.
     """
     (root / DRIFT).unlink(missing_ok=True)
     run_attended("drift", ["idc", "drift"], root)

@@ -23,7 +23,7 @@ def compare_models(root: Path) -> dict[str, Any]:
 
     Raises:
         StageFailedError: With what stands in the way, such as an empty gate.
-        TransientError: If the tracking server is away.
+        TransientError: If the tracking server does not answer.
     """
     run_attended("promote", ["idc", "promote"], root)
     decision: dict[str, Any] = load_json(root / DECISION)

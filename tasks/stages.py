@@ -50,7 +50,7 @@ def run_stage(stage: str, root: Path, timeout_s: float | None = None) -> bool:
 
     Raises:
         StageFailedError: With the stage's last error line.
-        TransientError: If the repository lock is held or the tracking server is away.
+        TransientError: If the repository lock is held or the tracking server does not answer.
         TimeoutError: If it takes longer than `timeout_s`; all its processes are then ended.
     """
     with _naming_abandonment(stage):
@@ -63,7 +63,7 @@ def check_inputs(root: Path) -> None:
 
     Raises:
         StageFailedError: Naming what is missing and what to do.
-        TransientError: If the tracking server is away.
+        TransientError: If the tracking server does not answer.
     """
     run_attended("check", ["idc", "check"], root)
 
@@ -74,7 +74,7 @@ def reconcile_store(root: Path) -> None:
 
     Raises:
         StageFailedError: If the store cannot be written.
-        TransientError: If the tracking server is away.
+        TransientError: If the tracking server does not answer.
     """
     before = (root / PUBLISHED).read_bytes()
     run_attended("publish", ["idc", "publish"], root)
@@ -127,7 +127,7 @@ def run_attended(what: str, module: Sequence[str], root: Path) -> None:
 
     Raises:
         StageFailedError: With its last error line, or because the run's worker is gone.
-        TransientError: If the repository lock is held or the tracking server is away.
+        TransientError: If the repository lock is held or the tracking server does not answer.
     """
     with _naming_abandonment(what):
         run_command(what, module, root, _watch(None))

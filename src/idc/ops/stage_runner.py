@@ -104,7 +104,7 @@ class StageRunner:
 
         Raises:
             StageFailedError: With the stage's last error line.
-            TransientError: If a lock is held or the server away, however often it is tried.
+            TransientError: If a lock stays held or a server does not answer, however often tried.
         """
         return self._retry(lambda: reproduce_stage(stage, root, self.watch))
 
