@@ -6,12 +6,8 @@ TORCH ?= pinned
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/src:$(CURDIR)
-export DVC_NO_ANALYTICS := 1
-export MLFLOW_DISABLE_TELEMETRY := true
-export NO_ALBUMENTATIONS_UPDATE := 1
-export PREFECT_SERVER_ANALYTICS_ENABLED := false
-# the 20 s it has by default are too few on a busy machine
-export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
+include src/idc/core/quiet.env
+export $(shell sed -n 's/^\([A-Z_]*\)=.*/\1/p' src/idc/core/quiet.env)
 
 ifeq ($(TORCH),system)
 VENV_FLAGS := --system-site-packages

@@ -2,10 +2,11 @@
 
 import os
 
+from idc.core.environment import QUIET
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ |= QUIET
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 from collections.abc import Callable, Mapping

@@ -8,7 +8,7 @@ import pytest
 from mlflow.entities import Dataset, DatasetInput
 
 from idc.core.errors import InputError
-from idc.lifecycle.intake import find_new_data
+from idc.lifecycle.intake import _load_profile, find_new_data
 from idc.runs.lineage import file_md5, folder_md5
 from idc.tracking.recording import RAW_DATASET
 from tests.promotion.conftest import empty_store, project, trained  # noqa: F401  (fixtures)
@@ -111,3 +111,11 @@ def test_news_when_a_pointer_changed_alone_then_refuses_naming_the_ways_out(
 def test_intake_when_imported_then_torch_is_not():
     code = "import sys, idc.lifecycle.intake, flows.retraining; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["training_profile.json", "profile.json", None])
+def test_profile_when_published_under_either_name_then_is_read(project, name):  # noqa: F811
+    files = {} if name is None else {name: '{"idc_share": 0.3}'}
+    version = project.registry().load(project.add_version("r1", files=files))
+    profile = _load_profile(project.registry(), version)
+    assert profile == (None if name is None else {"idc_share": 0.3})

@@ -116,3 +116,26 @@ def test_reproduce_when_the_code_is_missing_then_names_file_and_commit(project, 
 def test_reproduce_when_the_model_is_missing_then_names_it(project):
     with pytest.raises(InputError, match="no idc-fusion version 3"):
         reproduce(project.root, project.params, "3")
+
+
+@pytest.mark.parametrize("outs", [["data/splits.csv"], ["data/case_sides.csv"]])
+def test_reproduce_when_the_code_is_of_before_the_renaming_then_it_finds_the_subsets_of_the_cases(
+    tmp_path, outs
+):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/case_subsets.csv").write_text("# seed 17\ncase,subset\na,test\n")
+    workspace = tmp_path / "workspace"
+    (workspace / "data").mkdir(parents=True)
+    stages = {"split": {"outs": [{"path": path} for path in outs]}}
+    rebuild._take_case_subsets(tmp_path, workspace, stages)
+    there = {path.name: path.read_text() for path in (workspace / "data").iterdir()}
+    assert there.pop("case_subsets.csv") == "# seed 17\ncase,subset\na,test\n"
+    expected = {"case_sides.csv": "# seed 17\ncase,side\na,test\n"}
+    assert there == (expected if outs == ["data/case_sides.csv"] else {})
+
+
+def test_reproduce_when_the_parameters_are_of_an_earlier_version_then_the_device_is_read(
+    tmp_path, change_params
+):
+    (tmp_path / "params.yaml").write_text("pretrain: {gone: 1}\nruntime: {device: cuda, gone: 1}\n")
+    assert rebuild._load_device(tmp_path, change_params()).device == "cuda"

@@ -220,3 +220,50 @@ def test_garbage_when_runs_are_old_then_last_aliased_and_used_ones_stay(project)
     assert set(removed) == {".workspaces/run-3", ".workspaces/run-2", *tags[1:]}
     assert git(project, "tag", "--list") == tags[0]
     assert sorted(item.folder.name for item in list_workspaces(project)) == ["run-0", "run-1"]
+
+
+EARLIER = "# assigned by a rule\ncase,side\n7,test\n"
+
+
+def tag_earlier_run(project, params):
+    """A recorded run from before December 2026, as its tag holds it."""
+    folder = project / WORKSPACES / "old"
+    git(project, "worktree", "add", "--quiet", "--detach", str(folder))
+    (folder / "data/raw").mkdir(parents=True)
+    (folder / "data/case_sides.csv").write_text(EARLIER)
+    (folder / "dvc.lock").write_text("schema: '2.0'\nstages: {train: {cmd: old}}\n")
+    content = yaml.safe_load((folder / "params.yaml").read_text())
+    for section, values in params.items():
+        content.setdefault(section, {}).update(values)
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    git(folder, "add", "--force", ".")
+    git(folder, "commit", "--quiet", "-m", "Results of old")
+    git(folder, "tag", "idc-run/0123456789ab")
+    return "idc-run/0123456789ab"
+
+
+def test_adopt_when_the_run_holds_the_earlier_file_and_parameters_then_both_are_todays(
+    project, caplog
+):
+    gone = {"train": {"epochs": 3, "ema_decay": None}, "pretrain": {"stem_dictionary": False}}
+    adopt_run(project, tag_earlier_run(project, gone))
+    subsets = (project / "data/case_subsets.csv").read_text()
+    assert subsets == EARLIER.replace("side", "subset")
+    assert not (project / "data/case_sides.csv").exists()
+    assert yaml.safe_load((project / "params.yaml").read_text())["train"]["epochs"] == 3
+    assert "left out, for they are no parameters any more: " in caplog.text
+    assert "pretrain.stem_dictionary, train.ema_decay" in caplog.text
+
+
+def test_adopt_when_the_branch_has_the_earlier_file_then_says_how_to_rename_it(project):
+    tag = tag_earlier_run(project, {})
+    (project / "data").mkdir()
+    (project / "data/case_sides.csv").write_text(EARLIER)
+    git(project, "add", "--force", "data/case_sides.csv")
+    git(project, "commit", "--quiet", "-m", "subsets")
+    with pytest.raises(InputError, match=r"`git mv \S*case_sides\.csv \S*case_subsets\.csv`"):
+        adopt_run(project, tag)
+    git(project, "mv", "data/case_sides.csv", "data/case_subsets.csv")
+    git(project, "commit", "--quiet", "-m", "renamed")
+    adopt_run(project, tag)
+    assert "case,subset\n7,test\n" in (project / "data/case_subsets.csv").read_text()

@@ -17,6 +17,7 @@ PIXELS = PATCHES / "pixels.npy"
 INDEX = PATCHES / "index.parquet"
 MANIFEST = Path("data/manifest.csv")
 CASE_SUBSETS = Path("data/case_subsets.csv")
+EARLIER_CASE_SUBSETS = Path("data/case_sides.csv")  # as it was called before December 2026
 SPLITS = Path("data/splits.csv")
 BASELINE_SCORES = Path("data/baseline_scores.parquet")
 PREDICTIONS = Path("data/predictions.parquet")

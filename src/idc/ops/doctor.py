@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,13 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from idc.core.config import Params
+from idc.core.dvc import dvc
 from idc.core.errors import InputError, StoreUnavailableError
 from idc.core.files import load_json
 from idc.core.layout import DVC_LOCK, MLRUNS, PARAMS, RAW, STATE
 from idc.core.processes import ProcessId, is_dead
 from idc.ops import prefect_api
 from idc.runs.lineage import load_lock, reject_stale_pointers, stale_pointers
-from idc.runs.workspace import WORKSPACES, stage_environment
+from idc.runs.workspace import WORKSPACES
 
 SERVICES = STATE / "services"
 
@@ -279,8 +278,8 @@ def _size_gb(folder: Path) -> float:
 
 
 def _dvc(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=root, env=stage_environment(root), capture_output=True, text=True,
-    )  # fmt: skip
-    return done.stdout
+    """Return what DVC printed, nothing where it failed: its own commands say why."""
+    try:
+        return dvc(root, *arguments)
+    except InputError:
+        return ""

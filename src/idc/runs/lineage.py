@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import yaml
 
 from idc.core.errors import InputError
 from idc.core.files import load_json
+from idc.core.git import git
 from idc.core.layout import CASE_SUBSETS, DVC_LOCK, PARAMS, RAW, WORKSPACE_RECORD
 
 PUBLISH_STAGE = "publish"
@@ -165,10 +165,8 @@ def knows_commit(root: Path, commit: str) -> bool:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
+    """Return what git printed, or None where it failed or is not installed."""
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
+        return git(root, *arguments)
+    except InputError:
         return None
-    return done.stdout.strip()

@@ -1,18 +1,15 @@
 """What `dvc repro` would run, and why: `dvc status` in words."""
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from idc.core.errors import InputError
+from idc.core.dvc import dvc
 from idc.core.layout import DVC_FILE, DVC_LOCK
 from idc.runs.lineage import load_lock
-from idc.runs.workspace import stage_environment
 
 
 @dataclass(frozen=True)
@@ -40,13 +37,7 @@ def plan_run(root: Path) -> list[PlannedStage]:
     Raises:
         InputError: If DVC fails.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "status", "--json"],
-        cwd=root, env=stage_environment(root), capture_output=True, text=True,
-    )  # fmt: skip
-    if done.returncode:
-        raise InputError(f"dvc status failed: {' '.join(done.stderr.strip().splitlines()[-1:])}")
-    status = json.loads(done.stdout or "{}")
+    status = json.loads(dvc(root, "status", "--json") or "{}")
     ran = load_lock(root) if (root / DVC_LOCK).exists() else {}
     graph = yaml.safe_load((root / DVC_FILE).read_text(encoding="utf-8"))["stages"]
     planned: list[PlannedStage] = []

@@ -1,5 +1,6 @@
 """Finished runs of workspaces: recorded under a tag, adopted into a branch, removed with age."""
 
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,8 +13,20 @@ from filelock import FileLock
 from idc.core.errors import InputError
 from idc.core.files import load_json, replacing_file
 from idc.core.git import git, has_commit
-from idc.core.layout import CASE_SUBSETS, DVC_LOCK, PARAMS, PUBLISHED, RAW, STATE
-from idc.data.split.case_subsets import join_case_subsets
+from idc.core.layout import (
+    CASE_SUBSETS,
+    DVC_LOCK,
+    EARLIER_CASE_SUBSETS,
+    PARAMS,
+    PUBLISHED,
+    RAW,
+    STATE,
+)
+from idc.data.split.case_subsets import (
+    join_case_subsets,
+    reject_earlier_name,
+    with_today_header,
+)
 from idc.runs.lineage import load_lock, result_digest
 from idc.runs.workspace import (
     Workspace,
@@ -22,6 +35,8 @@ from idc.runs.workspace import (
     override_params,
     remove_workspace,
 )
+
+log = logging.getLogger(__name__)
 
 TAG_PREFIX = "idc-run/"
 _DIGITS = 12
@@ -124,6 +139,7 @@ def adopt_run(root: Path, tag: str) -> Adopted:
     if commit is None:
         raise InputError(f"there is no tag {tag}: `git tag --list '{TAG_PREFIX}*'` lists the runs")
     _require_clean(root)
+    reject_earlier_name(root / CASE_SUBSETS)
     files = _adopted_files(root, commit)
     override_params(root / PARAMS, _changed_params(root, commit))
     git(root, "add", "--", str(PARAMS))
@@ -228,6 +244,8 @@ def _require_clean(root: Path) -> None:
 def _adopted_files(root: Path, commit: str) -> dict[Path, str]:
     files = {DVC_LOCK: _file_in(root, commit, DVC_LOCK) or ""}
     subsets = _file_in(root, commit, CASE_SUBSETS)
+    if subsets is None:  # a run from before December 2026
+        subsets = _file_in(root, commit, EARLIER_CASE_SUBSETS)
     if subsets is not None:
         files[CASE_SUBSETS] = _longer_subsets(root / CASE_SUBSETS, subsets)
     pointers = _pointers_in(root, commit)
@@ -242,20 +260,29 @@ def _pointers_in(root: Path, commit: str) -> dict[Path, str]:
 
 
 def _changed_params(root: Path, commit: str) -> dict[str, Any]:
-    """Return by dotted key what the run's parameters change in the branch's."""
+    """Return by dotted key what the run's parameters change in the branch's.
+
+    Those that are none any more are named in the log and left out: only code of then reads them.
+    """
     ours = yaml.safe_load((root / PARAMS).read_text(encoding="utf-8"))
     theirs = yaml.safe_load(_file_in(root, commit, PARAMS) or "")
-    return {
+    changed = {
         f"{section}.{key}": value
         for section, values in theirs.items()
         if section != _BRANCH_SECTION
         for key, value in values.items()
         if value != ours.get(section, {}).get(key, _ABSENT)
     }
+    known = {f"{section}.{key}" for section, values in ours.items() for key in values}
+    gone = sorted(changed.keys() - known)
+    if gone:
+        log.warning("left out, for they are no parameters any more: %s", ", ".join(gone))
+    return {key: value for key, value in changed.items() if key in known}
 
 
 def _longer_subsets(path: Path, theirs: str) -> str:
-    ours = path.read_text(encoding="utf-8") if path.exists() else theirs
+    theirs = with_today_header(theirs)
+    ours = with_today_header(path.read_text(encoding="utf-8")) if path.exists() else theirs
     try:
         joined = join_case_subsets(ours, theirs)
     except InputError as error:

@@ -8,8 +8,6 @@ project's MLflow store.
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,6 +19,8 @@ import yaml
 from ruamel.yaml import YAML
 
 from idc.core.config import dot_keys, load_params
+from idc.core.dvc import dvc
+from idc.core.environment import own_environment
 from idc.core.errors import InputError
 from idc.core.files import load_json, save_json
 from idc.core.git import git, has_commit
@@ -29,6 +29,7 @@ from idc.core.layout import (
     CASE_SUBSETS,
     DVC_FILE,
     DVC_LOCK,
+    EARLIER_CASE_SUBSETS,
     LABEL_OVERRIDES,
     MLRUNS,
     PARAMS,
@@ -44,7 +45,8 @@ _PROJECT = (
     Path("src/idc"), Path("flows"), Path("tasks"), Path(".dvc/config"), Path(".dvcignore"),
     DVC_FILE, PARAMS, CASE_LISTS, LABEL_OVERRIDES,
 )  # fmt: skip
-_RESULTS = (DVC_LOCK, CASE_SUBSETS)
+# the earlier name of the last goes along, so that split says there too what to do
+_RESULTS = (DVC_LOCK, CASE_SUBSETS, EARLIER_CASE_SUBSETS)
 # what a run reads, in git or not yet: a new module or pointer must not be left behind
 _READ_UNTRACKED = (Path("src"), Path("flows"), Path("tasks"), CASE_LISTS, RAW, *_RESULTS)
 _IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -52,16 +54,8 @@ _IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 _YAML_NULL = "tag:yaml.org,2002:null"
 _YAML_WIDTH = 200  # longer than any line of params.yaml
 
-_SETTINGS = {
-    "DVC_NO_ANALYTICS": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "NO_ALBUMENTATIONS_UPDATE": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # the 20 s it has by default are too few on a busy machine
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    # threads that wait asleep: spinning ones slow two runs on one machine down tenfold
-    "OMP_WAIT_POLICY": "passive",
-}
+# threads that wait asleep: spinning ones slow two runs on one machine down tenfold
+_SETTINGS = {"OMP_WAIT_POLICY": "passive"}
 
 
 @dataclass(frozen=True)
@@ -134,7 +128,7 @@ def copy_project(root: Path, folder: Path, overrides: Mapping[str, Any]) -> Path
     for part in _PROJECT:
         _copy(root / part, folder / part)
     override_params(folder / PARAMS, overrides)
-    _dvc(folder, "config", "--local", "core.no_scm", "true")
+    dvc(folder, "config", "--local", "core.no_scm", "true")
     return folder
 
 
@@ -222,10 +216,7 @@ def stage_environment(root: Path) -> dict[str, str]:
 
     In a workspace the store is the project's, unless `MLFLOW_TRACKING_URI` names another.
     """
-    environment = os.environ | _SETTINGS
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-    environment["PYTHONPATH"] = f"{root / 'src'}{os.pathsep}{root}"
-    environment["PYTHONUNBUFFERED"] = "1"
+    environment = own_environment(root) | _SETTINGS
     environment.pop("MLFLOW_RUN_ID", None)
     if not environment.get("MLFLOW_TRACKING_URI") and is_workspace(root):
         store = describe_workspace(root).root / MLRUNS / "mlflow.db"
@@ -318,10 +309,10 @@ def _share_cache(root: Path, folder: Path, *, with_git: bool) -> None:
     own = root / ".dvc/config.local"  # may hold the place of the cache, and a remote's credentials
     if own.is_file():
         _copy(own, folder / ".dvc/config.local")
-    cache = _dvc(root, "cache", "dir").strip() if (root / ".dvc").is_dir() else ""
-    _dvc(folder, "cache", "dir", "--local", cache or str(root / ".dvc/cache"))
+    cache = dvc(root, "cache", "dir").strip() if (root / ".dvc").is_dir() else ""
+    dvc(folder, "cache", "dir", "--local", cache or str(root / ".dvc/cache"))
     if not with_git:
-        _dvc(folder, "config", "--local", "core.no_scm", "true")
+        dvc(folder, "config", "--local", "core.no_scm", "true")
 
 
 def _record(root: Path, folder: Path, commit: str) -> None:
@@ -334,14 +325,3 @@ def _record(root: Path, folder: Path, commit: str) -> None:
             "opened_by": asdict(identify_process(os.getpid())),
         },
     )
-
-
-def _dvc(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=folder, env=stage_environment(folder), capture_output=True, text=True,
-    )  # fmt: skip
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise InputError(f"dvc {' '.join(arguments)} failed in {folder}: {' '.join(last)}")
-    return done.stdout

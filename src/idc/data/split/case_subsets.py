@@ -13,13 +13,11 @@ import pandas as pd
 from idc.core.config import SubsetFractions
 from idc.core.errors import InputError
 from idc.core.files import replacing_file
+from idc.core.layout import EARLIER_CASE_SUBSETS
 from idc.data.subsets import SUBSETS
 
 _HEADER = "case,subset\n"
-
-EARLIER_NAME = "case_sides.csv"
-"""What the file was called before December 2026; its second column was called `side`."""
-_EARLIER_HEADER = "case,side\n"
+_EARLIER_HEADER = "case,side\n"  # of before December 2026
 
 
 def load_case_subsets(path: Path, fractions: SubsetFractions, seed: int) -> dict[str, str]:
@@ -108,7 +106,7 @@ def reject_earlier_name(path: Path) -> None:
     Raises:
         InputError: With the command that renames it.
     """
-    earlier = path.with_name(EARLIER_NAME)
+    earlier = path.with_name(EARLIER_CASE_SUBSETS.name)
     if _holds_cases(earlier) and not _holds_cases(path):
         if path.exists():
             raise InputError(
@@ -128,6 +126,11 @@ def _holds_cases(path: Path) -> bool:
 def with_today_header(text: str) -> str:
     """Return the content of the file with its second column called `subset`, as it is today."""
     return text.replace(_EARLIER_HEADER, _HEADER, 1)
+
+
+def with_earlier_header(text: str) -> str:
+    """Return the content of the file as code from before December 2026 reads it."""
+    return text.replace(_HEADER, _EARLIER_HEADER, 1)
 
 
 def join_case_subsets(ours: str, theirs: str) -> str:

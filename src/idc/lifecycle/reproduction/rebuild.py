@@ -4,6 +4,7 @@ In a workspace with a store of its own, so that nothing of it reaches the regist
 is held against its recorded digest before anything runs; a missing one is refused by its name.
 """
 
+import contextlib
 import io
 import logging
 import shutil
@@ -17,10 +18,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from idc.core import layout
-from idc.core.config import Params, load_params
+from idc.core.config import Params, RuntimeConfig
+from idc.core.dvc import dvc
 from idc.core.errors import InputError
+from idc.data.split.case_subsets import with_earlier_header
 from idc.data.tables import RECORDED_LOGITS_SCHEMA, load_table
 from idc.models.networks.device import choose_device, describe_environment
 from idc.runs.lineage import file_md5, folder_md5, knows_commit, load_lock, recorded_md5
@@ -72,14 +76,13 @@ def reproduce(root: Path, params: Params, version: str) -> Reproduction:
         _take_file(registry, found, path.name, workspace / path)
     _take_file(registry, found, layout.PREDICTIONS.name, workspace / "recorded.parquet")
     recorded = load_table(workspace / "recorded.parquet", RECORDED_LOGITS_SCHEMA)
-    if (root / layout.CASE_SUBSETS).exists():  # append-only: today's subsets hold those of then
-        shutil.copy2(root / layout.CASE_SUBSETS, workspace / layout.CASE_SUBSETS)
     stages = load_lock(workspace)
+    _take_case_subsets(root, workspace, stages)
     _require_raw(workspace, stages)
     _require_code(workspace, stages, found)
     _run_stages(workspace)
     rebuilt = load_table(workspace / layout.PREDICTIONS, RECORDED_LOGITS_SCHEMA)
-    different = _compare_environment(registry, found, load_params(workspace / layout.PARAMS))
+    different = _compare_environment(registry, found, _load_device(workspace, params))
     return compare_predictions(
         recorded,
         rebuilt,
@@ -142,11 +145,9 @@ def _take_code(root: Path, workspace: Path, commit: str) -> None:
         archive.extractall(workspace, members, filter="data")
     pointers = sorted((workspace / layout.RAW).glob("*.dvc"))
     if pointers:  # what is missing is refused below, by name
-        command = [sys.executable, "-m", "dvc", "checkout", "--quiet", "--force", "--allow-missing"]
         names = [str(path.relative_to(workspace)) for path in pointers]
-        subprocess.run(
-            [*command, *names], cwd=workspace, env=stage_environment(workspace), check=False
-        )
+        with contextlib.suppress(InputError):
+            dvc(workspace, "checkout", "--quiet", "--force", "--allow-missing", *names)
 
 
 def _is_code(name: str) -> bool:
@@ -209,11 +210,32 @@ def _run_stages(workspace: Path) -> None:
             raise InputError(f"{stage} failed in {workspace}: {last}")
 
 
+def _take_case_subsets(root: Path, workspace: Path, stages: dict[str, Any]) -> None:
+    """Give the run the subsets of today: the file is append-only, so they hold those of then.
+
+    Code from before December 2026 looks for them under another name, with another header.
+    """
+    subsets = root / layout.CASE_SUBSETS
+    if not subsets.exists():
+        return
+    shutil.copy2(subsets, workspace / layout.CASE_SUBSETS)
+    written = {out["path"] for out in stages.get("split", {}).get("outs", [])}
+    if str(layout.EARLIER_CASE_SUBSETS) in written:
+        text = with_earlier_header(subsets.read_text(encoding="utf-8"))
+        (workspace / layout.EARLIER_CASE_SUBSETS).write_text(text, encoding="utf-8")
+
+
+def _load_device(workspace: Path, params: Params) -> RuntimeConfig:
+    """Return where the rebuilt model ran; the other parameters of then may be none of today's."""
+    recorded = yaml.safe_load((workspace / layout.PARAMS).read_text(encoding="utf-8"))
+    return params.runtime.model_copy(update={"device": recorded["runtime"]["device"]})
+
+
 def _compare_environment(
-    registry: Registry, version: Version, params: Params
+    registry: Registry, version: Version, runtime: RuntimeConfig
 ) -> dict[str, tuple[str, str]]:
     """Return what differs between the training's environment and this one."""
-    present = describe_environment(choose_device(params.runtime))
+    present = describe_environment(choose_device(runtime))
     recorded = registry.environment(version)
     names = sorted(present.keys() | recorded.keys())
     pairs = {name: (recorded.get(name, "unknown"), present.get(name, "none")) for name in names}

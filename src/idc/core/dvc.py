@@ -1,0 +1,29 @@
+"""DVC as a subprocess, with the project's own code and Python."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from idc.core.environment import own_environment
+from idc.core.errors import InputError
+
+
+def dvc_command(*arguments: str) -> list[str]:
+    """Return the command line that runs this Python's DVC."""
+    return [sys.executable, "-m", "dvc", *arguments]
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    """Run DVC in `root` and return what it printed.
+
+    Raises:
+        InputError: With DVC's last line, if it fails.
+    """
+    done = subprocess.run(
+        dvc_command(*arguments),
+        cwd=root, env=own_environment(root), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise InputError(f"dvc {' '.join(arguments)} failed in {root}: {' '.join(last)}")
+    return done.stdout
