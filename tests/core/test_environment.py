@@ -4,8 +4,11 @@ import re
 import subprocess
 from pathlib import Path
 
-from idc.core.dvc import dvc_command
+import pytest
+
+from idc.core.dvc import dvc
 from idc.core.environment import QUIET, own_environment
+from idc.core.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,4 +39,8 @@ def test_own_environment_then_the_code_of_the_root_comes_first(tmp_path):
     environment = own_environment(tmp_path)
     assert environment["PYTHONPATH"].startswith(str(tmp_path / "src"))
     assert QUIET.items() <= environment.items()
-    assert dvc_command("status")[1:] == ["-m", "dvc", "status"]
+
+
+def test_dvc_when_it_fails_then_its_last_line_says_why(tmp_path):
+    with pytest.raises(InputError, match=r"dvc status failed in .*not inside of a DVC repository"):
+        dvc(tmp_path, "status")

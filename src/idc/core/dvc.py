@@ -8,11 +8,6 @@ from idc.core.environment import own_environment
 from idc.core.errors import InputError
 
 
-def dvc_command(*arguments: str) -> list[str]:
-    """Return the command line that runs this Python's DVC."""
-    return [sys.executable, "-m", "dvc", *arguments]
-
-
 def dvc(root: Path, *arguments: str) -> str:
     """Run DVC in `root` and return what it printed.
 
@@ -20,7 +15,7 @@ def dvc(root: Path, *arguments: str) -> str:
         InputError: With DVC's last line, if it fails.
     """
     done = subprocess.run(
-        dvc_command(*arguments),
+        [sys.executable, "-m", "dvc", *arguments],
         cwd=root, env=own_environment(root), capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
