@@ -308,7 +308,7 @@ class ExplainConfig(Section):
     num_slides: Annotated[int, Field(ge=0, le=50)]
     """Complete cases laid out as a whole, the largest first; 0 draws none."""
     slide_method: str
-    """The method of those: a cheap one, such as `layer_cam`, for hundreds of patches a case."""
+    """The method of those: a cheap one, such as `grad_cam`, for hundreds of patches a case."""
     cam_layers: dict[str, str] | None
     """timm module path by backbone, such as `{resnet50: layer3}`, whose output the CAMs read;
     others, and null: the deepest layer of stride 16."""
