@@ -7,10 +7,8 @@ reader's edit of `params.yaml` is made, and then a tiny network asked for. `make
 run this one.
 """
 
-import os
 import re
 import subprocess
-import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from idc.core.config import dot_keys
 from idc.runs.workspace import override_params
 from idc.synthetic import create_archive
 from tests.docs.pages import DOCS, README, ROOT, read_blocks
+from tests.own_environment import clean_environment, link_environment
 from tests.small_run import SMALL
 
 pytestmark = [
@@ -62,22 +61,7 @@ class Reader:
         return folder
 
     def environment(self, folder: Path) -> dict[str, str]:
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("DVC", "GIT", "MAKE", "MFLAGS", "MLFLOW", "PREFECT", "VENV"))
-        }
-        code = os.pathsep.join(map(str, (folder / "src", folder)))  # not that of another checkout
-        return kept | {"HOME": str(self.home), "PYTHONPATH": code, "MLFLOW_DISABLE_TELEMETRY": "1"}
-
-
-def link_environment(venv: Path) -> None:
-    """Make a `.venv` of this environment, as `make setup` would have made it."""
-    venv.mkdir()
-    for part in Path(sys.prefix).iterdir():
-        if part.name != ".installed":
-            (venv / part.name).symlink_to(part)
-    (venv / ".installed").touch()
+        return clean_environment(folder) | {"HOME": str(self.home)}
 
 
 @pytest.fixture(scope="module")
