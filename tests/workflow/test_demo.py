@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from idc.ops.demo import own_environment
-from tests.own_environment import clean_environment, link_environment
 from tasks.notify import BLOCK_VARIABLE, URL_VARIABLE
+from tests.own_environment import clean_environment, link_environment
 
 
 def test_demo_when_the_environment_names_servers_and_receivers_then_it_reaches_none(
