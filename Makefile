@@ -91,12 +91,8 @@ doctor: setup  ## say what is missing, with the command that fixes it
 experiments: setup  ## the screen of configs/screen.yaml by cross-validation: which changes improve on the base
 	$(BIN)/python -m idc screen
 
-# the recipe of the tables from scratch in docs/log.md, on a CPU core-hours
-SCRATCH = sample.num_patches=all split.exclude=benchmark162/val.txt model.pretrained=none model.size_px=32 \
-	train.learning_rate=0.0015 train.weight_decay=0.05 train.epochs=7 train.patience=7 train.seed=18
-
 cross-validation: setup  ## fusion against members, trees and texture dictionary: five folds of cases, from scratch
-	$(BIN)/python -m idc cross-validate texture32 --set $(SCRATCH)
+	$(BIN)/python -m idc cross-validate texture32 --config configs/scratch.yaml
 
 benchmark-val: setup  ## the published validation cases, from scratch (configs/benchmark_val.yaml)
 	$(BIN)/python -m idc sweep configs/benchmark_val.yaml

@@ -183,7 +183,7 @@ def _randomised_labels(
     space: Space, params: Params, options: argparse.Namespace, views: Views, real_maps: Maps
 ) -> list[str]:
     """Compare the real network's maps with those of permuted labels, and of another seed."""
-    other_seed = _with(params, train={"seed": params.train.seed + 1})
+    other_seed = _with(params, seeds={"training": params.seeds.training + 1})
     networks = {
         "permuted labels": _train("permuted labels", space, params, permuted=True),
         "another seed": _train("another seed", space, other_seed),
@@ -296,12 +296,12 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
         permuted: Whether the labels of train and val are permuted among the patches of the subset.
     """
     start = time.perf_counter()
-    torch.manual_seed(params.train.seed)
+    torch.manual_seed(params.seeds.training)
     device = choose_device(params.runtime)
     rows, labels = select_subset(space.splits, "train")
     val_rows, val_labels = select_subset(space.splits, "val")
     if permuted:
-        rng = np.random.default_rng(params.train.seed)
+        rng = np.random.default_rng(params.seeds.training)
         labels, val_labels = rng.permutation(labels), rng.permutation(val_labels)
     model = create_fusion(params.model)
     patches = TrainingPatches(rows, labels)
@@ -322,8 +322,6 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
         scorer.mean_embedding(space.pixels, rows),
         device,
         batch_size=params.train.batch_size,
-        smooth_grad_samples=params.explain.smooth_grad_samples,
-        integrated_gradients_steps=params.explain.integrated_gradients_steps,
         seed=SEED,
     )
     test_rows, test_labels = select_subset(space.splits, "test")

@@ -112,10 +112,15 @@ def create_space(
     )
     pixels = folder / "pixels.npy"
     index = store_patches(list_members(find_sources(folder / "raw")), pixels, num_processes=1).index
-    manifest = draw_manifest(index, params.sample)
-    subsets = assign_cases(index, params.split.fractions, params.split.seed)
+    manifest = draw_manifest(index, params.sample, params.seeds.data)
+    subsets = assign_cases(index, params.split.fractions, params.seeds.data)
     splits = split_patches(
-        index, manifest, params.split, case_lists=CASE_LISTS, case_subsets=subsets
+        index,
+        manifest,
+        params.split,
+        params.seeds.data,
+        case_lists=CASE_LISTS,
+        case_subsets=subsets,
     )
     return Space(np.load(pixels), index, splits, folder / "masks")
 

@@ -59,7 +59,7 @@ SMALL: dict[str, Any] = {
     "evaluate.num_replicates": 200,
     "explain.num_reference": 4,
     "explain.num_per_group": 1,
-    "explain.scores": None,
+    "explain.num_mosaics": 0,
 }
 _TELL_MLFLOW = """
 import sys, time

@@ -71,7 +71,7 @@ def change_params() -> Callable[..., Params]:
         "train": {"epochs": 2, "batch_size": 8, "precision": "fp32"},
         "baselines": {"names": []},
         "evaluate": {"num_replicates": 100},
-        "explain": {"scores": None},
+        "explain": {"num_mosaics": 0},
         "runtime": {"device": "cpu", "num_threads": 1, "scoring_batch_size": 16},
     }
 

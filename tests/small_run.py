@@ -18,9 +18,7 @@ SMALL: dict[str, Any] = {
     "explain.methods": ["integrated_gradients", "grad_cam"],
     "explain.num_reference": 6,
     "explain.num_per_group": 1,
-    "explain.scores.num_steps": 2,
-    "explain.scores.num_mosaics": 2,
-    "explain.scores.num_sanity_patches": 2,
+    "explain.num_mosaics": 2,
     "runtime.device": "cpu",
     "runtime.num_threads": 1,
 }

@@ -2,7 +2,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from idc.core.config import flatten, load_params, required_sensitivity
+from idc.core.config import dot_keys, flatten, load_params, required_sensitivity
 from idc.core.errors import InputError
 
 
@@ -36,9 +36,8 @@ def test_load_params_when_a_backbone_is_named_twice_then_states_the_rule(write_p
         ("sample", "num_patches", 3),
         ("sample", "num_patches", 0),
         ("sample", "exclude_flags", ["blurred"]),
-        ("sample", "seed", -1),
+        ("seeds", "data", -1),
         ("split", "mode", "random"),
-        ("split", "carve_val", 1.0),
         ("split", "fractions", {"val": 0.5, "gate": 0.0, "test": 0.5}),
         ("model", "backbones", []),
         ("model", "dropout", 1.0),
@@ -163,3 +162,8 @@ def test_flatten_when_values_are_nested_then_gives_dotted_keys(change_params):
 def test_flatten_when_a_value_is_a_list_then_joins_it_by_commas(change_params):
     flat = flatten(change_params(model={"backbones": ["test_resnet", "test_efficientnet"]}))
     assert flat["model.backbones"] == "test_resnet,test_efficientnet"
+
+
+def test_params_when_counted_then_are_seventy_at_most(project_root):
+    content = yaml.safe_load((project_root / "params.yaml").read_text(encoding="utf-8"))
+    assert len(dot_keys(content)) <= 70

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from idc.core.config import SampleConfig
 from idc.core.errors import InputError
-from idc.data.manifest.sampling import draw_manifest
+from idc.data.manifest import sampling
 from idc.data.ranking import rank_patches
 
 POOL = {"a": (30, 5), "b": (20, 18), "c": (12, 16)}
@@ -17,10 +17,13 @@ def config(num_patches=20, **changes):
         "allow_fewer": False,
         "max_per_case": None,
         "exclude_flags": (),
-        "seed": 17,
         **changes,
     }
     return SampleConfig(num_patches=num_patches, **values)
+
+
+def draw_manifest(index, chosen, seed=17):
+    return sampling.draw_manifest(index, chosen, seed)
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def test_draw_manifest_when_the_index_is_shuffled_then_draws_the_same_in_the_sam
 
 
 def test_draw_manifest_when_the_seed_differs_then_draws_others(index):
-    first, second = (draw_manifest(index, config(seed=seed)) for seed in (17, 18))
+    first, second = (draw_manifest(index, config(), seed) for seed in (17, 18))
     assert set(places(first)) != set(places(second))
 
 
@@ -126,7 +129,7 @@ pools = st.dictionaries(
 def test_draw_manifest_when_drawn_from_any_pool_then_is_balanced_to_the_patch(
     make_index, cases, half, seed
 ):
-    manifest = draw_manifest(make_index(cases), config(2 * half, allow_fewer=True, seed=seed))
+    manifest = draw_manifest(make_index(cases), config(2 * half, allow_fewer=True), seed)
     available = min(sum(counts) for counts in zip(*cases.values(), strict=True))
     assert manifest["label"].value_counts().to_dict() == dict.fromkeys((0, 1), min(half, available))
 
@@ -138,9 +141,9 @@ def test_draw_manifest_when_drawn_smaller_then_is_a_prefix_of_the_larger(
 ):
     index = make_index(cases)
     large, small = sorted(data.draw(st.tuples(*[st.integers(1, 30)] * 2)), reverse=True)
-    wanted = {"allow_fewer": True, "seed": seed, "max_per_case": cap}
+    wanted = {"allow_fewer": True, "max_per_case": cap}
     larger, smaller = (
-        places(draw_manifest(index, config(2 * half, **wanted))) for half in (large, small)
+        places(draw_manifest(index, config(2 * half, **wanted), seed)) for half in (large, small)
     )
     assert larger[: len(smaller)] == smaller
 
@@ -152,8 +155,10 @@ def test_draw_manifest_when_the_archive_is_in_another_order_then_draws_the_same(
 ):
     index = make_index(cases)
     shuffled = index.sample(frac=1.0, random_state=order % 2**31).reset_index(drop=True)
-    wanted = config(10, allow_fewer=True, seed=seed)
-    assert places(draw_manifest(shuffled, wanted)) == places(draw_manifest(index, wanted))
+    wanted = config(10, allow_fewer=True)
+    assert places(draw_manifest(shuffled, wanted, seed)) == places(
+        draw_manifest(index, wanted, seed)
+    )
 
 
 def test_draw_manifest_when_all_is_wanted_then_takes_the_pool_with_its_imbalance(index):

@@ -17,6 +17,7 @@ from idc.data.split.splitting import (
 )
 
 CASES = {f"c{number:02d}": (10 + number, 5 + number % 7) for number in range(40)}
+SEED = 17
 FRACTIONS = {"val": 0.15, "gate": 0.0, "test": 0.25}
 NO_LISTS = {"train": None, "val": None, "gate": None, "test": None}
 
@@ -26,12 +27,10 @@ def config(mode="case", **changes):
         "fractions": FRACTIONS,
         "lists": NO_LISTS,
         "folds": None,
-        "carve_val": 0.0,
         "rest": "train",
         "exclude": None,
         "max_train_cases": None,
         "max_train_patches": None,
-        "seed": 17,
         **changes,
     }
     return SplitConfig(mode=mode, **values)
@@ -40,7 +39,7 @@ def config(mode="case", **changes):
 def split(index, chosen, folder=None, known=None):
     pool = index.rename_axis("row").reset_index()
     manifest = pool[pool["row"] % 2 == 0]
-    return split_patches(index, manifest, chosen, case_lists=folder, case_subsets=known or {})
+    return split_patches(index, manifest, chosen, SEED, case_lists=folder, case_subsets=known or {})
 
 
 def subsets_by_case(splits):
@@ -145,7 +144,8 @@ def test_split_patches_when_the_rest_is_dropped_then_only_listed_cases_stay(inde
 def test_split_patches_when_val_is_carved_then_takes_its_share_of_the_train_cases(
     index, lists, tmp_path
 ):
-    chosen = config("lists", lists=lists(test=["c03", "c04"]), carve_val=0.25)
+    fractions = {"val": 0.25, "gate": 0.0, "test": 0.0}
+    chosen = config("lists", lists=lists(test=["c03", "c04"]), fractions=fractions)
     subsets = {
         case: subset for case, (subset,) in subsets_by_case(split(index, chosen, tmp_path)).items()
     }
@@ -153,10 +153,30 @@ def test_split_patches_when_val_is_carved_then_takes_its_share_of_the_train_case
     assert sizes["val"] / (sizes["val"] + sizes["train"]) == pytest.approx(0.25, abs=0.04)
 
 
+def test_split_patches_when_there_is_a_list_for_val_then_nothing_is_carved(index, lists, tmp_path):
+    chosen = config("lists", lists=lists(val=["c01"], test=["c03", "c04"]))
+    splits = split(index, chosen, tmp_path)
+    assert set(splits.loc[splits["split"] == "val", "case"]) == {"c01"}
+
+
+def test_split_patches_when_val_is_carved_then_it_is_as_in_the_mode_case_of_the_rest(
+    index, lists, tmp_path
+):
+    fractions = {"val": 0.12, "gate": 0.1, "test": 0.2}
+    chosen = config("lists", lists=lists(test=["c03", "c04"]), fractions=fractions)
+    found = split(index, chosen, tmp_path)
+    rest = index[~index["case"].isin(["c03", "c04"])]
+    expected = assign_cases(rest, SubsetFractions(val=0.12, gate=0.0, test=0.0), SEED)
+    assert {
+        case: subsets for case, subsets in subsets_by_case(found).items() if case in expected
+    } == {case: {subset} for case, subset in expected.items()}
+
+
 def test_split_patches_when_val_is_carved_then_test_cases_stay_where_they_are(
     index, lists, tmp_path
 ):
-    chosen = config("lists", lists=lists(test=["c03", "c04"]), carve_val=0.25)
+    fractions = {"val": 0.25, "gate": 0.0, "test": 0.0}
+    chosen = config("lists", lists=lists(test=["c03", "c04"]), fractions=fractions)
     splits = split(index, chosen, tmp_path)
     assert set(splits.loc[splits["split"] == "test", "case"]) == {"c03", "c04"}
 
@@ -359,10 +379,10 @@ def test_split_patches_when_patches_are_capped_then_they_are_the_manifests_first
     pool = index.rename_axis("row").reset_index()
     manifest = pool.sample(frac=0.5, random_state=1)
     chosen = config(folds=FOLDS, max_train_patches=20)
-    found = split_patches(index, manifest, chosen, case_lists=None, case_subsets={})
+    found = split_patches(index, manifest, chosen, SEED, case_lists=None, case_subsets={})
     found = found[found["split"] == "train"]
     everything = split_patches(
-        index, manifest, config(folds=FOLDS), case_lists=None, case_subsets={}
+        index, manifest, config(folds=FOLDS), SEED, case_lists=None, case_subsets={}
     )
     of_train = manifest[manifest["row"].isin(everything.query("split == 'train'")["row"])]
     first = of_train.groupby("label").head(10)
@@ -403,7 +423,7 @@ def test_order_cases_when_others_leave_then_the_order_of_the_rest_stays():
 def test_split_patches_when_labels_are_corrected_then_train_has_them_and_no_other_side(index):
     manifest = index.rename_axis("row").reset_index().assign(label=lambda t: 1 - t["label"])
     manifest = manifest.astype({"label": "int8"})
-    splits = split_patches(index, manifest, config(), case_lists=None, case_subsets={})
+    splits = split_patches(index, manifest, config(), SEED, case_lists=None, case_subsets={})
     archived = index.loc[splits["row"], "label"].to_numpy()
     on_train = (splits["split"] == "train").to_numpy()
     assert (splits["label"].to_numpy() != archived).tolist() == on_train.tolist()

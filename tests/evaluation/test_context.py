@@ -70,9 +70,8 @@ def draw_balanced(index, num_patches, seed):
         allow_fewer=False,
         max_per_case=None,
         exclude_flags=(),
-        seed=seed,
     )
-    return draw_manifest(index, config)
+    return draw_manifest(index, config, seed)
 
 
 def test_average_context_when_patches_touch_then_is_the_mean_of_those_at_hand():

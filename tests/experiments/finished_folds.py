@@ -18,7 +18,7 @@ PLAN = {
     "folds": {"num_folds": NUM_FOLDS, "only": None},
     "variants": {"better": {"train.learning_rate": 0.01}},
 }
-REPEATED = PLAN["base"] | {"repeats": {"again": {"train.seed": 18}}}
+REPEATED = PLAN["base"] | {"repeats": {"again": {"seeds.training": 18}}}
 
 
 def write_fold(workspace, fold, strength, digest="1a.dir"):

@@ -34,7 +34,7 @@ def test_describe_variant_when_a_repeat_of_the_base_is_as_good_then_it_does_not_
         write_results(project, f"tiny/{name}", strength)
     assert list(plan.all_overrides()) == list(strengths)
     found = {name: describe_variant(project, plan, name) for name in plan.all_overrides()}
-    assert found["again"]["overrides"] == {"train.seed": 18}
+    assert found["again"]["overrides"] == {"seeds.training": 18}
     assert "is_improvement" not in found["again"]
     assert found["lucky"]["differences"]["auroc"]["low"] > 0
     assert not found["lucky"]["is_improvement"]

@@ -3,6 +3,7 @@ import shutil
 import pytest
 import yaml
 
+from idc.core.config import dot_keys
 from idc.core.errors import InputError
 from idc.experiments.sweep import load_sweep, result_rows
 
@@ -59,8 +60,8 @@ def test_points_when_made_then_they_move_no_alias_and_lie_in_an_experiment_of_th
 
 
 def test_points_when_two_keys_end_alike_then_their_names_are_whole(load):
-    sweep = load(grid={"train.seed": [1], "sample.seed": [2]})
-    assert sweep.points[0].label == "train.seed=1 sample.seed=2"
+    sweep = load(grid={"train.precision": ["fp32"], "predict.precision": ["bf16"]})
+    assert sweep.points[0].label == "train.precision=fp32 predict.precision=bf16"
 
 
 def test_points_when_a_value_is_a_list_or_a_path_then_names_fit_a_folder(load):
@@ -78,9 +79,9 @@ def test_points_when_a_value_is_a_list_or_a_path_then_names_fit_a_folder(load):
         ({"grid": {"train.epochs": [1]}}, "train.epochs is in overrides and in grid"),
         ({"grid": {"publish.move_challenger": [True]}}, "the sweep sets it itself"),
         ({"overrides": {"publish.experiment": "x"}}, "the sweep sets it itself"),
-        ({"grid": {"train.seed": [1, 1]}}, "two points are called rates-seed=1"),
+        ({"grid": {"seeds.training": [1, 1]}}, "two points are called rates-training=1"),
         ({"grid": {}}, "grid: .* at least 1 item"),
-        ({"grid": {"train.seed": []}}, r"grid\.train\.seed: .* at least 1 item"),
+        ({"grid": {"seeds.training": []}}, r"grid\.seeds\.training: .* at least 1 item"),
         ({"max_parallel": 0}, "max_parallel"),
         ({"name": "a/b"}, "name: "),
     ],
@@ -119,3 +120,15 @@ def test_result_rows_when_points_differ_then_the_best_by_the_first_key_comes_fir
         {"point": "seed=1", "val/auroc": 0.7},
         {"point": "seed=3"},
     ]
+
+
+def test_benchmark_val_when_compared_with_the_recipe_from_scratch_then_says_the_same(project_root):
+    configs = project_root / "configs"
+    scratch = dot_keys(yaml.safe_load((configs / "scratch.yaml").read_text(encoding="utf-8")))
+    plan = yaml.safe_load((configs / "benchmark_val.yaml").read_text(encoding="utf-8"))
+    said = plan["overrides"] | {key: value for key, (value,) in plan["grid"].items()}
+    own = {"train.epochs", "train.patience", "split.exclude"}
+    assert {key: said.get(key) for key in scratch if key not in own} == {
+        key: value for key, value in scratch.items() if key not in own
+    }
+    assert said["split.fractions"] == {"val": 0.12, "gate": 0.0, "test": 0.0}

@@ -22,7 +22,8 @@ def pool(tmp_path, project_root, make_index):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     index = make_index(CASES)
     save_table(tmp_path / INDEX, index, INDEX_SCHEMA)
-    manifest = draw_manifest(index, load_params(tmp_path / "params.yaml").sample)
+    params = load_params(tmp_path / "params.yaml")
+    manifest = draw_manifest(index, params.sample, params.seeds.data)
     save_table(tmp_path / MANIFEST, manifest, MANIFEST_SCHEMA)
     return load_pool(tmp_path)
 

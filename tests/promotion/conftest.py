@@ -133,7 +133,9 @@ def project(tmp_path, empty_store, change_params, trained, monkeypatch):
     store.parent.mkdir(parents=True)
     store.write_bytes(empty_store)
     monkeypatch.chdir(tmp_path)
-    params = change_params(promotion={"num_replicates": 200, "first_balanced_accuracy": 0.6})
+    params = change_params(
+        promotion={"first_balanced_accuracy": 0.6}, evaluate={"num_replicates": 200}
+    )
     return Project(tmp_path, params, trained)
 
 

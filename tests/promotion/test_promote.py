@@ -101,15 +101,15 @@ def test_promote_when_dry_then_decides_and_counts_the_look_but_moves_nothing(pro
     assert outcome.content["looks"] == 1
 
 
-def test_promote_when_looks_exceed_their_number_then_warns(project, score_as, change_params):
+def test_promote_when_looks_exceed_their_number_then_warns(project, score_as, monkeypatch):
     project.add_version("r1", alias="champion")
-    project.params = change_params(promotion={"num_replicates": 200, "max_looks": 1})
+    monkeypatch.setattr(module, "MAX_LOOKS", 1)
     for number in (2, 3):
         project.add_version(f"r{number}")
         score_as(0.1, 0.1)
         outcome = run(project)
     assert outcome.content["looks"] == 2
-    assert "max_looks" in outcome.content["warnings"][0]
+    assert "2 comparisons have looked at this gate, more than 1" in outcome.content["warnings"][0]
 
 
 def test_promote_when_the_same_models_are_compared_again_then_it_is_no_further_look(

@@ -26,10 +26,7 @@ CHEAP = {
     "methods": ["input_x_gradient", "eigen_cam", "layer_cam"],
     "num_reference": 8, "num_per_group": 2, "num_slides": 0,
 }  # fmt: skip
-SCORES = {
-    "sources": "fused", "num_steps": 2, "num_mosaics": 4, "mosaic_confidence": 0.6,
-    "num_sanity_patches": 2, "num_replicates": 100,
-}  # fmt: skip
+SCORES = {"num_mosaics": 4, "mosaic_confidence": 0.6}
 
 
 @pytest.fixture
@@ -150,7 +147,7 @@ def test_run_when_patches_are_called_idc_negative_then_cams_also_explain_the_neg
 def test_run_when_scores_are_wanted_then_they_are_there_and_the_same_each_time(
     folder, change_params
 ):
-    scored = {**CHEAP, "num_reference": 4, "methods": ["eigen_cam"], "scores": SCORES}
+    scored = {**CHEAP, "num_reference": 4, "methods": ["eigen_cam"], **SCORES}
     contents = []
     for _ in range(2):
         explain.run(change_params(explain=scored))
@@ -218,7 +215,6 @@ def test_run_when_the_network_gives_no_number_then_names_the_patch_and_writes_no
     ("changes", "says"),
     [
         ({"methods": ["lime"]}, "no method is called lime; there are saliency, "),
-        ({"slide_method": "lime"}, "no method is called lime"),
         (
             {"cam_layers": {"resnet50": "layer3"}},
             "the model has no backbone resnet50; it has test_",
@@ -255,7 +251,7 @@ def test_run_when_there_is_a_texture_member_then_the_tables_hold_its_contributio
         pd.DataFrame({"epoch": [1]}), torch.zeros(size),
     )  # fmt: skip
     decide_at(0.5)
-    explain.run(change_params(explain={**CHEAP, "scores": SCORES}))
+    explain.run(change_params(explain={**CHEAP, **SCORES}))
     reference = pd.read_csv(layout.EXPLAIN / "reference.csv")
     names = [name for name in reference.columns if name.startswith("contribution_")]
     assert names == [f"contribution_{name}" for name in (*BACKBONES, "texture")]

@@ -103,7 +103,7 @@ def test_predict_when_run_twice_then_writes_equal_bytes(project, change_params):
 
 
 def test_baselines_when_asked_for_then_the_table_holds_what_they_score(project, change_params):
-    baselines.run(change_params(baselines={"names": ["trees"], "seed": 4}))
+    baselines.run(change_params(baselines={"names": ["trees"]}, seeds={"training": 4}))
     table = load_table(layout.BASELINE_SCORES, BASELINE_SCORES_SCHEMA)
     train = np.arange(12)
     expected = score_baseline("trees", PIXELS, train, train % 2, HELD_OUT_ROWS, 4)

@@ -334,7 +334,7 @@ def test_report_when_there_is_no_mosaic_or_no_score_then_said(render):
     assert "Not measured here: no case has enough confident patches." in page
     assert "<th>Mosaic</th>" not in page
     layout.EXPLAIN_SCORES.unlink()
-    assert "<code>explain.scores</code> is null" in render(3.0)
+    assert "<code>explain.num_mosaics</code> is 0" in render(3.0)
 
 
 def test_report_when_errors_are_grouped_then_their_traits_and_else_that_there_are_none(render):

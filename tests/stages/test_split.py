@@ -45,9 +45,11 @@ def project(tmp_path, monkeypatch, make_index):
 
 @pytest.fixture
 def run(change_params):
-    def run_stages(num_patches="all", **split_changes):
+    def run_stages(num_patches="all", seed=17, **split_changes):
         params = change_params(
-            sample={"num_patches": num_patches, "exclude_flags": ()}, split=split_changes
+            sample={"num_patches": num_patches, "exclude_flags": ()},
+            split=split_changes,
+            seeds={"data": seed},
         )
         sample.run(params)
         split.run(params)

@@ -80,7 +80,7 @@ def test_digest_training_when_a_parameter_changes_then_the_checkpoint_is_another
         train._checkpoint(change_params(**changes)).name
         for changes in ({}, {"train": {"weight_decay": 0.9}}, {"augment": {"d4": False}})
     }
-    same = train._checkpoint(change_params(runtime={"num_workers": 3})).name
+    same = train._checkpoint(change_params(runtime={"scoring_batch_size": 3})).name
     assert len(names) == 3
     assert same in names
 

@@ -1,5 +1,3 @@
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -41,13 +39,13 @@ TRAIN, VAL = take(0, 32), take(32, NUM_PATCHES)
 @pytest.fixture
 def train(pixels, change_params, tmp_path):
     def run(
-        *, checkpoint="a", seed=17, weights_seed=3, on_epoch=None, workers=0, model=None,
-        augment_on="workers", cached=True, interval_s=0.0, **changes,
+        *, checkpoint="a", seed=17, weights_seed=3, on_epoch=None, model=None,
+        cached=True, interval_s=0.0, **changes,
     ):  # fmt: skip
         params = change_params(
             model=model or {},
-            train={"epochs": 3, "batch_size": 8, "precision": "fp32", "seed": seed, **changes},
-            runtime={"num_workers": workers, "augment_on": augment_on},
+            train={"epochs": 3, "batch_size": 8, "precision": "fp32", **changes},
+            seeds={"training": seed},
         )
         device = torch.device("cpu")
         torch.manual_seed(weights_seed)
@@ -107,24 +105,6 @@ def test_train_fusion_when_run_twice_with_a_seed_then_weights_are_equal(train):
 def test_train_fusion_when_the_seed_differs_then_weights_differ(train):
     (_, first), (_, second) = train(checkpoint="a"), train(checkpoint="b", seed=18)
     assert differ(first, second)
-
-
-@pytest.fixture
-def _no_exit_handlers(monkeypatch):
-    """Prefect, where other tests started it in this process, leaves a handler that raises in a
-    forked child, whose exit code then is 1."""
-    monkeypatch.setattr(threading, "_threading_atexits", [])
-
-
-@pytest.mark.usefixtures("_no_exit_handlers")
-@pytest.mark.parametrize("augment_on", ["workers", "device"])
-@pytest.mark.parametrize("workers", [1, 4])
-def test_train_fusion_when_workers_build_batches_then_weights_equal_those_of_none(
-    train, workers, augment_on
-):
-    _, alone = train(checkpoint="a", augment_on=augment_on)
-    _, shared = train(checkpoint="b", augment_on=augment_on, workers=workers)
-    assert_equal_states(alone, shared)
 
 
 @pytest.fixture
@@ -234,9 +214,9 @@ def test_train_fusion_when_not_two_patches_fit_then_says_so(train, memory_for):
 
 
 def test_train_fusion_when_embeddings_are_kept_then_learns_what_it_learns_without(train):
-    kept, kept_weights = train(checkpoint="a", model=FROZEN, frozen_views=2)
-    found, found_weights = train(checkpoint="b", model=FROZEN, frozen_views=2)
-    anew, anew_weights = train(checkpoint="c", model=FROZEN, frozen_views=2, cached=False)
+    kept, kept_weights = train(checkpoint="a", model=FROZEN)
+    found, found_weights = train(checkpoint="b", model=FROZEN)
+    anew, anew_weights = train(checkpoint="c", model=FROZEN, cached=False)
     assert kept.history == found.history == anew.history
     assert_equal_states(kept_weights, found_weights)
     assert_equal_states(kept_weights, anew_weights)
@@ -254,7 +234,6 @@ def test_train_fusion_when_backbones_are_frozen_then_only_heads_learn(train, cha
     ("model", "changes"),
     [
         ({"aux_heads": False}, {}),
-        ({}, {"aux_weight": 0.0}),
         ({}, {"backbone_rate_factor": 0.1}),
     ],
 )

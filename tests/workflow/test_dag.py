@@ -72,8 +72,11 @@ def test_params_when_compared_with_what_stage_and_modules_below_read_then_are_tr
 ):
     reached = imports.find_upstream_modules(f"idc.stages.{stage}") | {f"idc.stages.{stage}"}
     sources = [find_source(name) for name in reached if not is_without_effect(name)]
-    read = {section for source in sources for section in sections_read(source)}
-    assert read - {"runtime"} == set(GRAPH[stage]["params"])
+    read = {place for source in sources for place in places_read(source)}
+    tracked = set(GRAPH[stage]["params"])
+    assert not [place for place in read if not places_above(place) & tracked], "read, not tracked"
+    seen = {each for place in read for each in places_above(place)}
+    assert not tracked - seen, "tracked, not read"
 
 
 def test_params_when_the_report_shows_them_all_then_all_but_where_to_publish_are_tracked():
@@ -83,17 +86,40 @@ def test_params_when_the_report_shows_them_all_then_all_but_where_to_publish_are
     assert GRAPH["publish"]["params"] == ["publish"]
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_when_tracked_then_each_is_in_params_yaml(stage):
+    known = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for key in GRAPH[stage]["params"]:
+        section, _, name = key.partition(".")
+        assert section in known
+        assert not name or name in known[section]
+
+
 def find_source(module):
     path = ROOT / "src" / module.replace(".", "/")
     return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
 
 
-def sections_read(source):
-    return set(re.findall(r"\bparams\.(\w+)", source)) & set(Params.model_fields)
+def places_read(source):
+    """Return `section.key` of each parameter read, or `section` where a whole one is passed on."""
+    found = re.findall(r"\bparams\.(\w+)(?:\.(\w+))?", source)
+    return {
+        f"{section}.{key}" if key in section_keys(section) else section
+        for section, key in found
+        if section in Params.model_fields and section != "runtime"
+    }
+
+
+def section_keys(section):
+    return yaml.safe_load((ROOT / "params.yaml").read_text())[section]
+
+
+def places_above(place):
+    return {place, place.partition(".")[0]}
 
 
 def test_every_section_when_of_the_stages_then_some_stage_tracks_it():
-    tracked = {section for stage in GRAPH.values() for section in stage.get("params", [])}
+    tracked = {key.partition(".")[0] for stage in GRAPH.values() for key in stage.get("params", [])}
     assert tracked == set(Params.model_fields) - set(NON_STAGE_SECTIONS)
 
 

@@ -35,7 +35,7 @@ OVERRIDES = SMALL | {
     "explain.methods": ["saliency", "layer_cam"],
     "explain.num_reference": 2,
     "explain.num_slides": 0,
-    "explain.scores": None,
+    "explain.num_mosaics": 0,
 }
 UNTIL_SPLIT = ["ingest", "sample", "split"]
 NUM_CASES, NUM_FIRST_CASES = 16, 12

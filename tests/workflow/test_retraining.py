@@ -24,7 +24,6 @@ PARTS = (
 )  # fmt: skip
 OVERRIDES = SMALL | {
     "split.fractions": {"val": 0.2, "gate": 0.3, "test": 0.2},
-    "promotion.num_replicates": 100,
     "promotion.first_balanced_accuracy": 0.0,
     "drift.max_shift": 0.001,  # so that drift is there to be told of
 }

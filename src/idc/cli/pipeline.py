@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from idc.cli.command import Command, Group, print_json
+from idc.cli.params import PARAMS
 
 if TYPE_CHECKING:
     from idc.runs.plan import PlannedStage
@@ -83,6 +84,7 @@ def _changes(options: argparse.Namespace) -> list[str]:
 GROUP = Group(
     "Pipeline",
     (
+        PARAMS,
         Command(
             "plan",
             "say which stages would run, and why",

@@ -19,6 +19,7 @@ from pydantic import (
 
 from idc.core.errors import InputError
 from idc.core.files import load_yaml
+from idc.core.removed_parameters import explain_removed
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -82,8 +83,6 @@ class SampleConfig(Section):
     """At most so many patches of one case, over both classes; null sets no cap."""
     exclude_flags: tuple[Flag, ...]
     """Quality flags that keep a patch out of the manifest."""
-    seed: Seed
-    """Seed of the draw."""
 
 
 class SubsetFractions(Section):
@@ -137,26 +136,23 @@ class SplitConfig(Section):
     mode: Literal["case", "patch", "lists"]
     """`case`: whole cases; `patch`: patches at random, which leaks; `lists`: named cases."""
     fractions: SubsetFractions
-    """Target shares of the patches in the modes `case` and `patch`."""
+    """Target shares of the patches in the modes `case` and `patch`. In mode `lists` without a list
+    for val, `val` of the train cases' patches moves there, by whole cases."""
     folds: FoldsConfig | None
     """Modes `case` and `patch`: k-fold cross-validation instead of the fixed subsets; null for
     those."""
     lists: SubsetLists
     """Case lists of the mode `lists`."""
-    carve_val: Annotated[float, Field(ge=0.0, lt=1.0)]
-    """Mode `lists`: share of the train cases' patches that moves to val, by whole cases."""
     rest: Literal["train", "drop"]
     """Mode `lists`: where cases on no list go."""
     exclude: str | None
     """A case list whose cases take no part at all, whatever the mode; null excludes none."""
     max_train_cases: Annotated[int, Field(ge=1)] | None
-    """At most so many cases on train, by an order that the seed makes: fewer are the beginning of
-    more. The other sets do not change. Null keeps all."""
+    """At most so many cases on train, by an order that `seeds.data` makes: fewer are the beginning
+    of more. The other sets do not change. Null keeps all."""
     max_train_patches: Annotated[int, Field(ge=2, multiple_of=2)] | None
     """At most so many patches on train, at most half of them of one class: the first of the
     manifest, so fewer are the beginning of more. The other sets do not change. Null keeps all."""
-    seed: Seed
-    """Seed of the assignment."""
 
     @model_validator(mode="after")
     def _fold_no_lists(self) -> "SplitConfig":
@@ -224,19 +220,10 @@ class TrainConfig(Section):
     """Rate of the backbones as a share of the heads' rate; below 1 for pretrained ones."""
     weight_decay: Annotated[float, Field(ge=0.0)]
     """Decoupled weight decay of AdamW."""
-    warmup_share: Annotated[float, Field(gt=0.0, lt=1.0)]
-    """Share of the steps in which the rate rises to its peak."""
     class_weights: Literal["balanced", "none"]
     """`balanced`: inverse to the class counts of the training set."""
-    aux_weight: Annotated[float, Field(ge=0.0, le=10.0)]
-    """Weight of each backbone's own loss beside that of the fusion head (`model.aux_heads`)."""
-    frozen_views: Annotated[int, Field(ge=1)]
-    """Frozen backbones: epoch e repeats the batches of epoch e mod this, whose embeddings are
-    computed once."""
     precision: Precision
     """Arithmetic of the forward and backward pass."""
-    seed: Seed
-    """Seed of initial weights, order, augmentation and dropout."""
 
 
 class BaselinesConfig(Section):
@@ -246,8 +233,6 @@ class BaselinesConfig(Section):
     """Simple models trained on the same patches, which the fusion CNN must beat: boosted trees on
     colour and edges, a texture dictionary, a plain CNN of four blocks. Beside them the colour
     baseline is always fitted."""
-    seed: Seed
-    """Seed of their training."""
 
 
 class PredictConfig(Section):
@@ -270,29 +255,7 @@ class EvaluateConfig(Section):
     """What chooses the threshold on val: `youden` and `f1` maximise Youden's J and the F1 of IDC+,
     `sensitivity >= 0.9` (any share above 0) takes the highest that finds as many of IDC+."""
     num_replicates: Annotated[int, Field(ge=100)]
-    """Replicates of the case bootstrap."""
-    seed: Seed
-    """Seed of the bootstrap."""
-
-
-class ExplainScoresConfig(Section):
-    """How explanation methods are scored, on the reference panel and on mosaics."""
-
-    sources: Literal["fused", "each"]
-    """Whose maps are put to deletion, insertion and ROAD: the fused ones, or also those of each
-    backbone, at as many times the cost. All other scores are of all maps."""
-    num_steps: Annotated[int, Field(ge=2, le=100)]
-    """Steps of the deletion and of the insertion curve."""
-    num_mosaics: Annotated[int, Field(ge=0, le=1000)]
-    """At most so many 2x2 mosaics of test patches; each costs as much as eight patches."""
-    mosaic_confidence: Annotated[float, Field(ge=0.5, lt=1.0)]
-    """Calibrated probability from which an IDC+ patch may stand in a mosaic; of an IDC- patch, 1
-    minus it is the most."""
-    num_sanity_patches: Annotated[int, Field(ge=2, le=1000)]
-    """Patches from all over the panel that the sanity check and the noise are tried on; each is
-    explained four more times."""
-    num_replicates: Annotated[int, Field(ge=100)]
-    """Replicates of the case bootstrap."""
+    """Replicates of the case bootstrap, wherever intervals are computed."""
 
 
 class ExplainConfig(Section):
@@ -307,22 +270,15 @@ class ExplainConfig(Section):
     """Errors panel: patches for each of true/false positives/negatives."""
     num_slides: Annotated[int, Field(ge=0, le=50)]
     """Complete cases laid out as a whole, the largest first; 0 draws none."""
-    slide_method: str
-    """The method of those: a cheap one, such as `grad_cam`, for hundreds of patches a case."""
     cam_layers: dict[str, str] | None
     """timm module path by backbone, such as `{resnet50: layer3}`, whose output the CAMs read;
     others, and null: the deepest layer of stride 16."""
-    smooth_grad_samples: Annotated[int, Field(ge=1, le=1000)]
-    """Noisy copies of a patch, over which SmoothGrad averages."""
-    integrated_gradients_steps: Annotated[int, Field(ge=2, le=1000)]
-    """Points on the way from the blurred patch to the patch."""
-    scores: ExplainScoresConfig | None
-    """Null scores no method."""
-    max_grouped_errors: Annotated[int, Field(ge=1, le=20_000)]
-    """At most so many false positives, and so many false negatives, the most confident ones, are
-    grouped by neighbours in embedding space."""
-    seed: Seed
-    """Seed of the reference panel's draw and of SmoothGrad's noise."""
+    num_mosaics: Annotated[int, Field(ge=0, le=1000)]
+    """Methods are scored on the reference panel and on at most so many 2x2 mosaics of test patches,
+    each at the cost of eight patches; 0 scores no method."""
+    mosaic_confidence: Annotated[float, Field(ge=0.5, lt=1.0)]
+    """Calibrated probability from which an IDC+ patch may stand in a mosaic; of an IDC- patch, 1
+    minus it is the most."""
 
     @model_validator(mode="after")
     def _name_each_method_once(self) -> "ExplainConfig":
@@ -344,29 +300,15 @@ class PublishConfig(Section):
     """Name of the run in MLflow; null puts it together from backbones, size and patches."""
 
 
-Error = Annotated[float, Field(gt=0.0, lt=0.5)]
-
-
 class PromotionConfig(Section):
     """When a challenger becomes the champion, by the patches of the gate cases."""
 
-    superiority_error: Error
-    """One-sided error of the bound that must lie above 0: the difference in balanced accuracy."""
-    margin_error: Error
-    """One-sided error of each margin's bound. Larger than the other, because about 20 gate cases
-    cannot show at 0.025 that an equal model loses no more than a margin."""
     max_sensitivity_loss: Annotated[float, Field(gt=0.0, lt=1.0)]
     """Margin on the difference in sensitivity; its lower bound must lie above minus this."""
     max_brier_rise: Annotated[float, Field(gt=0.0, lt=1.0)]
     """Margin on the difference in Brier score; its upper bound must lie below this."""
     first_balanced_accuracy: Share
     """Without a champion: the lower bound of the balanced accuracy must lie above this."""
-    max_looks: Annotated[int, Field(ge=1)]
-    """Models that may be compared on one gate before a warning says that it wears out."""
-    num_replicates: Annotated[int, Field(ge=100)]
-    """Replicates of the case bootstrap."""
-    seed: Seed
-    """Seed of the bootstrap."""
 
 
 class DriftConfig(Section):
@@ -377,16 +319,6 @@ class DriftConfig(Section):
     deviations of the champion's training patches."""
     max_share_difference: Share
     """Largest difference in the share of IDC+."""
-    num_patches: Annotated[int, Field(ge=2)]
-    """New patches, and as many old ones, that the champion embeds."""
-
-
-class ReproduceConfig(Section):
-    """When a rebuilt model counts as the same."""
-
-    max_logit_difference: Annotated[float, Field(gt=0.0)]
-    """Largest difference of any patch's logit on another machine or with other versions; on the
-    same ones every bit must agree."""
 
 
 class RuntimeConfig(Section):
@@ -396,24 +328,32 @@ class RuntimeConfig(Section):
     """`auto` takes the GPU when there is one."""
     num_processes: Annotated[int, Field(ge=1, le=256)] | None
     """Processes that read and decode archives; null takes all cores."""
-    num_workers: Annotated[int, Field(ge=0, le=256)]
-    """Processes that augment training patches; 0 works in the main process."""
     scoring_batch_size: Annotated[int, Field(ge=1)]
     """Patches per forward pass where no gradient is needed."""
     num_threads: Annotated[int, Field(ge=1)] | None
     """CPU threads of torch; null takes all cores."""
     num_devices: Annotated[int, Field(ge=1, le=64)]
     """Processes that train together, one per GPU; above 1 `train` starts torchrun."""
-    augment_on: Literal["auto", "workers", "device"]
-    """Where patches are augmented: by albumentations in `num_workers` processes, or in batches on
-    the device; `auto` is the device when it is a GPU."""
     checkpoint_interval_s: Annotated[float, Field(ge=0.0)]
     """Seconds of training between two checkpoints."""
+
+
+class SeedsConfig(Section):
+    """Seeds of all that is drawn at random."""
+
+    data: Seed
+    """Of the manifest's draw and the assignment to subsets."""
+    training: Seed
+    """Of initial weights, order, augmentation and dropout, of the texture dictionary, and of the
+    baselines."""
+    statistics: Seed
+    """Of bootstraps, of the reference panel's draw, and of the noise of SmoothGrad."""
 
 
 class Params(Section):
     """All of `params.yaml`."""
 
+    seeds: SeedsConfig
     ingest: IngestConfig
     sample: SampleConfig
     split: SplitConfig
@@ -427,11 +367,10 @@ class Params(Section):
     publish: PublishConfig
     promotion: PromotionConfig
     drift: DriftConfig
-    reproduce: ReproduceConfig
     runtime: RuntimeConfig
 
 
-NON_STAGE_SECTIONS = ("promotion", "drift", "reproduce", "runtime")
+NON_STAGE_SECTIONS = ("promotion", "drift", "runtime")
 """Sections that no stage's result depends on."""
 
 
@@ -445,7 +384,8 @@ def load_params(path: Path) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise InputError("\n".join(_describe(path, fault) for fault in error.errors())) from None
+        faults = [line for fault in error.errors() for line in _describe(path, fault)]
+        raise InputError("\n".join(faults)) from None
 
 
 def flatten(params: Params) -> dict[str, str]:
@@ -468,12 +408,17 @@ def dot_keys(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _describe(path: Path, fault: Any) -> str:  # noqa: ANN401  (pydantic's ErrorDetails)
+def _describe(path: Path, fault: Any) -> list[str]:  # noqa: ANN401  (pydantic's ErrorDetails)
     key = ".".join(str(part) for part in fault["loc"]) or "the whole file"
-    if fault["type"] == "extra_forbidden":
-        return f"{path}: {key} is not a parameter; remove it or fix its spelling"
-    if fault["type"] == "missing":
-        return f"{path}: {key} is missing; give it a value"
     value = fault["input"]
+    if fault["type"] == "extra_forbidden":
+        keys = list(dot_keys({key: value})) or [key]
+        return [f"{path}: {_explain_unknown(each)}" for each in keys]
+    if fault["type"] == "missing":
+        return [f"{path}: {key} is missing; give it a value"]
     rule = fault["msg"].removeprefix("Value error, ")
-    return f"{path}: {key} = {value!r}: {rule[0].lower()}{rule[1:]}"
+    return [f"{path}: {key} = {value!r}: {rule[0].lower()}{rule[1:]}"]
+
+
+def _explain_unknown(key: str) -> str:
+    return explain_removed(key) or f"{key} is not a parameter; remove it or fix its spelling"

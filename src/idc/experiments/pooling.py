@@ -246,5 +246,5 @@ def _reject_tested_twice(pooled: pd.DataFrame, tested_once: TestedOnce) -> None:
         name = first if tested_once == "case" else f"{first[0]} x{first[1]} y{first[2]}"
         raise InputError(
             f"{tested_once} {name} is tested in {twice.iloc[0]} folds: run all folds with the same "
-            "archive, split.seed and number of folds"
+            "archive, seeds.data and number of folds"
         )

@@ -279,8 +279,8 @@ def _describe_training(workspace: Path) -> dict[str, float]:
 
 
 def _load_bootstrap(root: Path) -> Bootstrap:
-    config = load_params(root / PARAMS).evaluate
-    return Bootstrap(config.num_replicates, config.seed)
+    params = load_params(root / PARAMS)
+    return Bootstrap(params.evaluate.num_replicates, params.seeds.statistics)
 
 
 def _model_digest(workspace: Path) -> str:
@@ -309,5 +309,5 @@ def _require_same_folds(first: pd.DataFrame, second: pd.DataFrame) -> None:
         raise InputError(
             f"{len(differing)} cases were tested in different folds (case {case} in "
             f"{differing['one'].iloc[0]} and {differing['other'].iloc[0]}): score both with the "
-            "same archive, split.seed, split.exclude and number of folds"
+            "same archive, seeds.data, split.exclude and number of folds"
         )

@@ -20,6 +20,7 @@ class Pool:
     index: pd.DataFrame
     manifest: pd.DataFrame
     config: SplitConfig
+    seed: int
     case_lists: Path
 
     def training_set(
@@ -38,6 +39,7 @@ class Pool:
             self.index,
             self.manifest,
             SplitConfig.model_validate(self.config.model_dump() | changed),
+            self.seed,
             case_lists=self.case_lists,
             case_subsets={},
         )
@@ -50,10 +52,12 @@ def load_pool(workspace: Path) -> Pool:
     Raises:
         InputError: If a table is missing.
     """
+    params = load_params(workspace / PARAMS)
     return Pool(
         index=load_table(workspace / INDEX, INDEX_SCHEMA),
         manifest=load_table(workspace / MANIFEST, MANIFEST_SCHEMA),
-        config=load_params(workspace / PARAMS).split,
+        config=params.split,
+        seed=params.seeds.data,
         case_lists=workspace / CASE_LISTS,
     )
 

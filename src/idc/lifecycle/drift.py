@@ -21,6 +21,7 @@ Embed = Callable[[np.ndarray], np.ndarray]
 """Rows of the pixel store -> float32 (rows, features)."""
 
 _MAX_MEASURED = 20_000
+_NUM_EMBEDDED = 1000  # new patches, and as many old ones: their means err by 1/32 of an SD
 _MAX_NAMED = 20
 
 
@@ -117,7 +118,7 @@ def _compare_embeddings(
     if len(training_rows) < 2:
         return {"drifted": False, "reason": "no training case is in the archive: no spread known"}
     new, of_training = (
-        embed(_in_shares(rows, label, num_training_patches, config.num_patches)).astype(np.float64)
+        embed(_in_shares(rows, label, num_training_patches, _NUM_EMBEDDED)).astype(np.float64)
         for rows in (new_rows, training_rows)
     )
     spread = of_training.std(axis=0)

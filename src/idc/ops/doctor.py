@@ -49,7 +49,7 @@ def require_inputs(params: Params, root: Path) -> None:
     from idc.explain.maps.methods import require_methods
     from idc.tracking.connection import check_store
 
-    require_methods((*params.explain.methods, params.explain.slide_method))
+    require_methods(params.explain.methods)
     find_sources(root / RAW)
     reject_stale_pointers(root / RAW, by_content=False)
     check_store(root)

@@ -38,6 +38,7 @@ from idc.core.layout import (
     WORKSPACE_RECORD,
 )
 from idc.core.processes import ProcessId, identify_process, is_dead
+from idc.core.removed_parameters import explain_removed
 
 WORKSPACES = Path(".workspaces")
 
@@ -188,7 +189,8 @@ def override_params(path: Path, overrides: Mapping[str, Any]) -> None:
         for parent in parents:
             section = section.get(parent) if isinstance(section, dict) else None
         if not isinstance(section, dict) or last not in section:
-            raise InputError(f"override {key}: {PARAMS} has no such parameter")
+            removed = explain_removed(key)
+            raise InputError(removed or f"{PARAMS} has no such parameter", f"override {key}")
         section[last] = value
     if overrides:
         with path.open("w", encoding="utf-8") as file:

@@ -33,7 +33,7 @@ def run(params: Params) -> None:
     for name in params.baselines.names:
         log.info("%s is trained and scores", name)
         scores[f"y_score_{name}"] = score_baseline(
-            name, pixels, train_rows, train_labels, rows, params.baselines.seed
+            name, pixels, train_rows, train_labels, rows, params.seeds.training
         )
     save_table(layout.BASELINE_SCORES, pd.DataFrame(scores), BASELINE_SCORES_SCHEMA)
     log.info("%d patches scored by %d baselines", len(rows), len(scores) - 1)

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import expit
 
 from idc.core import layout
-from idc.core.config import EvaluateConfig, Params
+from idc.core.config import Params
 from idc.core.errors import InputError
 from idc.core.files import replacing_folder, save_json
 from idc.data.tables import SPLITS_SCHEMA, load_scores, load_table
@@ -64,20 +64,20 @@ def run(params: Params) -> None:
     held_out = {name: predictions[predictions["split"] == name] for name in ("val", "test")}
     for name, subset in held_out.items():
         _reject_one_class(name, subset)
-    point = _choose_operating_point(held_out["val"], params)
+    bootstrap = Bootstrap(params.evaluate.num_replicates, params.seeds.statistics)
+    point = _choose_operating_point(held_out["val"], params, bootstrap)
     val, test = (decide_patches(subset, point) for subset in held_out.values())
-    config = params.evaluate
-    others = score_others(val, test, config.threshold_rule)
-    metrics, left_out = _measure(val, test, point, config)
-    metrics |= _measure_slivers(test, config) | _measure_others(test, others, config)
-    summary = _summarise(val, test, others, point, config) | {"left_out": left_out}
+    others = score_others(val, test, params.evaluate.threshold_rule)
+    metrics, left_out = _measure(val, test, point, bootstrap)
+    metrics |= _measure_slivers(test, bootstrap) | _measure_others(test, others, bootstrap)
+    summary = _summarise(val, test, others, point, bootstrap) | {"left_out": left_out}
     summary["benchmark"] = _compare_with_published(test, metrics)
     metrics |= _flatten(summary)
     # written only now: a fault on test must not leave half of the results behind
     point.save(layout.OPERATING_POINT)
     save_json(layout.METRICS, metrics)
     save_json(layout.EVALUATION, summary)
-    _save_tables(test, config)
+    _save_tables(test, bootstrap)
     log.info(
         "test AUROC %.3f [%.3f, %.3f], colour baseline %.3f; %s",
         *(metrics[f"test/auroc{end}"] for end in ("", "_low", "_high")),
@@ -108,7 +108,9 @@ def _reject_one_class(name: str, subset: pd.DataFrame) -> None:
         )
 
 
-def _choose_operating_point(val: pd.DataFrame, params: Params) -> OperatingPoint:
+def _choose_operating_point(
+    val: pd.DataFrame, params: Params, bootstrap: Bootstrap
+) -> OperatingPoint:
     y_true, logits = val["y_true"].to_numpy(), val["logit"].to_numpy()
     calibration = fit_calibration(logits, y_true)
     threshold = bootstrap_threshold(
@@ -116,7 +118,7 @@ def _choose_operating_point(val: pd.DataFrame, params: Params) -> OperatingPoint
         calibration.apply(logits),
         val["case"].to_numpy(),
         params.evaluate.threshold_rule,
-        _bootstrap(params.evaluate),
+        bootstrap,
     )
     spec = load_spec(layout.BUNDLE)
     shift = prior_shift(float(y_true.mean()), spec.num_training_patches, spec.class_weights)
@@ -135,11 +137,13 @@ def _choose_operating_point(val: pd.DataFrame, params: Params) -> OperatingPoint
         model_digest=digest_bundle(layout.BUNDLE),
         d4_average=params.predict.d4_average,
     )
-    return point if params.evaluate.context == "none" else _add_context(point, val, params.evaluate)
+    if params.evaluate.context == "none":
+        return point
+    return _add_context(point, val, params.evaluate.threshold_rule, bootstrap)
 
 
 def _add_context(
-    point: OperatingPoint, val: pd.DataFrame, config: EvaluateConfig
+    point: OperatingPoint, val: pd.DataFrame, threshold_rule: str, bootstrap: Bootstrap
 ) -> OperatingPoint:
     """Choose the threshold for scores averaged over touching patches, on val as well."""
     log_odds = point.slope * val["logit"].to_numpy(np.float64) + point.intercept
@@ -148,8 +152,8 @@ def _add_context(
         val["y_true"].to_numpy(),
         expit(average_context(case, x, y, log_odds)),
         case,
-        config.threshold_rule,
-        _bootstrap(config),
+        threshold_rule,
+        bootstrap,
     )
     return replace(
         point,
@@ -161,7 +165,7 @@ def _add_context(
 
 
 def _measure(
-    val: pd.DataFrame, test: pd.DataFrame, point: OperatingPoint, config: EvaluateConfig
+    val: pd.DataFrame, test: pd.DataFrame, point: OperatingPoint, bootstrap: Bootstrap
 ) -> tuple[dict[str, float], dict[str, dict[str, str]]]:
     """Return flat metrics: natural prevalence as `test/*`, the manifest's share apart.
 
@@ -184,7 +188,7 @@ def _measure(
             subset[f"{prefix}y_score"].to_numpy(),
             case,
             thresholds[prefix],
-            _bootstrap(config),
+            bootstrap,
         )
         metrics |= flatten_estimates(name, estimates)
         if estimates.undefined:
@@ -206,7 +210,7 @@ def _why_unmeasurable(manifest: pd.DataFrame) -> str:
 
 
 def _measure_others(
-    test: pd.DataFrame, others: dict[str, OtherScores], config: EvaluateConfig
+    test: pd.DataFrame, others: dict[str, OtherScores], bootstrap: Bootstrap
 ) -> dict[str, float]:
     """Measure each member alone and each baseline, by the primary metrics only."""
     metrics: dict[str, float] = {}
@@ -217,7 +221,7 @@ def _measure_others(
                 score.astype(np.float64),
                 test["case"].to_numpy(),
                 _HALF,
-                _bootstrap(config),
+                bootstrap,
                 names=(metric,),
             )
             metrics |= flatten_estimates(f"test_{name}", estimates)
@@ -229,10 +233,9 @@ def _summarise(
     test: pd.DataFrame,
     others: dict[str, OtherScores],
     point: OperatingPoint,
-    config: EvaluateConfig,
+    bootstrap: Bootstrap,
 ) -> dict[str, Any]:
     """Return what `reports/evaluation.json` holds, but for the benchmark row."""
-    bootstrap = _bootstrap(config)
     constant = float(val.groupby("case")["y_true"].mean().mean())
     return {
         "ablation": summarise_ablation(test, others, bootstrap),
@@ -272,11 +275,7 @@ def _flatten(summary: dict[str, Any]) -> dict[str, float]:
     return flat
 
 
-def _bootstrap(config: EvaluateConfig) -> Bootstrap:
-    return Bootstrap(config.num_replicates, config.seed)
-
-
-def _measure_slivers(test: pd.DataFrame, config: EvaluateConfig) -> dict[str, float]:
+def _measure_slivers(test: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, float]:
     """Report slide-edge patches apart: their padding must not have taught the model their label.
 
     They are nearly all IDC-, so specificity is what they can tell; it needs three cases or more.
@@ -291,18 +290,18 @@ def _measure_slivers(test: pd.DataFrame, config: EvaluateConfig) -> dict[str, fl
     }
     case = slivers["case"].to_numpy()[~is_idc]
     if len(np.unique(case)) >= MIN_CASES:
-        specificity = bootstrap_share(~called[~is_idc], case, _bootstrap(config))
+        specificity = bootstrap_share(~called[~is_idc], case, bootstrap)
         metrics |= flatten_estimates("test_sliver", {"specificity": specificity})
     return metrics
 
 
-def _save_tables(test: pd.DataFrame, config: EvaluateConfig) -> None:
+def _save_tables(test: pd.DataFrame, bootstrap: Bootstrap) -> None:
     y_true, y_score = test["y_true"].to_numpy(), test["y_score"].to_numpy()
     reliability = reliability_points(
         y_true,
         y_score,
         test["case"].to_numpy(),
-        _bootstrap(config),
+        bootstrap,
     )
     with replacing_folder(layout.PLOTS) as partial:
         roc_points(y_true, y_score).to_csv(partial / "roc.csv", index=False)

@@ -14,6 +14,7 @@ from idc.core.errors import InputError
 from idc.core.files import replacing_folder, save_json
 from idc.data.patches import load_pixels
 from idc.data.tables import PREDICTIONS_SCHEMA, load_table
+from idc.evaluation.statistics.bootstrap import Bootstrap
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.explain.maps.explainer import Explainer, NotFiniteMapError
 from idc.explain.maps.methods import METHODS, require_methods
@@ -39,6 +40,9 @@ from idc.models.spec import digest_bundle
 log = logging.getLogger(__name__)
 
 _MIN_SCORED = 2  # batch norms cannot be measured on one patch
+# of the methods that point well the cheapest: a case has hundreds of patches
+_SLIDE_METHOD = "grad_cam"
+_MAX_GROUPED_ERRORS = 500  # most confident FP, and FN: a group of errors shows in far fewer
 _EXAMPLES = 8  # of each group of errors
 _MAX_BATCH_WITH_GRADIENT = (
     32  # images per pass: what backward needs of more does not fit small machines
@@ -58,15 +62,16 @@ def run(params: Params) -> None:
             operating point belongs to another model.
     """
     config = params.explain
-    require_methods((*config.methods, config.slide_method))
+    require_methods(config.methods)
     digest = digest_bundle(layout.BUNDLE)
     point = OperatingPoint.load(layout.OPERATING_POINT, model_digest=digest)
     subject = _load_explained_model(params)
     explainer = subject.explain_with(subject.model, subject.mean_embedding)
     pixels = load_pixels(layout.PIXELS)
     test = _load_test(point)
+    seed = params.seeds.statistics
     panels = {
-        "reference": draw_reference(test, num_patches=config.num_reference, seed=config.seed),
+        "reference": draw_reference(test, num_patches=config.num_reference, seed=seed),
         "errors": draw_errors(test, num_per_group=config.num_per_group),
     }
     watch = _Stopwatch()
@@ -138,9 +143,7 @@ def _load_explained_model(params: Params) -> ExplainedModel:
             mean_embedding,
             device,
             batch_size=min(params.runtime.scoring_batch_size, _MAX_BATCH_WITH_GRADIENT),
-            smooth_grad_samples=config.smooth_grad_samples,
-            integrated_gradients_steps=config.integrated_gradients_steps,
-            seed=config.seed,
+            seed=params.seeds.statistics,
             cam_layers=config.cam_layers,
         )
 
@@ -261,7 +264,7 @@ def _draw_slides(
     watch: _Stopwatch,
     folder: Path,
 ) -> None:
-    method = params.explain.slide_method
+    method = _SLIDE_METHOD
     slides = choose_slides(test, params.explain.num_slides)
     if not slides and params.explain.num_slides:
         log.info("no slide: no test case is complete")
@@ -285,13 +288,14 @@ def _score(
 ) -> None:
     """Write `scores.json` and a picture of where methods point."""
     config = params.explain
-    if config.scores is None:
-        log.info("explain.scores is null: no method is scored")
+    if config.num_mosaics == 0:
+        log.info("explain.num_mosaics is 0: no method is scored")
         return
     if len(panel) < _MIN_SCORED:
         log.warning("the reference panel holds %d patches: no method is scored", len(panel))
         return
-    table = ExplanationScores(subject, config.methods, config.scores, seed=config.seed)
+    seed = params.seeds.statistics
+    table = ExplanationScores(subject, config, Bootstrap(params.evaluate.num_replicates, seed))
     scores = table.measure(panel, pixels[panel["row"].to_numpy()], maps, test, pixels)
     save_json(folder / layout.EXPLAIN_SCORES.name, scores)
     if "ranking" in scores["mosaics"]:
@@ -302,7 +306,7 @@ def _group_errors(
     params: Params, subject: ExplainedModel, test: pd.DataFrame, pixels: np.ndarray, folder: Path
 ) -> None:
     """Write `error_groups.json` and a sheet of examples per kind of error."""
-    errors = find_errors(test, max_errors=params.explain.max_grouped_errors)
+    errors = find_errors(test, max_errors=_MAX_GROUPED_ERRORS)
     rows = errors["row"].to_numpy()
     scorer = PatchScorer(
         subject.model, subject.size_px, params.runtime.scoring_batch_size, subject.device

@@ -19,7 +19,7 @@ def run(params: Params) -> None:
     """
     index = load_table(layout.INDEX, INDEX_SCHEMA)
     overrides = load_label_overrides(layout.LABEL_OVERRIDES, index)
-    drawn = draw_manifest(index, params.sample)
+    drawn = draw_manifest(index, params.sample, params.seeds.data)
     manifest = relabel(drawn, overrides)
     save_table(layout.MANIFEST, manifest, MANIFEST_SCHEMA)
     counts = drawn["label"].value_counts()

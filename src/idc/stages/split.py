@@ -31,14 +31,20 @@ def run(params: Params) -> None:
         assigned by
             another rule, or a case or an identical patch is on two subsets.
     """
+    seed = params.seeds.data
     index = load_table(layout.INDEX, INDEX_SCHEMA)
     manifest = load_table(layout.MANIFEST, MANIFEST_SCHEMA)
-    known = _known_subsets(params.split)
+    known = _known_subsets(params.split, seed)
     # a case that takes no part is given no subset for good either
     split_unit = drop_excluded(index, params.split, layout.CASE_LISTS)
-    permanent_subsets = _assign_permanently(split_unit, params.split, known)
+    permanent_subsets = _assign_permanently(split_unit, params.split, seed, known)
     splits = split_patches(
-        index, manifest, params.split, case_lists=layout.CASE_LISTS, case_subsets=permanent_subsets
+        index,
+        manifest,
+        params.split,
+        seed,
+        case_lists=layout.CASE_LISTS,
+        case_subsets=permanent_subsets,
     )
     pixels = load_pixels(layout.PIXELS)
     leakage = measure_leakage(splits, index, pixels)
@@ -48,36 +54,36 @@ def run(params: Params) -> None:
     subsets["train"]["num_corrected_labels"] = _count_corrected(splits, index)
     save_json(layout.LEAKAGE_REPORT, {"mode": params.split.mode, **leakage, "subsets": subsets})
     save_json(layout.TRAINING_PROFILE, build_profile(index, splits, pixels))
-    _keep_subsets(permanent_subsets, params.split, known)
+    _keep_subsets(permanent_subsets, params.split, seed, known)
 
 
 def _remembers(config: SplitConfig) -> bool:
     return config.mode == "case" and config.folds is None
 
 
-def _known_subsets(config: SplitConfig) -> dict[str, str]:
+def _known_subsets(config: SplitConfig, seed: int) -> dict[str, str]:
     if not _remembers(config):
         return {}
-    return load_case_subsets(layout.CASE_SUBSETS, config.fractions, config.seed)
+    return load_case_subsets(layout.CASE_SUBSETS, config.fractions, seed)
 
 
 def _assign_permanently(
-    index: pd.DataFrame, config: SplitConfig, known: Mapping[str, str]
+    index: pd.DataFrame, config: SplitConfig, seed: int, known: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the subset of every case of the pool, of those without a manifest patch too."""
     if not _remembers(config):
         return {}
-    return assign_cases(index, config.fractions, config.seed, known=known)
+    return assign_cases(index, config.fractions, seed, known=known)
 
 
 def _keep_subsets(
-    subsets: Mapping[str, str], config: SplitConfig, known: Mapping[str, str]
+    subsets: Mapping[str, str], config: SplitConfig, seed: int, known: Mapping[str, str]
 ) -> None:
     if not _remembers(config):
         ensure_case_subsets(layout.CASE_SUBSETS)
         return
     added = {case: subset for case, subset in subsets.items() if case not in known}
-    save_case_subsets(layout.CASE_SUBSETS, config.fractions, config.seed, before=known, added=added)
+    save_case_subsets(layout.CASE_SUBSETS, config.fractions, seed, before=known, added=added)
     if added and known:
         log.info("%d new cases joined %d known ones", len(added), len(known))
 

@@ -66,7 +66,7 @@ def run(params: Params) -> None:
 
 
 def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Checkpoint) -> None:
-    torch.manual_seed(params.train.seed)
+    torch.manual_seed(params.seeds.training)
     pixels = load_pixels(layout.PIXELS)
     splits = load_table(layout.SPLITS, SPLITS_SCHEMA)
     train = TrainingPatches(*select_subset(splits, "train"))
@@ -148,7 +148,7 @@ def _join_texture(
 ) -> None:
     started = time.monotonic()
     texture = learn_texture_member(
-        pixels, train.rows, train.labels, size_px=params.model.size_px, seed=params.train.seed
+        pixels, train.rows, train.labels, size_px=params.model.size_px, seed=params.seeds.training
     )
     model.join_texture(texture.to(device))
     log.info("texture member learnt in %.0f s", time.monotonic() - started)
@@ -159,10 +159,7 @@ def _checkpoint(params: Params) -> Checkpoint:
     return Checkpoint(_CHECKPOINTS / name, interval_s=params.runtime.checkpoint_interval_s)
 
 
-def _digest_training(
-    params: Params,
-    sections: tuple[str, ...],
-) -> str:
+def _digest_training(params: Params, sections: tuple[str, ...]) -> str:
     """Name a training after all that shapes it: parameters, data, code."""
     package = Path(idc.__file__).parent
     code = {
@@ -170,10 +167,8 @@ def _digest_training(
         for part in ("data", "models", "training")
         for path in (package / part).rglob("*.py")
     }
-    for name in (
-        "stages/train.py",
-        "evaluation/statistics/metrics.py",
-    ):  # targets; which epoch is the best
+    # the stage itself, and what says which epoch is the best
+    for name in ("stages/train.py", "evaluation/statistics/metrics.py"):
         code[name] = package / name
     data = {"splits": layout.SPLITS, "index": layout.INDEX}
     if params.model.pretrained not in ("none", "imagenet"):
@@ -183,7 +178,7 @@ def _digest_training(
         name: getattr(params, name).model_dump(mode="json", exclude={"texture_member"})
         for name in sections
     }
-    return digest_inputs(facts, code | data)
+    return digest_inputs({**facts, "seed": params.seeds.training}, code | data)
 
 
 def _name_other_checkpoints(checkpoint: Checkpoint) -> None:

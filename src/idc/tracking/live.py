@@ -34,7 +34,7 @@ from idc.tracking.recording import (
 log = logging.getLogger(__name__)
 
 _TRAINING_TAG = "training_digest"
-_SECTIONS = ("ingest", "sample", "split", "model", "augment", "train", "runtime")
+_SECTIONS = ("seeds", "ingest", "sample", "split", "model", "augment", "train", "runtime")
 _METRICS_PER_CALL = 1000  # more are refused
 
 

@@ -19,6 +19,7 @@ from idc.training.sources import Batch
 
 log = logging.getLogger(__name__)
 
+_AUX_WEIGHT = 0.3  # of each backbone's own loss beside the fusion's, as in GoogLeNet (Szegedy 2015)
 _MIN_MICRO_BATCH = 2  # a batch norm over one patch has no variance
 
 
@@ -50,7 +51,7 @@ class GradientAccumulator:
         self.model, self.device, self.ranks = model, device, ranks
         self.class_weights = torch.tensor(class_weights, dtype=torch.float32, device=device)
         self.head_weights = torch.tensor(
-            [1.0] + [params.train.aux_weight] * len(model.scored_members), device=device
+            [1.0] + [_AUX_WEIGHT] * len(model.scored_members), device=device
         )
         self.autocast = choose_autocast(params.train.precision, device)
         self.exchange = DistributedDataParallel(network) if ranks.several else None

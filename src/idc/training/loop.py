@@ -28,6 +28,10 @@ from idc.training.sources import Batch, BatchSource
 
 log = logging.getLogger(__name__)
 
+_WARMUP_SHARE = (
+    0.2  # of the steps: a shorter rise, .05, scored lower from scratch (docs/experiments.md)
+)
+
 BEST_WEIGHTS = "best_epoch.safetensors"
 """In the folder of the checkpoint, where training ended by a fault before one was due."""
 
@@ -81,7 +85,7 @@ def train_fusion(
         model: Freshly created; moved to `device`.
         source: Serves training batches, and scores the val patches.
         val_labels: 0 or 1 of all pool patches of the val cases, in the source's order.
-        params: Sections `train` and `runtime`.
+        params: Sections `train`, `runtime` and `seeds`.
         class_weights: Loss weight of IDC- and IDC+, (2,).
         device: Where to compute.
         checkpoint: Where states are kept; training goes on from the last whole one there.
@@ -120,7 +124,7 @@ class _TrainingRun:
     ) -> None:
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.source, self.val_labels = source, val_labels
-        self.config = params.train
+        self.config, self.seed = params.train, params.seeds.training
         self.device, self.ranks, self.checkpoint = device, ranks, checkpoint
         if device.type == "cpu":
             adapt_convolutions(self.model)
@@ -130,7 +134,7 @@ class _TrainingRun:
         self.schedule = create_schedule(
             self.optimizer,
             num_steps=self.config.epochs * source.num_batches,
-            warmup_share=self.config.warmup_share,
+            warmup_share=_WARMUP_SHARE,
         )
         self.gradients = GradientAccumulator(
             model, source.network(model), params, class_weights, device, ranks,
@@ -196,7 +200,7 @@ class _TrainingRun:
         return loss
 
     def _step_seed(self) -> int:
-        entropy = [self.config.seed, self.step, self.ranks.rank]
+        entropy = [self.seed, self.step, self.ranks.rank]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def _mean_loss(self) -> float:

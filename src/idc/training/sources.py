@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from idc.core.config import Params
 from idc.core.files import replacing_file
 from idc.core.progress import track
-from idc.data.batches.augment import Augmentation
 from idc.data.batches.device_augment import DeviceAugmentation
 from idc.data.batches.loader import TrainingBatches, create_loader, to_images
 from idc.models.networks.fusion import FusionCNN, HeadLogits, MemberLogits
@@ -25,6 +24,10 @@ log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
 """Inputs on the device, and labels, 0 or 1, float32 (batch,)."""
+
+
+FROZEN_VIEWS = 4
+"""Augmented views of each patch that frozen backbones embed; each costs an epoch's forward pass."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class ImageSource:
         pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
         train: Patches to learn from.
         val_rows: Patches to score, int64.
-        params: Sections `model`, `augment`, `train` and `runtime`.
+        params: Sections `model`, `augment`, `train`, `runtime` and `seeds`.
         device: Where images live.
         ranks: This process among those that train together.
 
@@ -79,11 +82,7 @@ class ImageSource:
     ) -> None:
         self.pixels, self.train, self.val_rows = pixels, train, val_rows
         self.params, self.device, self.ranks = params, device, ranks or Ranks()
-        wanted = params.runtime.augment_on
-        self.on_device = wanted == "device" or (wanted == "auto" and device.type == "cuda")
-        policy = (params.augment, params.train.seed)
-        self._by_workers = None if self.on_device else Augmentation(*policy)
-        self._by_device = DeviceAugmentation(*policy)
+        self._augmentation = DeviceAugmentation(params.augment, params.seeds.training)
         self.num_batches = len(self._epoch(0))
         self.batch_size = params.train.batch_size // self.ranks.world_size
 
@@ -95,7 +94,7 @@ class ImageSource:
         """Yield images (batch, 3, size_px, size_px) in 0-1, and labels."""
         loader = create_loader(
             self._epoch(epoch),
-            num_workers=self.params.runtime.num_workers,
+            num_workers=0,  # only gathers rows; the device resizes and augments
             pin_memory=self.device.type == "cuda",
             first_batch=first_batch,
         )
@@ -103,8 +102,7 @@ class ImageSource:
         positions = slice(start, start + self.batch_size)
         for batch, (patches, labels) in enumerate(loader, start=first_batch):
             moved = patches.to(self.device, non_blocking=True)
-            if self.on_device:
-                moved = self._by_device(moved, epoch=epoch, batch=batch, positions=positions)
+            moved = self._augmentation(moved, epoch=epoch, batch=batch, positions=positions)
             yield (
                 to_images(moved, size_px=self.params.model.size_px, device=self.device),
                 labels.to(self.device, non_blocking=True),
@@ -130,8 +128,8 @@ class ImageSource:
             self.train.rows,
             self.train.labels,
             batch_size=self.params.train.batch_size,
-            augmentation=self._by_workers,
-            seed=self.params.train.seed,
+            augmentation=None,
+            seed=self.params.seeds.training,
             epoch=epoch,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
@@ -141,7 +139,7 @@ class ImageSource:
 class EmbeddingSource:
     """Embeddings of the same images by frozen backbones, computed once and kept in files.
 
-    Epoch e repeats the batches of epoch e mod `train.frozen_views`, so there are only so many.
+    Epoch e repeats the batches of epoch e mod `FROZEN_VIEWS`, so there are only so many.
     The logits are those of the whole network: its frozen part always gives the same embedding.
 
     Args:
@@ -153,7 +151,7 @@ class EmbeddingSource:
 
     def __init__(self, images: ImageSource, model: FusionCNN, folder: Path | None) -> None:
         self._images, self._model = images, model
-        self._views = images.params.train.frozen_views
+        self._views = FROZEN_VIEWS
         self.num_batches, self.batch_size = images.num_batches, images.batch_size
         self._folder = None if folder is None else folder / self._digest()
         self._val: Tensor | None = None
@@ -241,8 +239,8 @@ class EmbeddingSource:
         params = source.params
         facts = (
             params.model.size_px, params.model.backbones,
-            params.augment.model_dump(), params.train.batch_size, params.train.seed,
-            source.ranks.rank, source.ranks.world_size, source.on_device,
+            params.augment.model_dump(), params.train.batch_size, params.seeds.training,
+            source.ranks.rank, source.ranks.world_size,
         )  # fmt: skip
         digest.update(repr(facts).encode())
         return digest.hexdigest()[:16]

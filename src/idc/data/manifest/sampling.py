@@ -11,12 +11,13 @@ from idc.core.errors import InputError
 from idc.data.ranking import rank_patches
 
 
-def draw_manifest(index: pd.DataFrame, config: SampleConfig) -> pd.DataFrame:
+def draw_manifest(index: pd.DataFrame, config: SampleConfig, seed: int) -> pd.DataFrame:
     """Draw the patches to learn from.
 
     Args:
         index: As `idc.data.patches.load_index` returns it.
-        config: Number of patches (half per class), cap per case, flags to leave out, seed.
+        config: Number of patches (half per class), cap per case, flags to leave out.
+        seed: Seed of the draw.
 
     Returns:
         Columns `row` (of the pixel store), `case`, `x`, `y`, `label`; the classes alternate.
@@ -28,7 +29,7 @@ def draw_manifest(index: pd.DataFrame, config: SampleConfig) -> pd.DataFrame:
     flagged = index[list(config.exclude_flags)].any(axis=1).to_numpy()
     pool = pool[~flagged]
     _require_both_classes(pool)
-    pool = pool.assign(rank=rank_patches(pool, config.seed)).sort_values("rank")
+    pool = pool.assign(rank=rank_patches(pool, seed)).sort_values("rank")
     if config.max_per_case is not None:
         pool = pool[pool.groupby("case").cumcount() < config.max_per_case]
     if config.num_patches != "all":

@@ -49,7 +49,7 @@ def load_case_subsets(path: Path, fractions: SubsetFractions, seed: int) -> dict
     if subsets and text.splitlines()[0] != rule:
         raise InputError(
             f"{path} was assigned by `{text.splitlines()[0].lstrip('# ')}`, params.yaml says "
-            f"`{rule.lstrip('# ')}`: set split.fractions and split.seed back, for a case must not "
+            f"`{rule.lstrip('# ')}`: set split.fractions and seeds.data back, for a case must not "
             "change its subset; or remove the file to assign anew, after which no earlier test "
             "figure can be compared"
         )

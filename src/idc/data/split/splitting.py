@@ -25,6 +25,7 @@ def split_patches(
     index: pd.DataFrame,
     manifest: pd.DataFrame,
     config: SplitConfig,
+    seed: int,
     *,
     case_lists: Path,
     case_subsets: Mapping[str, str],
@@ -36,7 +37,8 @@ def split_patches(
         manifest: As `idc.data.tables.MANIFEST_SCHEMA` says; only training patches take its labels,
         the
             others keep those of the index.
-        config: Mode, fractions or lists, folds, excluded cases, caps on train, seed.
+        config: Mode, fractions or lists, folds, excluded cases, caps on train.
+        seed: Seed of every assignment.
         case_lists: Folder of the case lists (mode `lists`, and `config.exclude` in any mode).
         case_subsets: Subset of each case assigned before (mode `case` without folds only); it
         stays.
@@ -50,30 +52,34 @@ def split_patches(
     pool = index.rename_axis("row").reset_index()[["row", "case", "x", "y", "label"]]
     pool["in_manifest"] = pool["row"].isin(manifest["row"])
     pool = drop_excluded(pool, config, case_lists)
-    pool["split"] = _assign_subsets(pool, config, case_lists, case_subsets)
-    train = _take_training_patches(pool[pool["split"] == "train"], manifest, config)
+    pool["split"] = _assign_subsets(pool, config, seed, case_lists, case_subsets)
+    train = _take_training_patches(pool[pool["split"] == "train"], manifest, config, seed)
     kept = pd.concat([pool[pool["split"].isin(HELD_OUT)], train]).sort_values("row")
     _require_subsets(kept, gate_may_be_empty=_gate_may_be_empty(config))
     return kept[_COLUMNS].astype({"split": "str"}).reset_index(drop=True)
 
 
 def _assign_subsets(
-    pool: pd.DataFrame, config: SplitConfig, case_lists: Path, case_subsets: Mapping[str, str]
+    pool: pd.DataFrame,
+    config: SplitConfig,
+    seed: int,
+    case_lists: Path,
+    case_subsets: Mapping[str, str],
 ) -> pd.Series:
     """Return the subset of each patch, indexed like `pool`."""
     if config.mode == "patch":
         if config.folds is not None:
-            return assign_patch_folds(pool, config.folds, config.seed)
-        return assign_patches(pool, config.fractions, config.seed)
+            return assign_patch_folds(pool, config.folds, seed)
+        return assign_patches(pool, config.fractions, seed)
     if config.mode == "lists":
-        return pool["case"].map(_listed_subsets(pool, config, case_lists))
+        return pool["case"].map(_listed_subsets(pool, config, seed, case_lists))
     if config.folds is not None:
-        return pool["case"].map(assign_folds(pool, config.folds, config.seed))
-    return pool["case"].map(assign_cases(pool, config.fractions, config.seed, known=case_subsets))
+        return pool["case"].map(assign_folds(pool, config.folds, seed))
+    return pool["case"].map(assign_cases(pool, config.fractions, seed, known=case_subsets))
 
 
 def _take_training_patches(
-    subset: pd.DataFrame, manifest: pd.DataFrame, config: SplitConfig
+    subset: pd.DataFrame, manifest: pd.DataFrame, config: SplitConfig, seed: int
 ) -> pd.DataFrame:
     """Return the manifest patches of one subset with the manifest's labels, capped."""
     turn = pd.Series(np.arange(len(manifest)), index=manifest["row"].to_numpy())
@@ -81,7 +87,7 @@ def _take_training_patches(
     train = subset[subset["in_manifest"]]
     train = train.assign(label=train["row"].map(label).astype("int8"))
     if config.max_train_cases is not None:
-        cases = order_cases(train["case"].unique(), config.seed)[: config.max_train_cases]
+        cases = order_cases(train["case"].unique(), seed)[: config.max_train_cases]
         train = train[train["case"].isin(cases)]
     if config.max_train_patches is not None:
         train = train.iloc[np.argsort(train["row"].map(turn).to_numpy())]
@@ -254,15 +260,17 @@ def _assignment_order(sizes: pd.DataFrame, seed: int, known: Mapping[str, str]) 
     )
 
 
-def _listed_subsets(pool: pd.DataFrame, config: SplitConfig, folder: Path) -> dict[str, str]:
+def _listed_subsets(
+    pool: pd.DataFrame, config: SplitConfig, seed: int, folder: Path
+) -> dict[str, str]:
     cases = sorted(pool["case"].unique())
     listed = _read_lists(config, folder)
     unlisted = {"train": "train", "drop": "dropped"}[config.rest]
     subsets = {case: listed.get(case, unlisted) for case in cases}
-    if config.carve_val > 0:
+    if config.lists.val is None:
         train_pool = pool[pool["case"].map(subsets) == "train"]
-        carve = SubsetFractions(val=config.carve_val, gate=0.0, test=0.0)
-        subsets |= assign_cases(train_pool, carve, config.seed)
+        carve = SubsetFractions(val=config.fractions.val, gate=0.0, test=0.0)
+        subsets |= assign_cases(train_pool, carve, seed)
     return subsets
 
 
@@ -311,6 +319,6 @@ def _require_subsets(splits: pd.DataFrame, *, gate_may_be_empty: bool) -> None:
         if missing:
             raise InputError(
                 f"split: subset {subset} has no {' and no '.join(missing)} patch: give it more "
-                "cases (split.fractions, split.lists, split.carve_val, split.max_train_cases) or a "
+                "cases (split.fractions, split.lists, split.max_train_cases) or a "
                 "larger archive"
             )

@@ -13,6 +13,10 @@ from torchvision.transforms.functional import gaussian_blur
 
 _BLUR_PX = 8.0  # standard deviation: nuclei vanish, the stain of the region stays
 _NOISE_SHARE = 0.15  # of a patch's own range of values: 0.1 to 0.2 in Smilkov et al.
+_SMOOTH_GRAD_SAMPLES = 10  # noisy copies: the noise left falls with their root, the cost rises
+_INTEGRATED_GRADIENTS_STEPS = (
+    16  # a third of captum's default: from a blurred patch the way is short
+)
 _WINDOW_PX = 8  # about a nucleus
 _STRIDE_PX = 7  # the last of seven windows ends where the patch does
 
@@ -23,10 +27,6 @@ class AttributionBudget:
 
     batch_size: int
     """Images per pass through a network, at most."""
-    smooth_grad_samples: int
-    """Noisy copies of a patch."""
-    integrated_gradients_steps: int
-    """Points on the way from the blurred patch to the patch."""
     seed: int
     """Seed of the noise."""
 
@@ -86,8 +86,8 @@ def smooth_grad(network: nn.Module, images: Tensor, effort: AttributionBudget) -
                 tunnel.attribute(
                     image,
                     nt_type="smoothgrad",
-                    nt_samples=effort.smooth_grad_samples,
-                    nt_samples_batch_size=min(effort.smooth_grad_samples, effort.batch_size),
+                    nt_samples=_SMOOTH_GRAD_SAMPLES,
+                    nt_samples_batch_size=min(_SMOOTH_GRAD_SAMPLES, effort.batch_size),
                     stdevs=_NOISE_SHARE * float(image.max() - image.min()),
                     abs=False,
                 )
@@ -104,7 +104,7 @@ def integrated_gradients(network: nn.Module, images: Tensor, effort: Attribution
     return IntegratedGradients(network).attribute(  # type: ignore[no-any-return]
         images,
         baselines=blur(images),
-        n_steps=effort.integrated_gradients_steps,
+        n_steps=_INTEGRATED_GRADIENTS_STEPS,
         internal_batch_size=max(effort.batch_size, len(images)),
     )
 

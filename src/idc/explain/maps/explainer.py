@@ -56,8 +56,6 @@ class Explainer:
         device: torch.device,
         *,
         batch_size: int,
-        smooth_grad_samples: int,
-        integrated_gradients_steps: int,
         seed: int,
         cam_layers: Mapping[str, str] | None = None,
     ) -> None:
@@ -70,8 +68,6 @@ class Explainer:
                 are 0.
             device: Where to compute.
             batch_size: Images per pass through a network, at most.
-            smooth_grad_samples: Noisy copies of a patch.
-            integrated_gradients_steps: Points on the way from the blurred patch to the patch.
             seed: Seed of SmoothGrad's noise.
             cam_layers: timm module path by backbone, whose output CAMs read; others, and None:
                 the deepest layer of stride 16.
@@ -83,9 +79,7 @@ class Explainer:
         _switch_off_in_place(model)
         self._size_px = size_px
         self._device = device
-        self._effort = AttributionBudget(
-            batch_size, smooth_grad_samples, integrated_gradients_steps, seed
-        )
+        self._effort = AttributionBudget(batch_size, seed)
         self._layers = _find_cam_layers(model.branches, cam_layers or {})
         sizes = [member.num_features for member in model.members]
         with _gradients():

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from idc.core.config import ExplainScoresConfig
+from idc.core.config import ExplainConfig
 from idc.data.batches.loader import to_images
 from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate, bootstrap_mean, bootstrap_share
 from idc.evaluation.statistics.metrics import MIN_CASES
@@ -49,6 +49,9 @@ Maps = Mapping[str, Mapping[str, np.ndarray]]
 """By method, then by source: float32 (patches, height, width)."""
 
 _CAM_STRIDE_PX = 16
+_NUM_STEPS = 10  # of the deletion and of the insertion curve: tenths of a patch
+_SANITY_SHARE = 4  # one of so many panel patches is explained four more times, for sanity and noise
+_MIN_SANITY_PATCHES = 2
 
 
 class _Interval(Protocol):
@@ -79,24 +82,21 @@ class ExplanationScores:
     def __init__(
         self,
         subject: ExplainedModel,
-        methods: tuple[str, ...],
-        config: ExplainScoresConfig,
-        *,
-        seed: int,
+        config: ExplainConfig,
+        bootstrap: Bootstrap,
     ) -> None:
         """Keep them.
 
         Args:
             subject: The network.
-            methods: Names in `METHODS`.
-            config: How much is scored.
-            seed: Seed of every draw.
+            config: The methods and the mosaics.
+            bootstrap: Of the intervals; its seed is that of every draw.
         """
         self._subject = subject
-        self._methods = methods
+        self._methods = config.methods
         self._config = config
-        self._seed = seed
-        self._bootstrap = Bootstrap(config.num_replicates, seed)
+        self._bootstrap = bootstrap
+        self._seed = bootstrap.seed
         self._explainer = subject.explain_with(subject.model, subject.mean_embedding)
 
     def measure(
@@ -146,39 +146,32 @@ class ExplanationScores:
     def _measure_faithfulness(
         self, case: np.ndarray, pixels: np.ndarray, maps: Maps
     ) -> dict[str, Any]:
-        sources = self._explainer.sources if self._config.sources == "each" else [FUSED]
-        num_steps = self._config.num_steps
-        num_maps = len(sources) * (len(maps) + len(BASELINE_MAPS))
+        num_maps = len(maps) + len(BASELINE_MAPS)
         score = create_score(
             self._subject.model,
             self._subject.mean_embedding,
             size_px=self._subject.size_px,
             device=self._subject.device,
-            num_patches=len(pixels) * num_passes(num_steps) * num_maps,
+            num_patches=len(pixels) * num_passes(_NUM_STEPS) * num_maps,
         )
-        perturbations = Perturbations(pixels, score, num_steps=num_steps, seed=self._seed)
+        perturbations = Perturbations(pixels, score, num_steps=_NUM_STEPS, seed=self._seed)
         rivals = {name: draw(pixels, self._seed) for name, draw in BASELINE_MAPS.items()}
-        table: dict[str, Any] = {}
-        for source in sources:
-            # scores come with the fused logit first, then the backbones, then perhaps a texture
-            # member, which is no source; sources come with the fused one last
-            column = (self._explainer.sources.index(source) + 1) % len(self._explainer.sources)
-            measured = {
-                name: perturbations.measure(by_source[source], column)
-                for name, by_source in maps.items()
-            } | {name: perturbations.measure(each, column) for name, each in rivals.items()}
-            chance = measured["random"]
-            table[source] = {
-                name: {key: self._figure(values[key], case) for key in HIGHER_IS_BETTER}
-                | {
-                    f"{key}_gain": self._figure(
-                        (values[key] - chance[key]) * (1 if higher else -1), case
-                    )
-                    for key, higher in HIGHER_IS_BETTER.items()
-                }
-                for name, values in measured.items()
+        # the first of the scores is the fused logit
+        measured = {
+            name: perturbations.measure(by_source[FUSED], 0) for name, by_source in maps.items()
+        } | {name: perturbations.measure(each, 0) for name, each in rivals.items()}
+        chance = measured["random"]
+        of_fused = {
+            name: {key: self._figure(values[key], case) for key in HIGHER_IS_BETTER}
+            | {
+                f"{key}_gain": self._figure(
+                    (values[key] - chance[key]) * (1 if higher else -1), case
+                )
+                for key, higher in HIGHER_IS_BETTER.items()
             }
-        return table
+            for name, values in measured.items()
+        }
+        return {FUSED: of_fused}
 
     def _measure_traits(self, case: np.ndarray, pixels: np.ndarray, maps: Maps) -> dict[str, Any]:
         ground = find_ground(pixels)
@@ -342,7 +335,7 @@ class ExplanationScores:
 
     def _choose_few(self, num_patches: int) -> np.ndarray:
         """Return places all over the panel, whose order is by label and stain."""
-        number = min(self._config.num_sanity_patches, num_patches)
+        number = min(num_patches, max(_MIN_SANITY_PATCHES, num_patches // _SANITY_SHARE))
         return np.linspace(0, num_patches - 1, number).round().astype(np.int64)
 
     def _figure(

@@ -18,12 +18,17 @@ from idc.core.errors import InputError
 from idc.core.files import save_json
 from idc.data.patches import load_pixels
 from idc.data.tables import SPLITS_SCHEMA, load_table
+from idc.evaluation.statistics.bootstrap import Bootstrap
 from idc.lifecycle.promotion.decision import Decision, Reason, decide
 from idc.lifecycle.promotion.gate import Gate, GateScores, reject_seen_cases, score_gate, take_gate
 from idc.lifecycle.promotion.log import count_looks, find_unfinished, former_champions
 from idc.tracking.registry import Registry, Version, name_models
 
 log = logging.getLogger(__name__)
+
+MAX_LOOKS = 20
+"""Decisions on one gate before a warning: by then a model that is no better has been promoted once
+with a chance of up to 1 - .975^20 = .4."""
 
 _TEST_FIGURES = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "brier")
 
@@ -79,6 +84,7 @@ def promote(root: Path, params: Params, *, dry_run: bool) -> Outcome:
         None if champion is None else scored[champion.version][0],
         scored[challenger.version][0],
         params.promotion,
+        Bootstrap(params.evaluate.num_replicates, params.seeds.statistics),
     )
     content = _describe(registry, params, gate, digests, champion, challenger, decision)
     content["dry_run"] = dry_run
@@ -192,10 +198,10 @@ def _describe(
         gate_digest=digests[challenger.version],
     )
     warnings = []
-    if looks > params.promotion.max_looks:
+    if looks > MAX_LOOKS:
         warnings.append(
-            f"{looks} comparisons have looked at this gate, promotion.max_looks is "
-            f"{params.promotion.max_looks}: it wears out; bring gate cases that are new"
+            f"{looks} comparisons have looked at this gate, more than {MAX_LOOKS}: it wears out; "
+            "bring gate cases that are new"
         )
     return {
         "model": challenger.name,
