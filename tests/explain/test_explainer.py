@@ -322,6 +322,7 @@ def test_every_method_when_the_network_fails_midway_then_leaves_no_hook(linear, 
     assert list(backbone.net) == layers, "ablation must put the layer back"
 
 
+@pytest.mark.slow
 def test_100_calls_then_memory_stays(linear, pixels):
     explainer = explain_by(linear)
 

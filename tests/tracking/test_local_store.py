@@ -105,6 +105,7 @@ def test_backup_when_a_run_is_being_written_then_it_restores_to_what_was_committ
     assert "card.md" in {item.path for item in client.list_artifacts(run.run_id)}
 
 
+@pytest.mark.slow
 def test_commands_when_run_in_a_moved_clone_then_back_its_store_up_and_mend_it(
     published, copy_of_it, monkeypatch, capsys
 ):
