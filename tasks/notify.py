@@ -1,10 +1,10 @@
-"""Tell people: through a notification block of Prefect, or by a POST to an address.
+"""Notify people: through a notification block of Prefect, or by a POST to an address.
 
 Where to is the environment's matter, so no address is ever in git. `IDC_NOTIFY_BLOCK` names a block
 as `TYPE/NAME`: one that can notify, such as `slack-webhook/team`, or `secret/NAME`, which holds an
 address. `IDC_NOTIFY_URL` is an address itself. An address is a secret, so neither it nor an error's
-text, which may hold it, is ever logged, by this module or by the client that sends. That nobody
-could be told fails nothing.
+text, which may hold it, is ever logged, by this module or by the client that sends. A message that
+could not be sent fails no run.
 """
 
 import json
@@ -30,24 +30,24 @@ URL_VARIABLE = "IDC_NOTIFY_URL"
 _TIMEOUT_S = 10
 
 _CLIENTS = ("httpx", "httpcore", "urllib3", "requests", "apprise")
-"""Loggers of those that notification blocks send by; below warning they tell the address."""
+"""Loggers of those that notification blocks send by; below warning they log the address."""
 
 Event = Literal["failure", "promotion", "drift"]
 
 
 @task(cache_policy=NO_CACHE, task_run_name="notify-{event}")
 def notify(event: Event, subject: str, text: str) -> int:
-    """Tell every place that the environment names.
+    """Notify every place that the environment names.
 
     Returns:
-        How many were told.
+        How many took the message.
     """
     return deliver(event, subject, text, get_run_logger().warning)
 
 
 def notify_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Tell that a run failed or crashed; a hook of a flow. One that another called says nothing."""
-    if flow_run.parent_task_run_id is not None:  # the caller tells, once
+    """Report that a run failed or crashed; a hook of a flow. One that another called is silent."""
+    if flow_run.parent_task_run_id is not None:  # the caller reports it, once
         return
     subject = f"{flow.name} {flow_run.name}: {(state.name or state.type.value).lower()}"
     deliver("failure", subject, state.message or "no message", get_logger("notify").warning)
@@ -68,7 +68,7 @@ def deliver(event: Event, subject: str, text: str, warn: Callable[[str], None]) 
                 send(place, event, subject, text)
             sent += 1
         except Exception as error:  # whatever a service raises; its text may hold the address
-            warn(f"nobody was told of the {event} through {variable}: {type(error).__name__}")
+            warn(f"the {event} could not be sent through {variable}: {type(error).__name__}")
     return sent
 
 
@@ -94,9 +94,9 @@ def _send_to_block(place: str, event: Event, subject: str, text: str) -> None:
     if isinstance(block, Secret):
         _post(str(block.get()), event, subject, text)
     elif isinstance(block, NotificationBlock):
-        tell: Any = block.notify
+        send: Any = block.notify
         with block.raise_on_failure():
-            tell(text, subject=subject, _sync=True)
+            send(text, subject=subject, _sync=True)
     else:
         raise TypeError("the block can neither notify nor hold an address")
 

@@ -216,7 +216,7 @@ def format_learning_curve(name: str, content: Mapping[str, Any]) -> str:
         f"{tested['num_cases']} cases (folds {', '.join(map(str, tested['folds']))}). Smaller "
         "training sets are the beginning of larger ones, half per class; epochs are the same, so "
         "smaller subsets also take fewer steps. Intervals are 95 % by case bootstrap over the "
-        "tested cases, those of differences paired; they do not tell how much another draw of "
+        "tested cases, those of differences paired; they do not show how much another draw of "
         "train cases or another seed would change.",
         "",
         "| training patches | of cases | AUROC | balanced accuracy | AUROC against the largest |",

@@ -120,7 +120,7 @@ def format_screen(content: Mapping[str, Any]) -> str:
         "",
         f"Cross-validation by case, {folds['num_folds']} folds, {which}; every patch is scored by "
         "a model that never saw its case. Intervals are 95 % by case bootstrap; those of "
-        "differences are paired (the same cases drawn for both). They tell the chance of the "
+        "differences are paired (the same cases drawn for both). They show the chance of the "
         "cases, not that of a training: "
         + (
             f"the base was trained again as {', '.join(repeats)}, and a variant is an improvement "

@@ -71,7 +71,7 @@ def run_demo(root: Path) -> Demo:
 
 
 def own_environment(folder: Path) -> dict[str, str]:
-    """Return an environment in which nothing outside `folder` is written to or told."""
+    """Return an environment in which nothing outside `folder` is written to or notified."""
     environment = stage_environment(folder)
     for name in _INHERITED:
         environment.pop(name, None)

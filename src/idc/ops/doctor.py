@@ -183,7 +183,9 @@ def _asked(what: str, absent: State, look: Callable[[], list[Finding]]) -> list[
     except LookupError:
         return [Finding(what, absent, "unknown to the server", "make up")]
     except OSError as error:
-        return [Finding(what, absent, f"the server refuses ({error})", "set PREFECT_API_KEY")]
+        return [
+            Finding(what, absent, f"the server rejects requests ({error})", "set PREFECT_API_KEY")
+        ]
 
 
 def _pool(root: Path, name: str, absent: State) -> list[Finding]:

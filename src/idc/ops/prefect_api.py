@@ -72,7 +72,7 @@ def ask(path: str, body: Any = None, *, method: str | None = None) -> Any:  # no
     Raises:
         InputError: If `PREFECT_API_URL` is no address of a server.
         LookupError: If the server knows no such thing.
-        OSError: If it does not answer, or refuses.
+        OSError: If it does not answer, or rejects the request.
     """
     request = urllib.request.Request(  # noqa: S310  `api_url` looks at the scheme
         api_url().rstrip("/") + path,

@@ -148,7 +148,7 @@ def _take_code(root: Path, workspace: Path, commit: str) -> None:
             shutil.rmtree(workspace / layout.RAW, ignore_errors=True)
         archive.extractall(workspace, members, filter="data")
     pointers = sorted((workspace / layout.RAW).glob("*.dvc"))
-    if pointers:  # what is missing is refused below, by name
+    if pointers:  # what is missing is named below
         names = [str(path.relative_to(workspace)) for path in pointers]
         with contextlib.suppress(InputError):
             dvc(workspace, "checkout", "--quiet", "--force", "--allow-missing", *names)
