@@ -4,7 +4,7 @@ Training at 64, 96 and 224 px against a plain PyTorch loop, scoring in fp32 and 
 eager torch, batches against what the device can train on: `benchmarks.train`, `.predict` and
 `.batches` with the sizes of a large GPU and two rounds. Each part prints its result as it ends, a
 table closes. Without a GPU the command says so and ends with code 2; `--cpu --quick` then takes a
-few patches through the same code.
+few patches and a small network through the same code.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from benchmarks.batches import BatchesBench, compare_batches
 from benchmarks.measuring import available_cores, describe_machine, describe_versions, print_result
 from benchmarks.predict import ScoringBench, compare_scoring
 from benchmarks.train import TrainingBench, choose_parameters, compare_training
-from idc.core.config import Precision
+from idc.core.config import Params, Precision
 
 LIMIT_S = 480
 _NO_GPU, _STOPPED = 2, 1
@@ -45,6 +45,16 @@ class Amount:
     batches: int
     batch_size: int
     rounds: int
+    backbones: tuple[str, ...] | None = None
+    """None: those of `params.yaml`."""
+
+    def parameters(self, size_px: int, batch_size: int) -> Params:
+        """Return the project's parameters for one part."""
+        params = choose_parameters(size_px, batch_size, None)
+        if self.backbones is None:
+            return params
+        model = params.model.model_copy(update={"backbones": self.backbones})
+        return params.model_copy(update={"model": model})
 
 
 FULL = Amount(
@@ -56,6 +66,7 @@ FULL = Amount(
 QUICK = Amount(
     training={32: 16}, training_batch={32: 8},
     size_px=32, scoring=8, scoring_batch=8, batches=1, batch_size=4, rounds=1,
+    backbones=("test_resnet",),
 )  # fmt: skip
 
 
@@ -78,6 +89,8 @@ def main() -> int:
         return _NO_GPU
     device = torch.device("cpu" if options.cpu else "cuda")
     amount = QUICK if options.quick else FULL
+    if options.quick:
+        torch.set_num_threads(1)  # on a busy machine threads that wait for each other take minutes
     print(describe_machine())
     print(describe_versions("torch", "timm", "torchvision", "albumentations"))
     print(f"device: {'CPU' if options.cpu else torch.cuda.get_device_name(device)}")
@@ -113,7 +126,7 @@ def _training(amount: Amount, device: torch.device, size_px: int) -> Callable[[]
     def measure() -> Row:
         batch_size = amount.training_batch[size_px]
         bench = TrainingBench(
-            choose_parameters(size_px, batch_size, None), device, amount.training[size_px],
+            amount.parameters(size_px, batch_size), device, amount.training[size_px],
             amount.rounds,
             plain_batch_sizes=(batch_size // 4, batch_size),
             plain_workers=(min(_MAX_WORKERS, available_cores()),),
@@ -127,7 +140,7 @@ def _training(amount: Amount, device: torch.device, size_px: int) -> Callable[[]
 
 def _scoring(amount: Amount, device: torch.device, precision: Precision) -> Callable[[], Row]:
     def measure() -> Row:
-        params = choose_parameters(amount.size_px, amount.scoring_batch, None)
+        params = amount.parameters(amount.size_px, amount.scoring_batch)
         bench = ScoringBench(
             params.model.backbones, device, amount.size_px, amount.scoring, amount.scoring_batch,
             precision, amount.rounds,
@@ -141,7 +154,7 @@ def _scoring(amount: Amount, device: torch.device, precision: Precision) -> Call
 
 def _batches(amount: Amount, device: torch.device) -> Callable[[], Row]:
     def measure() -> Row:
-        params = choose_parameters(amount.size_px, amount.batch_size, None)
+        params = amount.parameters(amount.size_px, amount.batch_size)
         bench = BatchesBench(
             params, device, None, amount.size_px, amount.batch_size, amount.batches,
             steps=amount.batches, rounds=amount.rounds,
