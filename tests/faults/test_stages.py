@@ -10,8 +10,9 @@ import pytest
 import yaml
 from prefect.logging import disable_run_logger
 
+from idc.core.errors import StageFailedError, TransientError
 from idc.runs.workspace import stage_environment
-from tasks.stages import StageFailedError, TransientError, run_stage
+from tasks.stages import run_stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
