@@ -25,7 +25,7 @@ from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
 # two backbones, the texture member and all baselines of the defaults: what bytes might differ by
-OVERRIDES = {key: value for key, value in SMALL.items() if key != "predict.baselines"} | {
+OVERRIDES = {key: value for key, value in SMALL.items() if key != "baselines.names"} | {
     "model.backbones": ["test_resnet", "test_efficientnet"],
     "model.texture_member": True,
 }
