@@ -25,7 +25,7 @@ from tests.small_run import SMALL
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(not (ROOT / ".git").exists(), reason="an unpacked zip has nothing to clone"),
 ]
 
@@ -107,7 +107,7 @@ def test_command_blocks_when_run_as_written_in_a_fresh_clone_then_they_work(page
         env=reader.environment(folder),
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     if "make repro" in write_script(page):
