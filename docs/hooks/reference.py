@@ -1,7 +1,7 @@
 """The reference pages, written from the code each time the site is built, so none can be stale.
 
 `mkdocs.yml` names this file as a hook. Parameters come from `idc.core.config` and `params.yaml`,
-commands from `idc.cli`, metric keys from `idc.evaluation`, tables from `idc.data.tables`,
+commands from the parser of `idc`, metric keys from `idc.evaluation`, tables from `idc.data.tables`,
 stages from `dvc.yaml` and the modules of `idc.stages`.
 """
 
@@ -20,12 +20,11 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from idc import cli
-from idc.cli.command import EXIT_CODES, create_parser
+from idc.cli.command import EXIT_CODES, Command, create_parser
 from idc.core.config import Params
 from idc.data import tables
 from idc.evaluation.statistics import metrics
 from idc.stages import STAGES
-from idc.tracking.chosen_metrics import CHOSEN, MAX_METRICS
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,18 +91,21 @@ def write_parameters() -> str:
 
 
 def write_commands() -> str:
-    """Return the page of the command `idc`: every command by group, with its arguments."""
-    lines = ["# Commands", "", "`idc` lists its commands, each of which has `--help`.", "",
-             EXIT_CODES]  # fmt: skip
+    """Return the page of the command `idc`: every command with its arguments."""
+    lines = [
+        "# Commands",
+        "",
+        "`idc --help` lists them on one screen, in the order of a model's life; each has `--help`. "
+        f"{_cell(' '.join(EXIT_CODES.split()))}",
+    ]
     for group in cli.GROUPS:
-        lines += ["", f"## {group.title}"]
+        lines += ["", f"## {_cell(group.title)}", ""]
+        if group.line is not None:  # alike: a table says enough
+            lines += ["| command | what it does |", "|---|---|"]
+            lines += [f"| `idc {each.name}` | {_sentence(each.what)} |" for each in group.commands]
+            continue
         for command in group.commands:
-            lines += ["", f"### `idc {command.name}`", "", _sentence(command.what)]
-            lines += ["", _sentence(command.details)] if command.details else []
-            lines += ["", _cell(f"Reads {command.reads}.  \nWrites {command.writes}.")]
-            rows = [_describe_argument(action) for action in _arguments(create_parser(command))]
-            if rows:
-                lines += ["", "| argument | meaning |", "|---|---|", *rows]
+            lines += _describe_command(command)
     return "\n".join(lines) + "\n"
 
 
@@ -130,22 +132,8 @@ def write_metrics() -> str:
     for name in metrics.METRICS:
         primary = "yes" if name in metrics.PRIMARY else ""
         meaning = (getattr(metrics, name).__doc__ or "").partition("\n")[0]
-        lines.append(f"| `{name}` | {primary} | {_sentence(meaning.removeprefix('Return the '))} |")
-    lines += [
-        "",
-        "## What MLflow shows",
-        "",
-        f"At most {MAX_METRICS} metrics a run; its `tables/metrics.json` holds all figures. Beside "
-        "these: the epochs, and of the best attribution method `explain/best_mosaic_share` and "
-        "`explain/best_s_per_patch`.",
-        "",
-        "| set | metrics | interval | what they answer |",
-        "|---|---|---|---|",
-    ]
-    for choice in CHOSEN:
-        names = ", ".join(f"`{name}`" for name in choice.names)
-        ends = "yes" if choice.ends else ""
-        lines.append(f"| `{choice.subset}` | {names} | {ends} | {choice.why} |")
+        meaning = meaning.removeprefix("Return ").removeprefix("the ")
+        lines.append(f"| `{name}` | {primary} | {_sentence(meaning)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -166,7 +154,8 @@ def write_tables() -> str:
             unique = "unique" if column.unique else ""
             rule = "; ".join(filter(None, (rules, unique)))
             optional = "" if column.required else ", where there is one"
-            lines.append(f"| `{_cell(column.name)}` | {column.dtype}{optional} | {_cell(rule)} |")
+            kind = str(column.dtype).partition("[")[0]  # string[pyarrow]
+            lines.append(f"| `{_cell(column.name)}` | {kind}{optional} | {_cell(rule)} |")
         if schema.unique:
             together = ", ".join(f"`{column}`" for column in schema.unique)
             lines += ["", f"Unique together: {together}."]
@@ -260,6 +249,14 @@ def _at(values: Any, key: str) -> Any:  # noqa: ANN401  (what YAML holds)
 def _spell(value: Any) -> str:  # noqa: ANN401  (what YAML holds)
     flow = yaml.safe_dump(value, default_flow_style=True, width=1000)
     return flow.removesuffix("\n").removesuffix("\n...")
+
+
+def _describe_command(command: Command) -> list[str]:
+    files = f"*Reads* {_cell(command.reads)}. *Writes* {_cell(command.writes)}."
+    meaning = f"{_sentence(command.what)} {_sentence(command.details)} {files}"
+    lines = [f"### `idc {command.name}`", "", " ".join(meaning.split()), ""]
+    rows = [_describe_argument(action) for action in _arguments(create_parser(command))]
+    return [*lines, "| argument | meaning |", "|---|---|", *rows, ""] if rows else lines
 
 
 def _arguments(command: argparse.ArgumentParser) -> Iterator[argparse.Action]:
