@@ -21,6 +21,7 @@ from idc.core.files import load_json
 from idc.core.layout import PUBLISHED
 from idc.runs.workspace import copy_project, override_params, stage_environment
 from idc.stages import STAGES
+from idc.tracking.chosen_metrics import MAX_METRICS
 from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +110,10 @@ def assert_run_is_whole(project: Project) -> None:
     assert len(client.get_metric_history(run_id, "val/epoch_auroc")) == 1
     files = {item.path for item in client.list_artifacts(run_id)}
     assert {"params.yaml", "dvc.lock", "plots", "explain", "index.html", "model_card.md"} <= files
+    assert len(run.data.metrics) <= MAX_METRICS
+    tables = {item.path for item in client.list_artifacts(run_id, "tables")}
+    assert {"tables/metrics.json", "tables/subgroups.json"} <= tables
+    assert "Test set" in run.data.tags["mlflow.note.content"]
 
 
 def assert_model_scores(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
