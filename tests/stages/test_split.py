@@ -59,14 +59,14 @@ def run(change_params):
     return run_stages
 
 
-def test_run_when_cases_are_assigned_then_remembers_the_side_of_each(project, run):
+def test_run_when_cases_are_assigned_then_remembers_the_subset_of_each(project, run):
     project(CASES)
     subsets = run()
     table = pd.read_csv(CASE_SUBSETS, comment="#")
     assert dict(zip(table["case"], table["subset"], strict=True)) == subsets
 
 
-def test_run_when_a_case_has_no_manifest_patch_then_its_side_is_remembered_too(project, run):
+def test_run_when_a_case_has_no_manifest_patch_then_its_subset_is_remembered_too(project, run):
     project(CASES)
     assert len(run(num_patches=10)) < len(CASES)
     table = pd.read_csv(CASE_SUBSETS, comment="#")
@@ -82,7 +82,7 @@ def test_run_when_new_cases_arrive_then_old_ones_stay_and_new_ones_join(project,
     assert set(after) == set(CASES | MORE)
 
 
-def test_run_when_a_case_leaves_and_comes_back_then_it_has_its_side_again(project, run):
+def test_run_when_a_case_leaves_and_comes_back_then_it_has_its_subset_again(project, run):
     project(CASES)
     before = run()
     project({case: counts for case, counts in CASES.items() if case != "c03"})
@@ -100,7 +100,7 @@ def test_run_when_run_twice_then_every_byte_is_the_same(project, run):
     assert [path.read_bytes() for path in paths] == before
 
 
-def test_run_when_the_seed_changes_then_refuses_and_leaves_every_side(project, run):
+def test_run_when_the_seed_changes_then_refuses_and_leaves_every_subset(project, run):
     project(CASES)
     run()
     before = CASE_SUBSETS.read_bytes(), SPLITS.read_bytes()
@@ -112,9 +112,7 @@ def test_run_when_the_seed_changes_then_refuses_and_leaves_every_side(project, r
 @pytest.mark.parametrize(
     "changes", [{"mode": "patch"}, {"folds": {"num_folds": 4, "test_fold": 1}}]
 )
-def test_run_when_sides_are_not_for_good_then_the_file_of_sides_stays_as_it_is(
-    project, run, changes
-):
+def test_run_when_subsets_are_not_for_good_then_their_file_stays_as_it_is(project, run, changes):
     project(CASES)
     run()
     before = CASE_SUBSETS.read_bytes()
@@ -144,7 +142,7 @@ def test_run_when_split_by_patch_then_warns_loudly_and_measures(project, run, ca
     assert leakage["share_touching_train"]["test"] > 0.5
 
 
-def test_run_when_a_side_of_many_cases_is_off_in_prevalence_then_says_so(project, run, caplog):
+def test_run_when_a_subset_of_many_cases_is_off_in_prevalence_then_says_so(project, run, caplog):
     cases = {f"c{number:02d}": (10, 10) if number < 25 else (18, 2) for number in range(75)}
     project(cases)
     run()
@@ -206,3 +204,16 @@ def test_run_when_split_by_patch_in_folds_then_warns_and_says_what_touches(proje
     assert leakage["mode"] == "patch"
     assert leakage["share_touching_train"]["test"] > 0.5
     assert leakage["num_shared_cases"] == len(CASES)
+
+
+def test_run_when_the_subsets_have_their_earlier_name_then_no_case_is_assigned_anew(project, run):
+    project(CASES)
+    before = run()
+    earlier = CASE_SUBSETS.with_name("case_sides.csv")
+    CASE_SUBSETS.rename(earlier)
+    earlier.write_text(earlier.read_text().replace("case,subset", "case,side"))
+    with pytest.raises(InputError, match=r"`git mv data/case_sides\.csv data/case_subsets\.csv`"):
+        run()
+    assert not CASE_SUBSETS.exists()
+    earlier.rename(CASE_SUBSETS)
+    assert run() == before

@@ -13,7 +13,7 @@ from idc.core.config import Params
 from idc.core.dvc import dvc
 from idc.core.errors import InputError, StoreUnavailableError
 from idc.core.files import load_json
-from idc.core.layout import DVC_LOCK, MLRUNS, PARAMS, RAW, STATE
+from idc.core.layout import CASE_SUBSETS, DVC_LOCK, MLRUNS, PARAMS, RAW, STATE
 from idc.core.processes import ProcessId, is_dead
 from idc.ops import prefect_api
 from idc.runs.lineage import load_lock, reject_stale_pointers, stale_pointers
@@ -46,10 +46,12 @@ def require_inputs(params: Params, root: Path) -> None:
         StoreUnavailableError: If a tracking server does not answer.
     """
     from idc.data.ingest.archive import find_sources
+    from idc.data.split.case_subsets import reject_earlier_name
     from idc.explain.maps.methods import require_methods
     from idc.tracking.connection import check_store
 
     require_methods(params.explain.methods)
+    reject_earlier_name(root / CASE_SUBSETS)
     find_sources(root / RAW)
     reject_stale_pointers(root / RAW, by_content=False)
     check_store(root)
