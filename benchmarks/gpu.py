@@ -19,10 +19,11 @@ from types import FrameType
 import torch
 
 from benchmarks.batches import BatchesBench, compare_batches
-from benchmarks.measuring import available_cores, describe_machine, describe_versions, print_result
+from benchmarks.measuring import describe_machine, describe_versions, print_result
 from benchmarks.predict import ScoringBench, compare_scoring
 from benchmarks.train import TrainingBench, choose_parameters, compare_training
 from idc.core.config import Params, Precision
+from idc.core.processes import count_cores
 
 LIMIT_S = 480
 _NO_GPU, _STOPPED = 2, 1
@@ -129,7 +130,7 @@ def _training(amount: Amount, device: torch.device, size_px: int) -> Callable[[]
             amount.parameters(size_px, batch_size), device, amount.training[size_px],
             amount.rounds,
             plain_batch_sizes=(batch_size // 4, batch_size),
-            plain_workers=(min(_MAX_WORKERS, available_cores()),),
+            plain_workers=(min(_MAX_WORKERS, count_cores()),),
         )  # fmt: skip
         result = compare_training(bench)
         print_result(**result)

@@ -1,6 +1,5 @@
 """What every benchmark needs: the machine in a line, interleaved rounds, a result line."""
 
-import os
 import platform
 import statistics
 import time
@@ -10,21 +9,17 @@ from pathlib import Path
 
 import psutil
 
+from idc.core.processes import count_cores
+
 
 def describe_machine() -> str:
     """Return CPU model, usable cores, memory, load and system in one line."""
     memory_gib = psutil.virtual_memory().total / 2**30
     load = psutil.getloadavg()[0]
     return (
-        f"{_cpu_model()}, {available_cores()} cores, {memory_gib:.1f} GiB, load {load:.1f}, "
+        f"{_cpu_model()}, {count_cores()} cores, {memory_gib:.1f} GiB, load {load:.1f}, "
         f"{platform.platform(terse=True)}"
     )
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return own or 1
 
 
 def describe_versions(*packages: str) -> str:

@@ -56,3 +56,37 @@ def test_require_weights_when_the_hub_cannot_be_asked_then_says_so_in_a_line(mon
 def test_require_weights_when_the_folder_lacks_one_then_names_the_file(tmp_path):
     with pytest.raises(InputError, match=r"test_resnet\.safetensors does not exist"):
         require_weights(("test_resnet",), str(tmp_path))
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """`hub(cached=..., found=...)`: what lies in the hub's cache, and what the hub has."""
+
+    def install(*, cached, found):
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        path = "/cache/model.safetensors" if cached else None
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: path)
+        monkeypatch.setattr("huggingface_hub.file_exists", lambda *_: found)
+
+    return install
+
+
+@pytest.mark.parametrize(("cached", "found"), [(True, False), (False, True)])
+def test_require_weights_when_the_cache_or_the_hub_has_them_then_passes(hub, cached, found):
+    hub(cached=cached, found=found)
+    require_weights(("resnet50",), "imagenet")
+
+
+def test_require_weights_when_nobody_has_them_then_says_so_in_a_line(hub):
+    hub(cached=False, found=False)
+    with pytest.raises(InputError, match=r"resnet50.*has no model\.safetensors") as raised:
+        require_weights(("resnet50",), "imagenet")
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_require_weights_when_timm_offers_none_then_names_the_backbone(hub):
+    hub(cached=False, found=True)
+    with pytest.raises(
+        InputError, match="no ImageNet weights for beit3_giant_patch14_224: use none"
+    ):
+        require_weights(("beit3_giant_patch14_224",), "imagenet")

@@ -103,7 +103,7 @@ def test_create_fusion_when_the_seed_is_equal_then_builds_equal_weights(change_p
 
 def test_create_fusion_when_a_backbone_is_unknown_then_names_near_ones(change_params):
     config = change_params(model={"backbones": ["resnet5000"]}).model
-    with pytest.raises(InputError, match="timm has no 'resnet5000'; near it: "):
+    with pytest.raises(InputError, match="timm has no 'resnet5000': near it: "):
         create_fusion(config)
 
 
