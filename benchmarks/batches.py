@@ -37,7 +37,8 @@ from benchmarks.measuring import (
 from idc.core.config import Params, load_params
 from idc.data.batches.augment import Augmentation
 from idc.data.batches.device_augment import DeviceAugmentation
-from idc.data.batches.loader import TrainingBatches, create_loader, to_images
+from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader, to_images
+from idc.data.subsets import LabelledRows
 from idc.models.networks.cpu_convolutions import adapt_convolutions
 from idc.models.networks.device import choose_autocast, choose_device
 from idc.models.networks.fusion import create_fusion
@@ -182,9 +183,12 @@ class _Pipeline:
         rows = np.random.default_rng([SEED, epoch]).permutation(len(self._pixels))
         rows = rows[: self._batch_size * (self._num_warming + self._num_batches)]
         return TrainingBatches(
-            self._pixels, rows, np.zeros(len(rows), np.int8),
-            batch_size=self._batch_size, augmentation=self._in_workers, seed=SEED, epoch=epoch,
-        )  # fmt: skip
+            self._pixels,
+            LabelledRows(rows, np.zeros(len(rows), np.int8)),
+            BatchPlan(self._batch_size, SEED),
+            epoch=epoch,
+            augmentation=self._in_workers,
+        )
 
     def _deliver(self, patches: torch.Tensor, epoch: int, batch: int) -> torch.Tensor:
         moved = patches.to(self._device, non_blocking=True)

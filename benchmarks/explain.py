@@ -40,6 +40,7 @@ from idc.core import layout
 from idc.core.config import Params, load_params
 from idc.core.errors import InputError
 from idc.core.processes import count_cores
+from idc.data.batches.loader import BatchPlan
 from idc.data.subsets import select_subset
 from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate, bootstrap_mean, bootstrap_share
 from idc.evaluation.statistics.metrics import auroc
@@ -57,7 +58,8 @@ from idc.synthetic.slide import Difficulty
 from idc.training.checkpoint import Checkpoint
 from idc.training.class_weights import weigh_classes
 from idc.training.loop import train_fusion
-from idc.training.sources import ImageSource, TrainingPatches
+from idc.training.ranks import Ranks
+from idc.training.sources import ImageSource, TrainingData
 
 log = logging.getLogger(__name__)
 
@@ -298,19 +300,23 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
     start = time.perf_counter()
     torch.manual_seed(params.seeds.training)
     device = choose_device(params.runtime)
-    rows, labels = select_subset(space.splits, "train")
-    val_rows, val_labels = select_subset(space.splits, "val")
+    train, val = (select_subset(space.splits, name) for name in ("train", "val"))
     if permuted:
         rng = np.random.default_rng(params.seeds.training)
-        labels, val_labels = rng.permutation(labels), rng.permutation(val_labels)
+        train, val = (each._replace(labels=rng.permutation(each.labels)) for each in (train, val))
     model = create_fusion(params.model)
-    patches = TrainingPatches(rows, labels)
-    source = ImageSource(space.pixels, patches, val_rows, params, device)
+    source = ImageSource(
+        TrainingData(space.pixels, train, val),
+        params.model.size_px,
+        params.augment,
+        BatchPlan(params.train.batch_size, params.seeds.training),
+        params.runtime,
+        Ranks(device),
+    )
     with tempfile.TemporaryDirectory() as folder:
         trained = train_fusion(
-            model, source, val_labels, params,
-            class_weights=weigh_classes(labels, params.train.class_weights),
-            device=device,
+            model, source, params.train,
+            class_weights=weigh_classes(train.labels, params.train.class_weights),
             checkpoint=Checkpoint(Path(folder), interval_s=_NEVER_S),
             on_epoch=lambda _result, _speed: None,
         )  # fmt: skip
@@ -319,7 +325,7 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
     explainer = Explainer(
         model,
         params.model.size_px,
-        scorer.mean_embedding(space.pixels, rows),
+        scorer.mean_embedding(space.pixels, train.rows),
         device,
         batch_size=params.train.batch_size,
         seed=SEED,

@@ -32,11 +32,14 @@ from torchvision import datasets, transforms
 
 from benchmarks.measuring import describe_machine, describe_versions, print_result, summarise
 from idc.core.config import Params, load_params
+from idc.data.batches.loader import BatchPlan
+from idc.data.subsets import LabelledRows
 from idc.models.networks.device import choose_device
 from idc.models.networks.fusion import create_fusion
 from idc.training.checkpoint import Checkpoint
 from idc.training.loop import train_fusion
-from idc.training.sources import ImageSource, TrainingPatches
+from idc.training.ranks import Ranks
+from idc.training.sources import ImageSource, TrainingData
 
 _ROOT = Path(__file__).parents[1]
 _CPU_BATCH_SIZES, _GPU_BATCH_SIZES = (32, 64, 128), (128, 256, 512, 1024)
@@ -161,16 +164,22 @@ def _compare_with_timm(bench: TrainingBench, script: Path, backbone: str) -> dic
 def _time_ours(params: Params, data: _Data, device: torch.device) -> float:
     """Return patches/s of the second epoch: the first warms up."""
     labels = data.labels
-    rows = np.arange(len(labels))
-    train = TrainingPatches(rows, labels)
+    train = LabelledRows(np.arange(len(labels)), labels)
     val_rows = np.concatenate([np.flatnonzero(labels == label)[:8] for label in (0, 1)])
     torch.manual_seed(0)
-    source = ImageSource(data.pixels, train, val_rows, params, device)
+    source = ImageSource(
+        TrainingData(data.pixels, train, LabelledRows(val_rows, labels[val_rows])),
+        params.model.size_px,
+        params.augment,
+        BatchPlan(params.train.batch_size, params.seeds.training),
+        params.runtime.scoring_batch_size,
+        Ranks(device),
+    )
     speeds: list[float] = []
     with tempfile.TemporaryDirectory() as scratch:
         train_fusion(
-            create_fusion(params.model), source, labels[val_rows], params,
-            class_weights=np.ones(2), device=device,
+            create_fusion(params.model), source, params.train,
+            class_weights=np.ones(2),
             checkpoint=Checkpoint(Path(scratch), interval_s=1e9),
             on_epoch=lambda _result, speed: speeds.append(speed),
         )  # fmt: skip

@@ -10,9 +10,10 @@ import torch
 from idc.core.config import AugmentConfig
 from idc.data.batches.augment import Augmentation
 from idc.data.batches.device_augment import DeviceAugmentation
-from idc.data.batches.loader import TrainingBatches, create_loader
+from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader
 from idc.data.ingest.archive import list_members
 from idc.data.ingest.pixel_store import store_patches
+from idc.data.subsets import LabelledRows
 from idc.synthetic import draw_slide
 from idc.synthetic.slide import cut_patches
 
@@ -190,9 +191,9 @@ def serve(name, pixels, *, num_workers=0, first_batch=0, rank=0, world_size=1):
     config = AugmentConfig(**WHOLE)
     in_workers = name == "albumentations"
     batches = TrainingBatches(
-        pixels, np.arange(len(pixels)), np.arange(len(pixels)) % 2,
-        batch_size=4, augmentation=Augmentation(config, SEED) if in_workers else None,
-        seed=SEED, epoch=2, rank=rank, world_size=world_size,
+        pixels, LabelledRows(np.arange(len(pixels)), np.arange(len(pixels)) % 2),
+        BatchPlan(4, SEED, rank, world_size),
+        epoch=2, augmentation=Augmentation(config, SEED) if in_workers else None,
     )  # fmt: skip
     loader = create_loader(
         batches, num_workers=num_workers, pin_memory=False, first_batch=first_batch

@@ -5,17 +5,17 @@ import torch
 from idc.core.config import AugmentConfig
 from idc.core.errors import InputError
 from idc.data.batches.augment import Augmentation
-from idc.data.batches.loader import TrainingBatches, create_loader, to_images
+from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader, to_images
+from idc.data.subsets import LabelledRows
 
 ROWS = np.arange(20, 31)
 
 
 def batches(batch_size=4, epoch=0, augmentation=None, **how):
     numbered = np.broadcast_to(np.arange(40, dtype=np.uint8)[:, None, None, None], (40, 50, 50, 3))
-    return TrainingBatches(
-        numbered, ROWS, (ROWS % 2).astype(np.int8),
-        batch_size=batch_size, augmentation=augmentation, seed=17, epoch=epoch, **how,
-    )  # fmt: skip
+    plan = BatchPlan(batch_size, 17, **how)
+    patches = LabelledRows(ROWS, (ROWS % 2).astype(np.int8))
+    return TrainingBatches(numbered, patches, plan, epoch=epoch, augmentation=augmentation)
 
 
 def rows_of(parts):

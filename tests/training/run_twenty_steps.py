@@ -12,11 +12,13 @@ import yaml
 from torch import nn
 
 from idc.core.config import Params
+from idc.data.batches.loader import BatchPlan
+from idc.data.subsets import LabelledRows
 from idc.models.networks.fusion import create_fusion
 from idc.training.checkpoint import Checkpoint
 from idc.training.loop import _TrainingRun
 from idc.training.ranks import init_ranks
-from idc.training.sources import ImageSource, TrainingPatches
+from idc.training.sources import ImageSource, TrainingData
 
 BATCH_SIZE, NUM_STEPS = 16, 20
 CPU = torch.device("cpu")
@@ -46,16 +48,21 @@ def main() -> None:
     labels = rng.integers(0, 2, num_patches).astype(np.int8)
     pixels = rng.integers(0, 200, (num_patches, 50, 50, 3), dtype=np.uint8)
     pixels[labels == 1, :, :, 0] += 50
-    train = TrainingPatches(np.arange(num_patches), labels)
+    data = TrainingData(
+        pixels,
+        LabelledRows(np.arange(num_patches), labels),
+        LabelledRows(np.arange(30), labels[:30]),
+    )
     with init_ranks(CPU) as ranks:
         torch.manual_seed(0)
         model = create_fusion(params.model)
         keep_norms_as_they_are(model)
-        source = ImageSource(pixels, train, np.arange(30), params, CPU, ranks)
-        run = _TrainingRun(
-            model, source, labels[:30], params, np.array([0.8, 1.3]), CPU,
-            Checkpoint(Path(sys.argv[1]).parent / "none", interval_s=1e9), ranks,
+        source = ImageSource(
+            data, params.model.size_px, params.augment,
+            BatchPlan(BATCH_SIZE, params.train.seed), params.runtime, ranks,
         )  # fmt: skip
+        checkpoint = Checkpoint(Path(sys.argv[1]).parent / "none", interval_s=1e9)
+        run = _TrainingRun(model, source, params.train, np.array([0.8, 1.3]), checkpoint)
         run._learn()
         losses = ranks.sum(run.losses) / ranks.world_size
         scores = source.score_val(model)

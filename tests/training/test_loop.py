@@ -4,12 +4,15 @@ import torch
 from safetensors.torch import load_file
 
 from idc.core.errors import InputError
+from idc.data.batches.loader import BatchPlan
+from idc.data.subsets import LabelledRows
 from idc.models.networks.fusion import create_fusion
 from idc.training import loop
 from idc.training.checkpoint import Checkpoint
 from idc.training.gradients import GradientAccumulator
 from idc.training.loop import EpochResult, TrainedModel, train_fusion
-from idc.training.sources import EmbeddingSource, ImageSource, TrainingPatches
+from idc.training.ranks import Ranks
+from idc.training.sources import EmbeddingSource, ImageSource, TrainingData
 
 NUM_PATCHES = 48
 COLOURS = np.array([[200, 120, 160], [120, 160, 200]])
@@ -30,7 +33,7 @@ def pixels():
 def take(start, stop):
     rows = np.arange(start, stop)
     labels = (rows % 2).astype(np.int8)
-    return TrainingPatches(rows, labels)
+    return LabelledRows(rows, labels)
 
 
 TRAIN, VAL = take(0, 32), take(32, NUM_PATCHES)
@@ -47,16 +50,17 @@ def train(pixels, change_params, tmp_path):
             train={"epochs": 3, "batch_size": 8, "precision": "fp32", **changes},
             seeds={"training": seed},
         )
-        device = torch.device("cpu")
         torch.manual_seed(weights_seed)
         model = create_fusion(params.model)
-        source = ImageSource(pixels, TRAIN, VAL.rows, params, device)
+        source = ImageSource(
+            TrainingData(pixels, TRAIN, VAL), params.model.size_px, params.augment,
+            BatchPlan(params.train.batch_size, seed), params.runtime, Ranks(torch.device("cpu")),
+        )  # fmt: skip
         if params.model.freeze_backbones:
             source = EmbeddingSource(source, model, tmp_path / "embeddings" if cached else None)
         trained = train_fusion(
-            model, source, VAL.labels, params,
+            model, source, params.train,
             class_weights=np.ones(2),
-            device=device,
             checkpoint=Checkpoint(tmp_path / checkpoint, interval_s=interval_s),
             on_epoch=on_epoch or (lambda result, speed: None),
         )  # fmt: skip

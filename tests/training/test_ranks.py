@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from idc.training.ranks import Ranks, under_torchrun
 
@@ -38,7 +39,7 @@ def test_training_when_two_processes_share_a_batch_then_the_losses_are_those_of_
 
 
 def test_ranks_when_alone_then_it_leads_and_shares_with_nobody():
-    ranks = Ranks()
+    ranks = Ranks(torch.device("cpu"))
     values = np.arange(3)
     assert (ranks.is_main, ranks.several, ranks.least(5)) == (True, False, 5)
     assert ranks.interleave(values) is values

@@ -12,6 +12,7 @@ import torch
 import idc
 from idc.core import layout
 from idc.core.config import Params
+from idc.data.batches.loader import BatchPlan
 from idc.data.patches import evenly_spaced_rows, load_pixels
 from idc.data.subsets import select_subset
 from idc.data.tables import SPLITS_SCHEMA, load_table
@@ -19,7 +20,6 @@ from idc.evaluation.statistics.metrics import auroc
 from idc.models.bundle import save_bundle
 from idc.models.networks.device import choose_device, describe_environment
 from idc.models.networks.fusion import FusionCNN, create_fusion
-from idc.models.scoring.patches import PatchScorer
 from idc.models.spec import ModelSpec, digest_bundle
 from idc.runs.lineage import git_commit
 from idc.tracking.live import live_run
@@ -27,7 +27,7 @@ from idc.training.checkpoint import Checkpoint, digest_inputs
 from idc.training.class_weights import weigh_classes
 from idc.training.loop import EpochResult, TrainedModel, train_fusion
 from idc.training.ranks import Ranks, init_ranks, start_ranks, under_torchrun
-from idc.training.sources import BatchSource, EmbeddingSource, ImageSource, TrainingPatches
+from idc.training.sources import BatchSource, EmbeddingSource, ImageSource, TrainingData
 from idc.training.texture_member import learn_texture_member
 
 log = logging.getLogger(__name__)
@@ -57,25 +57,31 @@ def run(params: Params) -> None:
     with init_ranks(device) as ranks:
         if not ranks.is_main:
             logging.getLogger("idc").setLevel(logging.WARNING)
-            _train(params, device, ranks, checkpoint)
+            _train(params, ranks, checkpoint)
             return
         with checkpoint.locked():
             _name_other_checkpoints(checkpoint)
-            _train(params, device, ranks, checkpoint)
+            _train(params, ranks, checkpoint)
             checkpoint.remove()
 
 
-def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Checkpoint) -> None:
+def _train(params: Params, ranks: Ranks, checkpoint: Checkpoint) -> None:
     torch.manual_seed(params.seeds.training)
     pixels = load_pixels(layout.PIXELS)
     splits = load_table(layout.SPLITS, SPLITS_SCHEMA)
-    train = TrainingPatches(*select_subset(splits, "train"))
-    val_rows, val_labels = select_subset(splits, "val")
+    train, val = (select_subset(splits, name) for name in ("train", "val"))
     weights = weigh_classes(train.labels, params.train.class_weights)
-    log.info("%d training patches on %s, class weights %s", len(train.rows), device, weights)
+    log.info("%d training patches on %s, class weights %s", len(train.rows), ranks.device, weights)
     model = create_fusion(params.model)
-    images = ImageSource(pixels, train, val_rows, params, device, ranks)
-    model.to(device)
+    images = ImageSource(
+        TrainingData(pixels, train, val),
+        params.model.size_px,
+        params.augment,
+        BatchPlan(params.train.batch_size, params.seeds.training),
+        params.runtime.scoring_batch_size,
+        ranks,
+    )
+    model.to(ranks.device)
     source: BatchSource = images
     if params.model.freeze_backbones:
         # code and pixels (by the index's digests) shape embeddings as well
@@ -83,24 +89,27 @@ def _train(params: Params, device: torch.device, ranks: Ranks, checkpoint: Check
         source = EmbeddingSource(images, model, _EMBEDDINGS / name)
     with _tracked(params, weights, checkpoint, ranks) as (on_epoch, name_model):
         trained = train_fusion(
-            model, source, val_labels, params,
-            class_weights=weights, device=device, checkpoint=checkpoint, on_epoch=on_epoch,
-            ranks=ranks,
-        )  # fmt: skip
+            model,
+            source,
+            params.train,
+            class_weights=weights,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+        )
         if ranks.is_main:
             model.load_state_dict(trained.state)
             if params.model.texture_member:
-                _join_texture(model, pixels, train, params, device)
-                joined = _scorer(model, params, device).score(pixels, val_rows)
+                _join_texture(model, images)
+                joined = images.scorer(model).score(pixels, val.rows)
                 log.info(
                     "val AUROC %.4f with the texture member, %.4f without",
-                    auroc(val_labels, joined), trained.best.val_auroc,
+                    auroc(val.labels, joined), trained.best.val_auroc,
                 )  # fmt: skip
             rows = evenly_spaced_rows(train.rows, _NUM_PROFILED)
-            profile = _scorer(model, params, device).mean_embedding(pixels, rows)
+            profile = images.scorer(model).mean_embedding(pixels, rows)
             spec = _describe(params, trained, weights, train.labels)
             save_bundle(layout.BUNDLE, model.state_dict(), spec, trained.history_table(), profile)
-            name_model(digest_bundle(layout.BUNDLE), describe_environment(device))
+            name_model(digest_bundle(layout.BUNDLE), describe_environment(ranks.device))
     ranks.wait()
 
 
@@ -135,22 +144,13 @@ def _tracked(
         yield on_epoch, live.name_model
 
 
-def _scorer(model: FusionCNN, params: Params, device: torch.device) -> PatchScorer[FusionCNN]:
-    return PatchScorer(model, params.model.size_px, params.runtime.scoring_batch_size, device)
-
-
-def _join_texture(
-    model: FusionCNN,
-    pixels: np.ndarray,
-    train: TrainingPatches,
-    params: Params,
-    device: torch.device,
-) -> None:
+def _join_texture(model: FusionCNN, images: ImageSource) -> None:
     started = time.monotonic()
+    data = images.data
     texture = learn_texture_member(
-        pixels, train.rows, train.labels, size_px=params.model.size_px, seed=params.seeds.training
+        data.pixels, *data.train, size_px=images.size_px, seed=images.plan.seed
     )
-    model.join_texture(texture.to(device))
+    model.join_texture(texture.to(images.device))
     log.info("texture member learnt in %.0f s", time.monotonic() - started)
 
 

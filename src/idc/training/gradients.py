@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from idc.core.config import Params
+from idc.core.config import TrainConfig
 from idc.core.errors import InputError
 from idc.models.networks.device import choose_autocast
 from idc.models.networks.fusion import FusionCNN
-from idc.training.ranks import Ranks
-from idc.training.sources import Batch
+from idc.training.sources import Batch, BatchSource
 
 log = logging.getLogger(__name__)
 
@@ -29,34 +28,28 @@ class GradientAccumulator:
     def __init__(
         self,
         model: FusionCNN,
-        network: nn.Module,
-        params: Params,
+        source: BatchSource,
+        config: TrainConfig,
         class_weights: np.ndarray,
-        device: torch.device,
-        ranks: Ranks,
-        *,
-        batch_size: int,
     ) -> None:
         """Prepare to train `model`.
 
         Args:
             model: Whose parameters get the gradients.
-            network: Gives the logits of a batch, (patches, heads), from all or part of `model`.
-            params: Sections `train` and `runtime`.
+            source: Gives the batches; the first micro-batches are as large as this process's part.
+            config: Arithmetic.
             class_weights: Loss weight of IDC- and IDC+, (2,).
-            device: Where to compute.
-            ranks: This process among those that train together.
-            batch_size: Patches of a batch in this process; the first micro-batches are as large.
         """
-        self.model, self.device, self.ranks = model, device, ranks
+        self.model, self.ranks, self.device = model, source.ranks, source.ranks.device
+        device, network = self.device, source.network(model)
         self.class_weights = torch.tensor(class_weights, dtype=torch.float32, device=device)
         self.head_weights = torch.tensor(
             [1.0] + [_AUX_WEIGHT] * len(model.scored_members), device=device
         )
-        self.autocast = choose_autocast(params.train.precision, device)
-        self.exchange = DistributedDataParallel(network) if ranks.several else None
+        self.autocast = choose_autocast(config.precision, device)
+        self.exchange = DistributedDataParallel(network) if self.ranks.several else None
         self.network = self.exchange or network
-        self.batch_size = self.micro_batch_size = batch_size
+        self.batch_size = self.micro_batch_size = source.plan.own_size
 
     def accumulate(self, batch: Batch, *, seed: int) -> Tensor:
         """Set the model's gradients to those of a batch and return the fused head's mean loss.

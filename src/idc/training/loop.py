@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from idc.core.config import Params
+from idc.core.config import TrainConfig
 from idc.core.errors import InputError
 from idc.core.files import replacing_file
 from idc.core.progress import track
@@ -23,7 +23,6 @@ from idc.models.networks.fusion import FusionCNN
 from idc.training.checkpoint import Checkpoint
 from idc.training.gradients import GradientAccumulator
 from idc.training.optim import create_optimizer, create_schedule
-from idc.training.ranks import Ranks
 from idc.training.sources import Batch, BatchSource
 
 log = logging.getLogger(__name__)
@@ -66,14 +65,11 @@ class TrainedModel:
 def train_fusion(
     model: FusionCNN,
     source: BatchSource,
-    val_labels: np.ndarray,
-    params: Params,
+    config: TrainConfig,
     *,
     class_weights: np.ndarray,
-    device: torch.device,
     checkpoint: Checkpoint,
     on_epoch: Callable[[EpochResult, float], None],
-    ranks: Ranks | None = None,
 ) -> TrainedModel:
     """Train `model` in place and return the best epoch's weights.
 
@@ -82,27 +78,22 @@ def train_fusion(
     one that was not interrupted, bit for bit on one CPU with equal versions and thread count.
 
     Args:
-        model: Freshly created; moved to `device`.
+        model: Freshly created; moved to the source's device.
         source: Serves training batches, and scores the val patches.
-        val_labels: 0 or 1 of all pool patches of the val cases, in the source's order.
-        params: Sections `train`, `runtime` and `seeds`.
+        config: Length, rates and arithmetic of the training.
         class_weights: Loss weight of IDC- and IDC+, (2,).
-        device: Where to compute.
         checkpoint: Where states are kept; training goes on from the last whole one there.
-        on_epoch: Told of each finished epoch, with its training speed in patches per second.
-            After a resumption an epoch may be told twice.
-        ranks: This process among those that train together; None trains alone.
+        on_epoch: Called after each epoch, with its training speed in patches per second; after a
+            resumption an epoch may come twice.
 
     Raises:
         InputError: If the loss or a weight is no longer a number; names the step.
     """
-    run = _TrainingRun(
-        model, source, val_labels, params, class_weights, device, checkpoint, ranks or Ranks()
-    )
+    run = _TrainingRun(model, source, config, class_weights, checkpoint)
     run.restore(checkpoint.load())
-    while run.epoch < params.train.epochs:
-        if run.epochs_without_gain() >= params.train.patience:
-            log.info("no better val AUROC for %d epochs: stopping", params.train.patience)
+    while run.epoch < config.epochs:
+        if run.epochs_without_gain() >= config.patience:
+            log.info("no better val AUROC for %d epochs: stopping", config.patience)
             break
         on_epoch(*run.train_epoch())
     return run.trained
@@ -115,17 +106,14 @@ class _TrainingRun:
         self,
         model: FusionCNN,
         source: BatchSource,
-        val_labels: np.ndarray,
-        params: Params,
+        config: TrainConfig,
         class_weights: np.ndarray,
-        device: torch.device,
         checkpoint: Checkpoint,
-        ranks: Ranks,
     ) -> None:
+        self.source, self.config, self.checkpoint = source, config, checkpoint
+        self.ranks, self.device = source.ranks, source.ranks.device
+        device = self.device
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.source, self.val_labels = source, val_labels
-        self.config, self.seed = params.train, params.seeds.training
-        self.device, self.ranks, self.checkpoint = device, ranks, checkpoint
         if device.type == "cpu":
             adapt_convolutions(self.model)
         self.optimizer = create_optimizer(
@@ -136,10 +124,7 @@ class _TrainingRun:
             num_steps=self.config.epochs * source.num_batches,
             warmup_share=_WARMUP_SHARE,
         )
-        self.gradients = GradientAccumulator(
-            model, source.network(model), params, class_weights, device, ranks,
-            batch_size=source.batch_size,
-        )  # fmt: skip
+        self.gradients = GradientAccumulator(model, source, config, class_weights)
         self.epoch, self.batch = 0, 0  # what comes next
         self.losses = torch.zeros(source.num_batches, device=device)
         self.trained = TrainedModel(state={})
@@ -153,13 +138,13 @@ class _TrainingRun:
         """Learn from the rest of the epoch's batches, then score val."""
         start, first_batch = time.monotonic(), self.batch
         self._learn()
-        num_patches = (self.source.num_batches - first_batch) * self.source.batch_size
+        num_patches = (self.source.num_batches - first_batch) * self.source.plan.own_size
         speed = num_patches * self.ranks.world_size / max(time.monotonic() - start, 1e-9)
         self.ranks.share_buffers(self.model)
         result = EpochResult(
             epoch=self.epoch + 1,
             train_loss=self._mean_loss(),
-            val_auroc=auroc(self.val_labels, self.source.score_val(self.model)),
+            val_auroc=auroc(self.source.val_labels, self.source.score_val(self.model)),
             learning_rate=float(self.schedule.get_last_lr()[0]),
         )
         self.trained.history.append(result)
@@ -200,7 +185,7 @@ class _TrainingRun:
         return loss
 
     def _step_seed(self) -> int:
-        entropy = [self.seed, self.step, self.ranks.rank]
+        entropy = [self.source.plan.seed, self.step, self.ranks.rank]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def _mean_loss(self) -> float:

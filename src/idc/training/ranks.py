@@ -22,11 +22,11 @@ from idc.core.processes import count_cores
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together; alone it is rank 0 of 1."""
+    """This process among those that train together, and its device; alone it is rank 0 of 1."""
 
+    device: torch.device
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0
 
     @property
     def is_main(self) -> bool:
@@ -84,11 +84,9 @@ def under_torchrun() -> bool:
 def init_ranks(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that torchrun started; alone where it started none."""
     if not under_torchrun() or os.environ["WORLD_SIZE"] == "1":
-        yield Ranks()
+        yield Ranks(device)
         return
-    ranks = Ranks(
-        int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
-    )
+    ranks = Ranks(device, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     # torchrun ends all when one dies, so nobody waits in vain while the leader pretrains for hours
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=24)

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from idc.core.config import Params
+from idc.core.config import AugmentConfig
 from idc.core.files import replacing_file
 from idc.core.progress import track
 from idc.data.batches.device_augment import DeviceAugmentation
-from idc.data.batches.loader import TrainingBatches, create_loader, to_images
+from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader, to_images
+from idc.data.subsets import LabelledRows
 from idc.models.networks.fusion import FusionCNN, HeadLogits, MemberLogits
 from idc.models.scoring.patches import PatchScorer
 from idc.training.ranks import Ranks
@@ -31,11 +32,13 @@ FROZEN_VIEWS = 4
 
 
 @dataclass(frozen=True)
-class TrainingPatches:
-    """Rows of the pixel store, int64 (patches,), and labels, 0 or 1, int8 (patches,)."""
+class TrainingData:
+    """The pixel store, and its patches to learn from and to score after each epoch."""
 
-    rows: np.ndarray
-    labels: np.ndarray
+    pixels: np.ndarray
+    """uint8 (patches, 50, 50, 3), may be memory-mapped."""
+    train: LabelledRows
+    val: LabelledRows
 
 
 class BatchSource(Protocol):
@@ -43,8 +46,12 @@ class BatchSource(Protocol):
 
     num_batches: int
     """Batches in an epoch."""
-    batch_size: int
-    """Patches of a batch that this process learns from."""
+    plan: BatchPlan
+    """How patches are put into batches, and this process's part of each."""
+    ranks: Ranks
+    """This process among those that share the batches."""
+    val_labels: np.ndarray
+    """0 or 1 of all pool patches of the val cases, int8 (patches,)."""
 
     def network(self, model: FusionCNN) -> nn.Module:
         """Return what turns this source's inputs into logits (batch, heads)."""
@@ -60,12 +67,12 @@ class ImageSource:
     """Augmented images of the training patches.
 
     Args:
-        pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
-        train: Patches to learn from.
-        val_rows: Patches to score, int64.
-        params: Sections `model`, `augment`, `train`, `runtime` and `seeds`.
-        device: Where images live.
-        ranks: This process among those that train together.
+        data: Patches to learn from and to score.
+        size_px: Edge length of the images.
+        policy: How they are augmented.
+        batches: Size and order of batches; the seed is that of augmentation and dropout too.
+        scoring_batch_size: Patches per pass where no gradient is needed.
+        ranks: This process among those that train together; its device is where images live.
 
     Raises:
         InputError: If a batch is larger than the training set, or cannot be shared equally.
@@ -73,18 +80,19 @@ class ImageSource:
 
     def __init__(
         self,
-        pixels: np.ndarray,
-        train: TrainingPatches,
-        val_rows: np.ndarray,
-        params: Params,
-        device: torch.device,
-        ranks: Ranks | None = None,
+        data: TrainingData,
+        size_px: int,
+        policy: AugmentConfig,
+        batches: BatchPlan,
+        scoring_batch_size: int,
+        ranks: Ranks,
     ) -> None:
-        self.pixels, self.train, self.val_rows = pixels, train, val_rows
-        self.params, self.device, self.ranks = params, device, ranks or Ranks()
-        self._augmentation = DeviceAugmentation(params.augment, params.seeds.training)
+        self.data, self.size_px, self.policy, self.ranks = data, size_px, policy, ranks
+        self.plan = replace(batches, rank=ranks.rank, world_size=ranks.world_size)
+        self.device, self._scoring_batch_size = ranks.device, scoring_batch_size
+        self.val_labels = data.val.labels
+        self._augmentation = DeviceAugmentation(policy, batches.seed)
         self.num_batches = len(self._epoch(0))
-        self.batch_size = params.train.batch_size // self.ranks.world_size
 
     def network(self, model: FusionCNN) -> nn.Module:
         """Return the whole fusion CNN, with the logit of every head."""
@@ -98,41 +106,37 @@ class ImageSource:
             pin_memory=self.device.type == "cuda",
             first_batch=first_batch,
         )
-        start = self.ranks.rank * self.batch_size
-        positions = slice(start, start + self.batch_size)
         for batch, (patches, labels) in enumerate(loader, start=first_batch):
             moved = patches.to(self.device, non_blocking=True)
-            moved = self._augmentation(moved, epoch=epoch, batch=batch, positions=positions)
+            moved = self._augmentation(
+                moved, epoch=epoch, batch=batch, positions=self.plan.positions
+            )
             yield (
-                to_images(moved, size_px=self.params.model.size_px, device=self.device),
+                to_images(moved, size_px=self.size_px, device=self.device),
                 labels.to(self.device, non_blocking=True),
             )
 
     def score_val(self, model: FusionCNN) -> np.ndarray:
         """Score each process's part of the val patches and put the parts together."""
-        return self.ranks.interleave(self.scorer(model).score(self.pixels, self.own_val_rows))
+        part = self.scorer(model).score(self.data.pixels, self.own_val_rows)
+        return self.ranks.interleave(part)
 
     def scorer(self, model: FusionCNN) -> PatchScorer[FusionCNN]:
         """Return what scores patches by `model` as it is now."""
-        size_px, batch_size = self.params.model.size_px, self.params.runtime.scoring_batch_size
-        return PatchScorer(model, size_px, batch_size, self.device)
+        return PatchScorer(model, self.size_px, self._scoring_batch_size, self.device)
 
     @property
     def own_val_rows(self) -> np.ndarray:
         """This process's part of the val patches."""
-        return self.val_rows[self.ranks.rank :: self.ranks.world_size]
+        return self.data.val.rows[self.ranks.rank :: self.ranks.world_size]
 
     def _epoch(self, epoch: int) -> TrainingBatches:
         return TrainingBatches(
-            self.pixels,
-            self.train.rows,
-            self.train.labels,
-            batch_size=self.params.train.batch_size,
-            augmentation=None,
-            seed=self.params.seeds.training,
+            self.data.pixels,
+            self.data.train,
+            self.plan,
             epoch=epoch,
-            rank=self.ranks.rank,
-            world_size=self.ranks.world_size,
+            augmentation=None,
         )
 
 
@@ -152,7 +156,8 @@ class EmbeddingSource:
     def __init__(self, images: ImageSource, model: FusionCNN, folder: Path | None) -> None:
         self._images, self._model = images, model
         self._views = FROZEN_VIEWS
-        self.num_batches, self.batch_size = images.num_batches, images.batch_size
+        self.num_batches, self.plan = images.num_batches, images.plan
+        self.ranks, self.val_labels = images.ranks, images.val_labels
         self._folder = None if folder is None else folder / self._digest()
         self._val: Tensor | None = None
 
@@ -186,12 +191,12 @@ class EmbeddingSource:
         if self._val is None:
             source = self._images
             images = source.scorer(model).images(
-                source.pixels, source.own_val_rows, "embedding val"
+                source.data.pixels, source.own_val_rows, "embedding val"
             )
             self._val = torch.cat([self._embed(batch) for batch in images])
         model.eval()
         logits: Tensor = model.classify_each(self._val)[:, 0]
-        return self._images.ranks.interleave(logits.float().cpu().numpy())
+        return self.ranks.interleave(logits.float().cpu().numpy())
 
     def _view(self, view: int) -> tuple[np.ndarray, np.ndarray]:
         """Return a view's embeddings (batches, batch, features) and labels (batches, batch)."""
@@ -203,7 +208,7 @@ class EmbeddingSource:
         return np.load(embeddings, mmap_mode="r"), np.load(labels)
 
     def _save_view(self, view: int, embeddings_path: Path, labels_path: Path) -> None:
-        shape = (self.num_batches, self.batch_size)
+        shape = (self.num_batches, self.plan.own_size)
         num_features = sum(backbone.num_features for backbone in self._model.branches)
         labels = np.empty(shape, dtype=np.float32)
         with replacing_file(embeddings_path) as partial:
@@ -230,17 +235,12 @@ class EmbeddingSource:
         digest = hashlib.sha256()
         for tensor in self._model.backbones.state_dict().values():
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        for values in (source.train.rows, source.train.labels):
+        rows, labels = source.data.train
+        for values in (rows, labels):
             digest.update(np.ascontiguousarray(values).tobytes())
-        pixels = np.ascontiguousarray(
-            source.pixels[source.train.rows[:: max(1, len(source.train.rows) // 64)]]
-        )
+        pixels = np.ascontiguousarray(source.data.pixels[rows[:: max(1, len(rows) // 64)]])
         digest.update(pixels.tobytes())
-        params = source.params
-        facts = (
-            params.model.size_px, params.model.backbones,
-            params.augment.model_dump(), params.train.batch_size, params.seeds.training,
-            source.ranks.rank, source.ranks.world_size,
-        )  # fmt: skip
+        backbones = tuple(backbone.name for backbone in self._model.branches)
+        facts = source.size_px, backbones, source.policy.model_dump(), source.plan
         digest.update(repr(facts).encode())
         return digest.hexdigest()[:16]

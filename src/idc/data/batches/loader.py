@@ -1,5 +1,7 @@
 """Whole batches of uint8 patches; resizing and scaling happen on the device."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -7,10 +9,35 @@ from torch.utils.data import DataLoader, Dataset
 
 from idc.core.errors import InputError
 from idc.data.batches.augment import Augmentation
+from idc.data.subsets import LabelledRows
 
 Batch = tuple[Tensor, Tensor]
 
 _MIN_PER_PROCESS = 2
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How training patches are put into batches, and which part of each a process gets."""
+
+    batch_size: int
+    """Patches of a whole batch."""
+    seed: int
+    """Seed of the order."""
+    rank: int = 0
+    """Which of `world_size` equal contiguous parts of each batch is this process's."""
+    world_size: int = 1
+    """How many processes share a batch."""
+
+    @property
+    def own_size(self) -> int:
+        """Patches of this process's part."""
+        return self.batch_size // self.world_size
+
+    @property
+    def positions(self) -> slice:
+        """Where in each batch this process's part stands."""
+        return slice(self.rank * self.own_size, (self.rank + 1) * self.own_size)
 
 
 class TrainingBatches(Dataset[Batch]):
@@ -25,39 +52,31 @@ class TrainingBatches(Dataset[Batch]):
     def __init__(
         self,
         pixels: np.ndarray,
-        rows: np.ndarray,
-        labels: np.ndarray,
+        patches: LabelledRows,
+        plan: BatchPlan,
         *,
-        batch_size: int,
-        augmentation: Augmentation | None,
-        seed: int,
         epoch: int,
-        rank: int = 0,
-        world_size: int = 1,
+        augmentation: Augmentation | None,
     ) -> None:
         """Order the batches.
 
         Args:
             pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
-            rows: Rows of `pixels` to learn from, int64 (train,).
-            labels: Their labels, int8 (train,).
-            batch_size: Patches of a global batch.
+            patches: Which of them to learn from.
+            plan: Size and order of batches, and which part of each is served.
+            epoch: Number of the epoch, from 0.
             augmentation: Changes the patches here; None serves them as they are, for a device
                 that does it.
-            seed: Seed of the order.
-            epoch: Number of the epoch, from 0.
-            rank: Which of `world_size` equal contiguous parts of each batch is served.
-            world_size: How many processes share a batch.
 
         Raises:
             InputError: If a batch is larger than the training set or cannot be shared equally.
         """
-        _check_batch_size(batch_size, len(rows), world_size)
-        order = np.random.default_rng([seed, epoch]).permutation(len(rows))
-        num_batches = len(rows) // batch_size
-        share = batch_size // world_size
-        self._positions = slice(rank * share, (rank + 1) * share)
-        batches = order[: num_batches * batch_size].reshape(num_batches, batch_size)
+        rows, labels = patches
+        _check_batch_size(plan.batch_size, len(rows), plan.world_size)
+        order = np.random.default_rng([plan.seed, epoch]).permutation(len(rows))
+        num_batches = len(rows) // plan.batch_size
+        self._positions = plan.positions
+        batches = order[: num_batches * plan.batch_size].reshape(num_batches, plan.batch_size)
         self._batches = batches[:, self._positions]
         self._pixels, self._rows, self._labels = pixels, rows, labels
         self._augmentation = augmentation

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from idc.core.config import AugmentConfig
 from idc.data.batches.augment import Augmentation
-from idc.data.batches.loader import TrainingBatches, to_images
+from idc.data.batches.loader import BatchPlan, TrainingBatches, to_images
 from idc.data.patches import PATCH_SIZE_PX
+from idc.data.subsets import LabelledRows
 
 _WIDTHS = (24, 48, 96, 128)
 _EPOCHS = 10
@@ -33,7 +34,7 @@ def score_plain_cnn(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _create_network()
-        _train(network, pixels, train_rows, train_labels, seed)
+        _train(network, pixels, LabelledRows(train_rows, train_labels), seed)
     return _score(network, pixels, score_rows)
 
 
@@ -58,28 +59,19 @@ def _create_network() -> nn.Sequential:
 def _train(
     network: nn.Module,
     pixels: np.ndarray,
-    train_rows: np.ndarray,
-    train_labels: np.ndarray,
+    train: LabelledRows,
     seed: int,
 ) -> None:
-    augmentation = Augmentation(_AUGMENT, seed)
+    augmentation, plan = Augmentation(_AUGMENT, seed), BatchPlan(_BATCH_SIZE, seed)
     epochs = [
-        TrainingBatches(
-            pixels,
-            train_rows,
-            train_labels,
-            batch_size=_BATCH_SIZE,
-            augmentation=augmentation,
-            seed=seed,
-            epoch=epoch,
-        )
+        TrainingBatches(pixels, train, plan, epoch=epoch, augmentation=augmentation)
         for epoch in range(_EPOCHS)
     ]
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, _TOP_RATE, total_steps=sum(len(batches) for batches in epochs)
     )
-    share_idc = train_labels.mean()
+    share_idc = train.labels.mean()
     loss = nn.BCEWithLogitsLoss(pos_weight=torch.tensor((1 - share_idc) / share_idc).float())
     network.train()
     for batches in epochs:
