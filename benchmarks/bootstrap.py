@@ -21,7 +21,7 @@ from benchmarks.measuring import (
 )
 from idc.evaluation.statistics.bootstrap import Bootstrap, bootstrap_metrics, draw_counts
 from idc.evaluation.statistics.metrics import METRICS, bin_scores, cap_cases
-from idc.evaluation.statistics.replicates import replicate_metrics
+from idc.evaluation.statistics.replicates import CaseDraws, replicate_metrics
 
 NUM_PATCHES = 60_000
 NUM_CASES = 49
@@ -129,7 +129,7 @@ def _measure(y_true: np.ndarray, y_score: np.ndarray, bins: np.ndarray) -> dict[
 def largest_difference(subset: Subset, counts: np.ndarray) -> float:
     """Return by how much a metric of a replicate differs at most between the loop and ours."""
     y_true, y_score, case = subset
-    ours = replicate_metrics(y_true, y_score, case, THRESHOLD, counts, seed=SEED)
+    ours = replicate_metrics(y_true, y_score, THRESHOLD, CaseDraws(case, counts), seed=SEED)
     loop = loop_replicates(subset, counts)
     return max(float(np.abs(ours[name] - loop[name]).max()) for name in METRICS)
 

@@ -53,7 +53,7 @@ from idc.explain.scores.similarity import rank_correlation
 from idc.models.networks.device import choose_device
 from idc.models.networks.fusion import create_fusion
 from idc.models.scoring.patches import PatchScorer
-from idc.synthetic import Cue, Shortcut
+from idc.synthetic import ArchivePlan, Cue, Shortcut
 from idc.synthetic.slide import Difficulty
 from idc.training.checkpoint import Checkpoint
 from idc.training.class_weights import weigh_classes
@@ -275,15 +275,15 @@ def _space(
     shortcut: Shortcut | None = None,
 ) -> Space:
     start = time.perf_counter()
-    space = create_space(
-        folder,
-        params,
+    plan = ArchivePlan(
         num_cases=options.cases,
         patches_per_case=options.patches_per_case,
         difficulty=difficulty,
         shortcut=shortcut,
         seed=SEED,
+        nested=False,
     )
+    space = create_space(folder, params, plan)
     log.info("archive %s: %d patches, %.0f s", folder.name, len(space.pixels), _since(start))
     return space
 

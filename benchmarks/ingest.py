@@ -31,7 +31,7 @@ from PIL import Image
 from benchmarks.measuring import describe_machine, describe_versions, print_result, summarise
 from idc.data.ingest.archive import list_members
 from idc.runs.workspace import stage_environment
-from idc.synthetic import create_archive
+from idc.synthetic import ArchivePlan, create_archive
 
 ROOT = Path(__file__).parents[1]
 FULL_SIZE = 277_524
@@ -72,10 +72,12 @@ def _synthesise(scratch: Path, num_patches: int) -> Path:
     start = time.perf_counter()
     create_archive(
         archive,
-        num_cases=max(3, round(FULL_CASES * num_patches / FULL_SIZE)),
-        num_patches=num_patches,
-        seed=17,
-        difficulty="real",
+        ArchivePlan(
+            num_cases=max(3, round(FULL_CASES * num_patches / FULL_SIZE)),
+            num_patches=num_patches,
+            seed=17,
+            difficulty="real",
+        ),
         num_processes=psutil.cpu_count() or 1,
     )
     print(f"made {num_patches:,} patches, each twice, in {time.perf_counter() - start:.0f} s")

@@ -17,8 +17,7 @@ from idc.data.patches import PATCH_SIZE_PX, PatchName
 from idc.data.ranking import rank_patches
 from idc.data.split.splitting import assign_cases, split_patches
 from idc.explain.scores.map_traits import mass_share
-from idc.synthetic import CUE, NESTS, Shortcut, create_archive
-from idc.synthetic.slide import Difficulty
+from idc.synthetic import CUE, NESTS, ArchivePlan, create_archive
 
 TOLERANCE_PX = 2
 """A maximum this near a mask still hits it."""
@@ -79,37 +78,15 @@ class Views:
         return len(self.pixels)
 
 
-def create_space(
-    folder: Path,
-    params: Params,
-    *,
-    num_cases: int,
-    patches_per_case: int,
-    difficulty: Difficulty,
-    shortcut: Shortcut | None,
-    seed: int,
-) -> Space:
+def create_space(folder: Path, params: Params, plan: ArchivePlan) -> Space:
     """Draw an archive, ingest it, draw the manifest and assign the cases, as the stages do.
 
     Args:
         folder: New folder for archive, masks and pixel store.
         params: Sections `sample` and `split`.
-        num_cases: Cases.
-        patches_per_case: Mean number.
-        difficulty: Of the archive.
-        shortcut: A cue to plant, or None.
-        seed: Seed of the archive. With the same seed and sizes the subsets are the same too.
+        plan: The archive. With the same seed and sizes the subsets are the same too.
     """
-    create_archive(
-        folder / "raw/archive.zip",
-        num_cases=num_cases,
-        patches_per_case=patches_per_case,
-        seed=seed,
-        difficulty=difficulty,
-        shortcut=shortcut,
-        masks=folder / "masks",
-        nested=False,
-    )
+    create_archive(folder / "raw/archive.zip", plan, masks=folder / "masks")
     pixels = folder / "pixels.npy"
     index = store_patches(list_members(find_sources(folder / "raw")), pixels, num_processes=1).index
     manifest = draw_manifest(index, params.sample, params.seeds.data)

@@ -15,7 +15,7 @@ from idc.evaluation.statistics.bootstrap import (
     summarise_cases,
 )
 from idc.evaluation.statistics.metrics import METRICS, compute_metrics
-from idc.evaluation.statistics.replicates import replicate_metrics
+from idc.evaluation.statistics.replicates import CaseDraws, replicate_metrics
 
 THRESHOLD = 0.42
 
@@ -56,7 +56,7 @@ def test_bootstrap_metrics_when_laid_then_intervals_follow_the_formula():
     found = bootstrap_metrics(y_true, y_score, case, THRESHOLD, Bootstrap(100, 2))
     index = np.unique(case, return_inverse=True)[1]
     counts = draw_counts(9, Bootstrap(100, 2))
-    replicates = replicate_metrics(y_true, y_score, index, THRESHOLD, counts, seed=2)
+    replicates = replicate_metrics(y_true, y_score, THRESHOLD, CaseDraws(index, counts), seed=2)
     point = compute_metrics(y_true, y_score, case, THRESHOLD, seed=2).values
     sizes = np.unique(case, return_counts=True)[1]
     quantile = stats.t.ppf(0.975, sizes.sum() ** 2 / (sizes**2).sum() - 1)

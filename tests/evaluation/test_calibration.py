@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from idc.core.errors import InputError
 from idc.evaluation.statistics.bootstrap import Bootstrap, draw_counts, summarise_cases, t_quantile
+from idc.evaluation.statistics.replicates import CaseDraws
 from idc.evaluation.threshold.calibration import (
     bootstrap_threshold,
     choose_threshold,
@@ -143,7 +144,7 @@ def draw_cases(decimals, num_patches=300, num_cases=7):
 def test_replicate_thresholds_when_patches_are_resampled_then_equal_a_new_choice(rule, decimals):
     y_true, y_score, case = draw_cases(decimals)
     counts = draw_counts(7, Bootstrap(40, 1))
-    found = replicate_thresholds(y_true, y_score, case, rule, counts)
+    found = replicate_thresholds(y_true, y_score, rule, CaseDraws(case, counts))
     for row, threshold in zip(counts, found, strict=True):
         rows = np.concatenate(
             [np.flatnonzero(case == i) for i, count in enumerate(row) for _ in range(count)]
@@ -155,7 +156,7 @@ def test_bootstrap_threshold_when_laid_then_follows_the_formula_on_the_logit_sca
     y_true, y_score, case = draw_cases(9)
     found = bootstrap_threshold(y_true, y_score, case, "youden", Bootstrap(80, 4))
     counts = draw_counts(7, Bootstrap(80, 4))
-    replicates = replicate_thresholds(y_true, y_score, case, "youden", counts)
+    replicates = replicate_thresholds(y_true, y_score, "youden", CaseDraws(case, counts))
     reach = t_quantile(summarise_cases(y_true, case)) * special.logit(replicates).std(ddof=1)
     assert found.value == choose_threshold(y_true, y_score, "youden")
     assert found.low == pytest.approx(special.expit(special.logit(found.value) - reach))

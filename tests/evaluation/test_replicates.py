@@ -6,7 +6,7 @@ from sklearn import metrics as sk
 
 from idc.evaluation.statistics.bootstrap import Bootstrap, draw_counts
 from idc.evaluation.statistics.metrics import METRICS, bin_scores, cap_cases
-from idc.evaluation.statistics.replicates import map_rows, replicate_metrics
+from idc.evaluation.statistics.replicates import CaseDraws, map_rows, replicate_metrics
 
 THRESHOLD = 0.42
 NUM_CASES = 9
@@ -69,7 +69,8 @@ def measure(y_true, y_score, case_index, row):
 
 
 def assert_equals_resampled(subset, counts):
-    fast = replicate_metrics(*subset, THRESHOLD, counts, seed=SEED)
+    y_true, y_score, case_index = subset
+    fast = replicate_metrics(y_true, y_score, THRESHOLD, CaseDraws(case_index, counts), seed=SEED)
     slow = [measure(*subset, row) for row in counts]
     assert tuple(fast) == METRICS
     for name in METRICS:
@@ -95,7 +96,7 @@ def test_replicate_metrics_when_a_replicate_calls_all_alike_then_marks_what_is_u
     counts = np.zeros((2, NUM_CASES), np.int64)
     counts[0, 1:], counts[1, 0] = 1, 8
     assert_equals_resampled((y_true, y_score, case_index), counts)
-    found = replicate_metrics(y_true, y_score, case_index, THRESHOLD, counts, seed=SEED)
+    found = replicate_metrics(y_true, y_score, THRESHOLD, CaseDraws(case_index, counts), seed=SEED)
     assert np.isnan(found["ppv"]).tolist() == [True, False]
     assert np.isnan(found["npv"]).tolist() == [False, True]
     assert np.isnan(found["mcc"]).all()
@@ -103,11 +104,11 @@ def test_replicate_metrics_when_a_replicate_calls_all_alike_then_marks_what_is_u
 
 def test_replicate_metrics_when_scores_are_logits_then_ranks_them_alike():
     y_true, y_score, case_index = make_subset()
-    counts = draw_counts(NUM_CASES, Bootstrap(20, 1))
+    draws = CaseDraws(case_index, draw_counts(NUM_CASES, Bootstrap(20, 1)))
     names = ("auroc", "auprc", "case_macro_auroc", "auroc_capped")
     logits = np.log(y_score / (1 - y_score))
     first, second = (
-        replicate_metrics(y_true, each, case_index, 0.5, counts, seed=SEED, names=names)
+        replicate_metrics(y_true, each, 0.5, draws, seed=SEED, names=names)
         for each in (y_score, logits)
     )
     for name in names:

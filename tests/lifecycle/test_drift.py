@@ -5,7 +5,7 @@ import pytest
 
 from idc.data.patches import evenly_spaced_rows
 from idc.data.split.profile import build_profile
-from idc.lifecycle.drift import measure_drift
+from idc.lifecycle.drift import ModelView, measure_drift
 
 NUM_FEATURES = 4
 
@@ -36,8 +36,8 @@ def drift(archive, profile, change_params):
 
     def measure(index=index, pixels=pixels, embed=embed, **limits):
         return measure_drift(
-            profile, index, pixels, change_params(drift=limits).drift,
-            embed=embed, mean_embedding=np.zeros(NUM_FEATURES), num_training_patches=[10, 10],
+            profile, index, pixels, ModelView(embed, np.zeros(NUM_FEATURES), [10, 10]),
+            change_params(drift=limits).drift,
         )  # fmt: skip
 
     return measure

@@ -15,7 +15,15 @@ from sklearn.preprocessing import StandardScaler
 
 from idc.core.errors import InputError
 from idc.data.patches import PATCH_SIZE_PX, PatchName
-from idc.synthetic import CUE, NESTED_FOLDER, NESTS, Shortcut, create_archive, draw_slide
+from idc.synthetic import (
+    CUE,
+    NESTED_FOLDER,
+    NESTS,
+    ArchivePlan,
+    Shortcut,
+    create_archive,
+    draw_slide,
+)
 
 NUM_CASES = 24
 PATCHES_PER_CASE = 50
@@ -64,7 +72,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     folder = tmp_path_factory.mktemp("synthetic")
     path, masks = folder / "archive.zip", folder / "masks"
     create_archive(
-        path, num_cases=NUM_CASES, patches_per_case=PATCHES_PER_CASE, seed=7, masks=masks
+        path,
+        ArchivePlan(num_cases=NUM_CASES, patches_per_case=PATCHES_PER_CASE, seed=7),
+        masks=masks,
     )
     return Archive(path, masks, read_members(path))
 
@@ -89,7 +99,9 @@ def test_create_archive_when_nested_then_every_patch_has_a_copy_of_the_same_byte
 
 
 def test_create_archive_when_not_nested_then_there_are_no_copies(tmp_path):
-    create_archive(tmp_path / "a.zip", num_cases=1, patches_per_case=4, seed=0, nested=False)
+    create_archive(
+        tmp_path / "a.zip", ArchivePlan(num_cases=1, patches_per_case=4, seed=0, nested=False)
+    )
     assert not any(m.startswith(NESTED_FOLDER) for m in read_members(tmp_path / "a.zip"))
 
 
@@ -101,7 +113,8 @@ def test_create_archive_when_the_seed_is_another_then_so_are_the_bytes(tmp_path,
     written = []
     for name, seed in (("first", 1), ("again", 1), ("other", 2)):
         create_archive(
-            tmp_path / name, num_cases=2, patches_per_case=6, seed=seed, difficulty=difficulty
+            tmp_path / name,
+            ArchivePlan(num_cases=2, patches_per_case=6, seed=seed, difficulty=difficulty),
         )
         written.append((tmp_path / name).read_bytes())
     assert written[0] == written[1]
@@ -115,10 +128,7 @@ def test_create_archive_when_more_processes_draw_then_bytes_are_the_same(tmp_pat
         path, masks = tmp_path / f"{num_processes}.zip", tmp_path / f"masks{num_processes}"
         create_archive(
             path,
-            num_cases=9,
-            patches_per_case=5,
-            seed=1,
-            difficulty=difficulty,
+            ArchivePlan(num_cases=9, patches_per_case=5, seed=1, difficulty=difficulty),
             masks=masks,
             num_processes=num_processes,
         )
@@ -130,7 +140,7 @@ def test_create_archive_when_more_processes_draw_then_bytes_are_the_same(tmp_pat
 def test_create_archive_when_there_are_more_cases_then_the_first_stay_the_same(tmp_path):
     for num_cases in (2, 3):
         path = tmp_path / f"{num_cases}.zip"
-        create_archive(path, num_cases=num_cases, patches_per_case=6, seed=1)
+        create_archive(path, ArchivePlan(num_cases=num_cases, patches_per_case=6, seed=1))
     short, long = read_members(tmp_path / "2.zip"), read_members(tmp_path / "3.zip")
     assert short.items() < long.items()
 
@@ -139,9 +149,11 @@ def test_create_archive_when_a_case_has_as_many_patches_then_the_total_changes_n
     tmp_path,
 ):
     """A total of what the cases happened to have, given to one case alone."""
-    create_archive(tmp_path / "mean.zip", num_cases=1, patches_per_case=30, seed=3)
+    create_archive(tmp_path / "mean.zip", ArchivePlan(num_cases=1, patches_per_case=30, seed=3))
     by_mean = read_members(tmp_path / "mean.zip")
-    create_archive(tmp_path / "total.zip", num_cases=1, num_patches=len(by_mean) // 2, seed=3)
+    create_archive(
+        tmp_path / "total.zip", ArchivePlan(num_cases=1, num_patches=len(by_mean) // 2, seed=3)
+    )
     assert read_members(tmp_path / "total.zip") == by_mean
 
 
@@ -160,7 +172,9 @@ def test_create_archive_when_the_total_is_given_then_holds_exactly_that(
     tmp_path, num_cases, num_patches
 ):
     path = tmp_path / "a.zip"
-    create_archive(path, num_cases=num_cases, num_patches=num_patches, seed=2, nested=False)
+    create_archive(
+        path, ArchivePlan(num_cases=num_cases, num_patches=num_patches, seed=2, nested=False)
+    )
     names = [parse(Path(member).name) for member in read_members(path)]
     assert len(set(names)) == len(names) == num_patches
     assert len({name.case for name in names}) == num_cases
@@ -168,7 +182,7 @@ def test_create_archive_when_the_total_is_given_then_holds_exactly_that(
 
 def test_create_archive_when_the_total_is_given_then_cases_vary_as_the_published_ones(tmp_path):
     path = tmp_path / "a.zip"
-    create_archive(path, num_cases=40, num_patches=3000, seed=2, nested=False)
+    create_archive(path, ArchivePlan(num_cases=40, num_patches=3000, seed=2, nested=False))
     sizes = np.array(list(Counter(m.split("/")[0] for m in read_members(path)).values()))
     relative = sizes / sizes.mean()
     assert relative.min() < 0.3
@@ -214,7 +228,9 @@ def test_create_archive_when_drawn_then_few_slivers_lie_along_one_edge_of_a_slid
 
 
 def test_create_archive_when_as_small_as_can_be_then_still_shows_slivers(tmp_path):
-    create_archive(tmp_path / "a.zip", num_cases=4, patches_per_case=4, seed=0, nested=False)
+    create_archive(
+        tmp_path / "a.zip", ArchivePlan(num_cases=4, patches_per_case=4, seed=0, nested=False)
+    )
     shapes = [decode(png).shape for png in read_members(tmp_path / "a.zip").values()]
     assert sum(shape != (PATCH_SIZE_PX, PATCH_SIZE_PX, 3) for shape in shapes) >= 2
 
@@ -245,7 +261,9 @@ def test_create_archive_when_texture_tells_then_colour_does_not(archive):
 def test_create_archive_when_labels_are_null_then_only_labels_change(tmp_path, difficulty):
     size = {"num_cases": 3, "patches_per_case": 40, "seed": 5, "nested": False}
     for null in (False, True):
-        create_archive(tmp_path / f"{null}.zip", difficulty=difficulty, null=null, **size)
+        create_archive(
+            tmp_path / f"{null}.zip", ArchivePlan(difficulty=difficulty, null=null, **size)
+        )
     assert read_pixels(tmp_path / "True.zip") == read_pixels(tmp_path / "False.zip")
     labels = [sorted(read_members(tmp_path / f"{null}.zip")) for null in (False, True)]
     assert labels[0] != labels[1]
@@ -258,22 +276,24 @@ CUED = {"num_cases": 3, "patches_per_case": 60, "seed": 5, "nested": False}
 
 @pytest.mark.parametrize("difficulty", ["texture", "real"])
 def test_create_archive_when_masks_are_wanted_then_its_bytes_stay_the_same(tmp_path, difficulty):
-    create_archive(tmp_path / "without.zip", difficulty=difficulty, **CUED)
-    create_archive(tmp_path / "with.zip", difficulty=difficulty, masks=tmp_path / "masks", **CUED)
+    create_archive(tmp_path / "without.zip", ArchivePlan(difficulty=difficulty, **CUED))
+    create_archive(
+        tmp_path / "with.zip", ArchivePlan(difficulty=difficulty, **CUED), masks=tmp_path / "masks"
+    )
     assert (tmp_path / "with.zip").read_bytes() == (tmp_path / "without.zip").read_bytes()
 
 
 def test_create_archive_when_no_patch_shall_carry_the_cue_then_its_bytes_stay_the_same(tmp_path):
-    create_archive(tmp_path / "without.zip", **CUED)
-    create_archive(tmp_path / "with.zip", shortcut=Shortcut("ink", 0.0, 0.0), **CUED)
+    create_archive(tmp_path / "without.zip", ArchivePlan(**CUED))
+    create_archive(tmp_path / "with.zip", ArchivePlan(shortcut=Shortcut("ink", 0.0, 0.0), **CUED))
     assert (tmp_path / "with.zip").read_bytes() == (tmp_path / "without.zip").read_bytes()
 
 
 @pytest.mark.parametrize("cue", ["stain", "pad", "ink"])
 def test_create_archive_when_a_cue_is_planted_then_pixels_change_where_its_mask_says(tmp_path, cue):
     masks = tmp_path / "masks"
-    create_archive(tmp_path / "without.zip", **CUED)
-    create_archive(tmp_path / "with.zip", shortcut=Shortcut(cue), masks=masks, **CUED)
+    create_archive(tmp_path / "without.zip", ArchivePlan(**CUED))
+    create_archive(tmp_path / "with.zip", ArchivePlan(shortcut=Shortcut(cue), **CUED), masks=masks)
     before, after = read_members(tmp_path / "without.zip"), read_members(tmp_path / "with.zip")
     assert before.keys() == after.keys()
     num_cued = 0
@@ -296,7 +316,7 @@ def test_create_archive_when_a_cue_is_planted_then_the_shares_hold_by_label(tmp_
     masks = tmp_path / "masks"
     shortcut = Shortcut("pad", share_negative=0.2, share_positive=0.7)
     size = {"num_cases": 6, "patches_per_case": 150, "seed": 5, "nested": False}
-    create_archive(tmp_path / "a.zip", shortcut=shortcut, masks=masks, **size)
+    create_archive(tmp_path / "a.zip", ArchivePlan(shortcut=shortcut, **size), masks=masks)
     counts = {
         of: Counter(parse(file.name).label for file in (masks / of).rglob("*.png"))
         for of in (NESTS, CUE)
@@ -307,7 +327,9 @@ def test_create_archive_when_a_cue_is_planted_then_the_shares_hold_by_label(tmp_
 
 def test_create_archive_when_a_cue_is_planted_then_slivers_carry_none(tmp_path):
     masks = tmp_path / "masks"
-    create_archive(tmp_path / "a.zip", shortcut=Shortcut("pad", 1.0, 1.0), masks=masks, **CUED)
+    create_archive(
+        tmp_path / "a.zip", ArchivePlan(shortcut=Shortcut("pad", 1.0, 1.0), **CUED), masks=masks
+    )
     shapes = {
         parse(Path(member).name): decode(png).shape
         for member, png in read_members(tmp_path / "a.zip").items()
@@ -322,7 +344,7 @@ def test_create_archive_when_the_folder_for_masks_holds_something_then_it_stays_
     note.parent.mkdir()
     note.write_text("mine")
     with pytest.raises(InputError, match="it is no empty folder"):
-        create_archive(tmp_path / "a.zip", masks=note.parent, **CUED)
+        create_archive(tmp_path / "a.zip", ArchivePlan(**CUED), masks=note.parent)
     assert note.read_text() == "mine"
     assert not (tmp_path / "a.zip").exists()
 
@@ -352,5 +374,5 @@ def test_create_archive_when_an_argument_is_wrong_then_names_it_and_writes_nothi
 ):
     arguments = {"num_cases": 1, "patches_per_case": 4, "seed": 0} | bad
     with pytest.raises(InputError, match=message):
-        create_archive(tmp_path / "a.zip", **arguments)
+        create_archive(tmp_path / "a.zip", ArchivePlan(**arguments))
     assert list(tmp_path.iterdir()) == []

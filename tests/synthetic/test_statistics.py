@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from idc.data.patches import PATCH_SIZE_PX
 from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate, bootstrap_metrics
-from idc.synthetic import create_archive
+from idc.synthetic import ArchivePlan, create_archive
 from idc.synthetic.layout import burden_quantile, draw_null_labels
 
 NAME = re.compile(r".*/(\d+)_idx5_x(\d+)_y(\d+)_class([01])\.png")
@@ -67,11 +67,9 @@ def real(request, tmp_path_factory) -> pd.DataFrame:
     path = tmp_path_factory.mktemp("real") / "archive.zip"
     create_archive(
         path,
-        num_cases=60,
-        patches_per_case=200,
-        seed=request.param,
-        difficulty="real",
-        nested=False,
+        ArchivePlan(
+            num_cases=60, patches_per_case=200, seed=request.param, difficulty="real", nested=False
+        ),
     )
     return measure_patches(path)
 
@@ -179,12 +177,14 @@ def null(request, tmp_path_factory) -> pd.DataFrame:
     path = tmp_path_factory.mktemp("null") / "archive.zip"
     create_archive(
         path,
-        num_cases=30,
-        patches_per_case=100,
-        seed=1,
-        difficulty=request.param,
-        null=True,
-        nested=False,
+        ArchivePlan(
+            num_cases=30,
+            patches_per_case=100,
+            seed=1,
+            difficulty=request.param,
+            null=True,
+            nested=False,
+        ),
     )
     return measure_patches(path)
 

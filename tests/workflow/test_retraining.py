@@ -14,7 +14,7 @@ import pytest
 
 from idc.core.files import load_json
 from idc.runs.workspace import WORKSPACES, override_params, stage_environment
-from idc.synthetic import create_archive
+from idc.synthetic import ArchivePlan, create_archive
 from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +95,7 @@ class Project:
 def archives(tmp_path_factory):
     """Two zips of different cases."""
     folder = tmp_path_factory.mktemp("archives")
-    create_archive(folder / "whole.zip", num_cases=32, patches_per_case=24, seed=1)
+    create_archive(folder / "whole.zip", ArchivePlan(num_cases=32, patches_per_case=24, seed=1))
     made = {name: folder / f"{name}.zip" for name in ("first", "second")}
     with zipfile.ZipFile(folder / "whole.zip") as whole:
         cases = sorted({Path(name).name.split("_")[0] for name in whole.namelist()})

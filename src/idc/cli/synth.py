@@ -10,7 +10,7 @@ from idc.core import layout
 from idc.core.errors import InputError
 
 if TYPE_CHECKING:
-    from idc.synthetic import Shortcut
+    from idc.synthetic import ArchivePlan, Shortcut
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +64,15 @@ def _synthesise(options: argparse.Namespace) -> int:
         per_case = 100
     create_archive(
         options.archive,
-        num_cases=options.cases,
-        patches_per_case=per_case,
-        num_patches=options.patches,
-        seed=options.seed,
-        difficulty=options.difficulty,
-        null=options.null,
-        shortcut=_shortcut(options),
+        ArchivePlan(
+            num_cases=options.cases,
+            patches_per_case=per_case,
+            num_patches=options.patches,
+            seed=options.seed,
+            difficulty=options.difficulty,
+            null=options.null,
+            shortcut=_shortcut(options),
+        ),
         masks=options.masks,
         num_processes=count_cores(),
     )

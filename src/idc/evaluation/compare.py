@@ -22,8 +22,7 @@ from idc.evaluation.statistics.bootstrap import (
     Bootstrap,
     CaseSummary,
     Estimate,
-    draw_counts,
-    keep_two_class,
+    draw_two_class,
     summarise_cases,
     t_quantile,
 )
@@ -130,17 +129,15 @@ def paired_differences(
         for name, scorings in pairs.items()
     }
     summary = summarise_cases(y_true, case)
-    case_index = np.unique(case, return_inverse=True)[1]
-    counts = keep_two_class(draw_counts(summary.num_cases, bootstrap), y_true, case_index)
+    draws = draw_two_class(y_true, case, bootstrap)
     differences = {}
     for name, scorings in pairs.items():
         before, after = (
             replicate_metrics(
                 y_true,
                 scores.astype(np.float64),
-                case_index,
                 _HALF,
-                counts,
+                draws,
                 seed=bootstrap.seed,
                 names=(name,),
             )[name]

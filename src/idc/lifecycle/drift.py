@@ -8,6 +8,7 @@ significant; how large it is matters.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,23 +18,29 @@ from idc.core.config import DriftConfig
 from idc.data.patches import evenly_spaced_rows
 from idc.data.split.profile import measure_stain
 
-Embed = Callable[[np.ndarray], np.ndarray]
-"""Rows of the pixel store -> float32 (rows, features)."""
-
 _MAX_MEASURED = 20_000
 _NUM_EMBEDDED = 1000  # new patches, and as many old ones: their means err by 1/32 of an SD
 _MAX_NAMED = 20
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """How a model sees patches, and saw those it learnt from."""
+
+    embed: Callable[[np.ndarray], np.ndarray]
+    """Rows of today's pixel store -> float32 (rows, features)."""
+    mean_embedding: np.ndarray
+    """Of its training patches, (features,)."""
+    num_training_patches: Sequence[int]
+    """Of IDC- and of IDC+, whose shares new patches are embedded in."""
 
 
 def measure_drift(
     profile: dict[str, Any],
     index: pd.DataFrame,
     pixels: np.ndarray,
+    view: ModelView,
     config: DriftConfig,
-    *,
-    embed: Embed,
-    mean_embedding: np.ndarray,
-    num_training_patches: Sequence[int],
 ) -> dict[str, Any]:
     """Compare the patches of new and changed cases with the profile.
 
@@ -41,10 +48,8 @@ def measure_drift(
         profile: As `idc.data.split.profile.build_profile` returns it.
         index: Today's, as `idc.data.tables.INDEX_SCHEMA` says.
         pixels: Today's pixel store.
+        view: The model's embedding.
         config: Limits.
-        embed: The model's embedding.
-        mean_embedding: Of its training patches, (features,).
-        num_training_patches: Of IDC- and of IDC+, whose shares new patches are embedded in.
 
     Returns:
         `num_new_cases`, `new_cases` (the first twenty), `num_changed_cases`,
@@ -73,7 +78,7 @@ def measure_drift(
         **_compare_statistics(profile["statistics"], pixels, rows, config),
         "embedding": _compare_embeddings(
             label, rows, np.flatnonzero(index["case"].isin(profile["train_cases"]).to_numpy()),
-            config, embed, mean_embedding, num_training_patches,
+            view, config,
         ),
     }  # fmt: skip
     report["figures"] = figures
@@ -110,20 +115,20 @@ def _compare_embeddings(
     label: np.ndarray,
     new_rows: np.ndarray,
     training_rows: np.ndarray,
+    view: ModelView,
     config: DriftConfig,
-    embed: Embed,
-    mean_embedding: np.ndarray,
-    num_training_patches: Sequence[int],
 ) -> dict[str, Any]:
     if len(training_rows) < 2:
         return {"drifted": False, "reason": "no training case is in the archive: no spread known"}
     new, of_training = (
-        embed(_in_shares(rows, label, num_training_patches, _NUM_EMBEDDED)).astype(np.float64)
+        view.embed(_in_shares(rows, label, view.num_training_patches, _NUM_EMBEDDED)).astype(
+            np.float64
+        )
         for rows in (new_rows, training_rows)
     )
     spread = of_training.std(axis=0)
     alive = spread > 0
-    shift = (new.mean(axis=0) - mean_embedding)[alive] / spread[alive]
+    shift = (new.mean(axis=0) - view.mean_embedding)[alive] / spread[alive]
     distance = float(np.sqrt(np.mean(shift**2))) if alive.any() else 0.0
     return {"shift": distance, "drifted": distance > config.max_shift}
 

@@ -115,7 +115,7 @@ def _measure(
     registry: Registry, champion: Version, profile: dict[str, Any], root: Path, params: Params
 ) -> dict[str, Any]:
     # here: whoever only asks for news is spared torch
-    from idc.lifecycle.drift import measure_drift
+    from idc.lifecycle.drift import ModelView, measure_drift
     from idc.models.bundle import load_mean_embedding, load_model
     from idc.models.networks.device import choose_device
     from idc.models.scoring.patches import PatchScorer
@@ -134,8 +134,6 @@ def _measure(
         profile,
         load_table(root / layout.INDEX, INDEX_SCHEMA),
         pixels,
+        ModelView(embed, mean_embedding.numpy(), spec.num_training_patches),
         params.drift,
-        embed=embed,
-        mean_embedding=mean_embedding.numpy(),
-        num_training_patches=spec.num_training_patches,
     )

@@ -6,7 +6,7 @@ colour; `real` holds what was measured on the published patches; either can be d
 that have nothing to do with its pixels, or with a cue planted that goes with the label.
 """
 
-from idc.synthetic.archive import CUE, NESTED_FOLDER, NESTS, create_archive
+from idc.synthetic.archive import CUE, NESTED_FOLDER, NESTS, ArchivePlan, create_archive
 from idc.synthetic.shortcuts import Cue, Shortcut, plant_cue
 from idc.synthetic.slide import Slide, draw_slide
 
@@ -14,6 +14,7 @@ __all__ = [
     "CUE",
     "NESTED_FOLDER",
     "NESTS",
+    "ArchivePlan",
     "Cue",
     "Shortcut",
     "Slide",

@@ -49,20 +49,6 @@ class _Stream(IntEnum):
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What a process must know to draw one case; `null_burden` is None where labels tell IDC."""
-
-    seed: int
-    number: int
-    num_patches: int
-    burden: float
-    null_burden: float | None
-    difficulty: Difficulty
-    shortcut: Shortcut | None
-    with_masks: bool
-
-
-@dataclass(frozen=True)
 class _EncodedPatch:
     """A patch and its masks as PNG, by what they are of; none where none is wanted."""
 
@@ -71,44 +57,68 @@ class _EncodedPatch:
     masks: Mapping[str, bytes]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ArchivePlan:
+    """What an archive holds; its size is given by one of `patches_per_case` and `num_patches`.
+
+    Example: 277,524 patches of 279 cases make an archive as large as the published one.
+    """
+
+    num_cases: int
+    """Case i does not depend on the others but for its number of patches, which depends on them
+    where `num_patches` is given."""
+    patches_per_case: int | None = None
+    """Mean number; single cases hold half to 1.6 times as many."""
+    num_patches: int | None = None
+    """Total, held exactly; single cases vary as much as the published ones, from about .06 to 2.4
+    times the mean."""
+    seed: int
+    """Seed of everything, from 0 on."""
+    difficulty: Difficulty = "texture"
+    """`texture` hides the classes from colour, so that only texture tells them apart; `real` holds
+    what was measured on the published patches."""
+    null: bool = False
+    """Whether labels are drawn apart from the pixels: as contiguous and as frequent as they would
+    be, but nothing that can be seen tells them."""
+    shortcut: Shortcut | None = None
+    """A cue to plant in whole patches (not in slivers), by their labels. Patches without it stay as
+    they would be, byte for byte."""
+    nested: bool = True
+    """Whether the whole tree stands a second time below `IDC_regular_ps50_idx5/`."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a process must know to draw one case."""
+
+    plan: ArchivePlan
+    number: int
+    num_patches: int
+    with_masks: bool
+
+    @property
+    def burden(self) -> float:
+        """Share of IDC+ patches that are drawn as such."""
+        return _burden(self.plan.seed, self.number, _Stream.BURDEN, _BURDEN_STEP)
+
+    @property
+    def null_burden(self) -> float:
+        """Share of IDC+ labels where they are drawn apart from the pixels."""
+        return _burden(self.plan.seed, self.number, _Stream.NULL_BURDEN, _NULL_BURDEN_STEP)
+
+
 def create_archive(
-    path: Path,
-    *,
-    num_cases: int,
-    patches_per_case: int | None = None,
-    num_patches: int | None = None,
-    seed: int,
-    difficulty: Difficulty = "texture",
-    null: bool = False,
-    shortcut: Shortcut | None = None,
-    masks: Path | None = None,
-    nested: bool = True,
-    num_processes: int = 0,
+    path: Path, plan: ArchivePlan, *, masks: Path | None = None, num_processes: int = 0
 ) -> None:
     """Write a zip of 8-bit RGB PNG patches named and foldered like the published archive.
 
-    Its size is given by one of `patches_per_case` and `num_patches`. Example: 277,524 patches of
-    279 cases make an archive as large as the published one.
-
     Args:
         path: The zip to write; its bytes depend neither on `masks` nor on `num_processes`.
-        num_cases: Cases. Case i does not depend on the others but for its number of patches,
-            which depends on them where `num_patches` is given.
-        patches_per_case: Mean number; single cases hold half to 1.6 times as many.
-        num_patches: Total, held exactly; single cases vary as much as the published ones, from
-            about .06 to 2.4 times the mean.
-        seed: Seed of everything, from 0 on.
-        difficulty: `texture` hides the classes from colour, so that only texture tells them
-            apart; `real` holds what was measured on the published patches.
-        null: Whether labels are drawn apart from the pixels: as contiguous and as frequent as
-            they would be, but nothing that can be seen tells them.
-        shortcut: A cue to plant in whole patches (not in slivers), by their labels. Patches without
-            it stay as they would be, byte for byte.
+        plan: What it holds.
         masks: Folder for `nests/<case>/<patch name>`, 255 inside drawn tumour nests and 0 outside,
             one for each patch; and for `cue/<case>/<patch name>` of the patches that carry the cue.
             In `texture` nests fill most of an IDC cell, up to its edges; in `real` they are cords
             and sheets that cross cells. With `null` they still lie where tumour was drawn.
-        nested: Whether the whole tree stands a second time below `IDC_regular_ps50_idx5/`.
         num_processes: How many draw; 0 or 1 is this process itself.
 
     Raises:
@@ -116,25 +126,14 @@ def create_archive(
             or not at all, if the seed is negative, the difficulty or the cue unknown, a share of
             the cue no share, or the folder for masks holds something.
     """
-    _check_choices(seed, difficulty)
-    if shortcut is not None:
-        _check_shortcut(shortcut)
+    _check_choices(plan.seed, plan.difficulty)
+    if plan.shortcut is not None:
+        _check_shortcut(plan.shortcut)
     if masks is not None:
         _require_empty(masks)
     jobs = [
-        _Job(
-            seed=seed,
-            number=number,
-            num_patches=size,
-            burden=_burden(seed, number, _Stream.BURDEN, _BURDEN_STEP),
-            null_burden=_burden(seed, number, _Stream.NULL_BURDEN, _NULL_BURDEN_STEP)
-            if null
-            else None,
-            difficulty=difficulty,
-            shortcut=shortcut,
-            with_masks=masks is not None,
-        )
-        for number, size in enumerate(_case_sizes(num_cases, patches_per_case, num_patches, seed))
+        _Job(plan, number, num_patches, with_masks=masks is not None)
+        for number, num_patches in enumerate(_case_sizes(plan))
     ]
     with (
         replacing_file(path) as partial,
@@ -142,9 +141,9 @@ def create_archive(
         nullcontext() if masks is None else replacing_folder(masks) as partial_masks,
     ):
         drawn = _draw_cases(jobs, num_processes)
-        for patches in track(drawn, total=num_cases, what="cases drawn"):
+        for patches in track(drawn, total=plan.num_cases, what="cases drawn"):
             for patch in patches:
-                _write_patch(archive, patch, nested=nested)
+                _write_patch(archive, patch, nested=plan.nested)
                 if partial_masks is not None:
                     _write_masks(partial_masks, patch)
 
@@ -170,15 +169,13 @@ def _require_empty(masks: Path) -> None:
         raise InputError(f"--masks {masks}: it is no empty folder: name a new one, or remove it")
 
 
-def _case_sizes(
-    num_cases: int, patches_per_case: int | None, num_patches: int | None, seed: int
-) -> list[int]:
-    if num_cases < 1:
-        raise InputError(f"--cases {num_cases}: at least 1 is needed")
-    if num_patches is None and patches_per_case is not None:
-        return _sizes_around(num_cases, patches_per_case, seed)
-    if num_patches is not None and patches_per_case is None:
-        return _share_out(num_cases, num_patches, seed)
+def _case_sizes(plan: ArchivePlan) -> list[int]:
+    if plan.num_cases < 1:
+        raise InputError(f"--cases {plan.num_cases}: at least 1 is needed")
+    if plan.num_patches is None and plan.patches_per_case is not None:
+        return _sizes_around(plan.num_cases, plan.patches_per_case, plan.seed)
+    if plan.num_patches is not None and plan.patches_per_case is None:
+        return _share_out(plan.num_cases, plan.num_patches, plan.seed)
     raise InputError("the size of the archive: give either --patches-per-case or --patches")
 
 
@@ -229,16 +226,16 @@ def _draw_cases(jobs: list[_Job], num_processes: int) -> Iterator[list[_EncodedP
 
 def _draw_case(job: _Job) -> list[_EncodedPatch]:
     slide = draw_slide(
-        _generator(job.seed, _Stream.DRAWING, job.number),
+        _generator(job.plan.seed, _Stream.DRAWING, job.number),
         job.num_patches,
         burden=job.burden,
-        difficulty=job.difficulty,
+        difficulty=job.plan.difficulty,
     )
     case = str(_FIRST_CASE + job.number)
-    rng = _generator(job.seed, _Stream.CUE, job.number)
+    rng = _generator(job.plan.seed, _Stream.CUE, job.number)
     patches = []
     for name, pixels, nests in cut_patches(case, slide, _labels(job, slide.layout)):
-        shown, masks = _plant(job.shortcut, rng, name, pixels)
+        shown, masks = _plant(job.plan.shortcut, rng, name, pixels)
         wanted = {NESTS: nests} | masks if job.with_masks else {}
         encoded = {of: _encode(mask) for of, mask in wanted.items()}
         patches.append(_EncodedPatch(name, _encode_rgb(shown), encoded))
@@ -257,9 +254,9 @@ def _plant(
 
 
 def _labels(job: _Job, layout: Layout) -> np.ndarray:
-    if job.null_burden is None:
+    if not job.plan.null:
         return layout.idc
-    rng = _generator(job.seed, _Stream.NULL_LABELS, job.number)
+    rng = _generator(job.plan.seed, _Stream.NULL_LABELS, job.number)
     return draw_null_labels(rng, layout.tissue, job.null_burden)
 
 

@@ -31,7 +31,7 @@ from scipy.special import expit, logit, stdtrit
 
 from idc.core.errors import InputError
 from idc.evaluation.statistics.metrics import METRICS, MIN_CASES, compute_metrics
-from idc.evaluation.statistics.replicates import replicate_metrics
+from idc.evaluation.statistics.replicates import CaseDraws, replicate_metrics
 
 log = logging.getLogger(__name__)
 
@@ -149,16 +149,9 @@ def bootstrap_metrics(
     point = compute_metrics(y_true, y_score, case, threshold, seed=bootstrap.seed, names=names)
     summary = summarise_cases(y_true, case)
     quantile = t_quantile(summary)
-    case_index = np.unique(case, return_inverse=True)[1]
-    counts = keep_two_class(draw_counts(summary.num_cases, bootstrap), y_true, case_index)
+    draws = draw_two_class(y_true, case, bootstrap)
     replicates = replicate_metrics(
-        y_true,
-        y_score,
-        case_index,
-        threshold,
-        counts,
-        seed=bootstrap.seed,
-        names=tuple(point.values),
+        y_true, y_score, threshold, draws, seed=bootstrap.seed, names=tuple(point.values)
     )
     estimates, undefined = {}, dict(point.undefined)
     for name, values in replicates.items():
@@ -300,12 +293,14 @@ def draw_counts(num_cases: int, bootstrap: Bootstrap) -> np.ndarray:
     )
 
 
-def keep_two_class(counts: np.ndarray, y_true: np.ndarray, case_index: np.ndarray) -> np.ndarray:
-    """Return the replicates (rows of `counts`) that draw both classes; the log says how many lack.
+def draw_two_class(y_true: np.ndarray, case: np.ndarray, bootstrap: Bootstrap) -> CaseDraws:
+    """Return the replicates that draw both classes; the log says how many do not.
 
     Raises:
         InputError: If fewer than two are left.
     """
+    cases, case_index = np.unique(case, return_inverse=True)
+    counts = draw_counts(len(cases), bootstrap)
     num_idc = counts @ np.bincount(case_index, weights=y_true)
     num_other = counts @ np.bincount(case_index, weights=1 - y_true)
     kept = counts[(num_idc > 0) & (num_other > 0)]
@@ -316,7 +311,7 @@ def keep_two_class(counts: np.ndarray, y_true: np.ndarray, case_index: np.ndarra
             "%d of %d replicates of these %d patches of %d cases lack a class",
             len(counts) - len(kept), len(counts), len(y_true), counts.shape[1],
         )  # fmt: skip
-    return kept
+    return CaseDraws(case_index, kept)
 
 
 def _sum_by_case(values: np.ndarray, case_index: np.ndarray, num_cases: int) -> np.ndarray:

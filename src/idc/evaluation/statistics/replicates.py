@@ -24,12 +24,21 @@ from idc.evaluation.statistics.metrics import (
 )
 
 
+@dataclass(frozen=True)
+class CaseDraws:
+    """Replicates of the case bootstrap."""
+
+    case_index: np.ndarray
+    """Number of each patch's case, from 0, (patches,)."""
+    counts: np.ndarray
+    """How often each replicate draws each case, int64 (replicates, cases)."""
+
+
 def replicate_metrics(
     y_true: np.ndarray,
     y_score: np.ndarray,
-    case_index: np.ndarray,
     threshold: float,
-    counts: np.ndarray,
+    draws: CaseDraws,
     *,
     seed: int,
     names: Sequence[str] = METRICS,
@@ -43,13 +52,12 @@ def replicate_metrics(
         y_true: Labels, 0 or 1, (patches,).
         y_score: Probability of IDC+, in [0, 1], (patches,). Any finite number will do for
             `auroc`, `auprc` and what looks at calls alone.
-        case_index: Number of each patch's case, (patches,).
         threshold: A patch is predicted IDC+ where its score is at least this.
-        counts: How often each replicate draws each case; each must draw both classes.
+        draws: The replicates; each must draw both classes.
         seed: Seed of the draw behind `auroc_capped`.
         names: Some of `METRICS`.
     """
-    subset = _Subset(np.asarray(y_true, bool), np.asarray(y_score), case_index, counts)
+    subset = _Subset(np.asarray(y_true, bool), np.asarray(y_score), draws.case_index, draws.counts)
     calls = _Calls(subset, np.asarray(y_score >= threshold))
     compute: dict[str, Callable[[], np.ndarray]] = {
         "auroc": partial(_auroc, subset),
@@ -85,7 +93,7 @@ def map_rows(function: Callable[[np.ndarray], float], counts: np.ndarray) -> np.
 
 @dataclass(frozen=True)
 class _Subset:
-    """OtherScores patches, and how often each replicate draws each of their cases."""
+    """Scored patches, and how often each replicate draws each of their cases."""
 
     idc: np.ndarray
     y_score: np.ndarray

@@ -18,14 +18,13 @@ from idc.core.errors import InputError
 from idc.evaluation.statistics.bootstrap import (
     Bootstrap,
     Estimate,
-    draw_counts,
-    keep_two_class,
+    draw_two_class,
     lay_interval,
     summarise_cases,
     t_quantile,
 )
 from idc.evaluation.statistics.metrics import require_both_classes, require_probabilities
-from idc.evaluation.statistics.replicates import map_rows
+from idc.evaluation.statistics.replicates import CaseDraws, map_rows
 
 _MIN_SCORE = 1e-9  # stands for a threshold of 0, whose logit would be infinite
 
@@ -150,25 +149,23 @@ def bootstrap_threshold(
     value = choose_threshold(y_true, y_score, rule)
     summary = summarise_cases(y_true, case)
     quantile = t_quantile(summary)
-    case_index = np.unique(case, return_inverse=True)[1]
-    counts = keep_two_class(draw_counts(summary.num_cases, bootstrap), y_true, case_index)
-    replicates = replicate_thresholds(y_true, y_score, case_index, rule, counts)
+    draws = draw_two_class(y_true, case, bootstrap)
+    replicates = replicate_thresholds(y_true, y_score, rule, draws)
     return lay_interval("threshold", value, replicates, quantile, margin=_MIN_SCORE)
 
 
 def replicate_thresholds(
-    y_true: np.ndarray, y_score: np.ndarray, case_index: np.ndarray, rule: str, counts: np.ndarray
+    y_true: np.ndarray, y_score: np.ndarray, rule: str, draws: CaseDraws
 ) -> np.ndarray:
     """Return the threshold that the rule takes in every replicate, float64 (replicates,).
 
     Args:
         y_true: Labels, 0 or 1, (patches,).
         y_score: Probability of IDC+, in [0, 1], (patches,).
-        case_index: Number of each patch's case, (patches,).
         rule: As for `choose_threshold`.
-        counts: How often each replicate draws each case; each must draw both classes.
+        draws: The replicates; each must draw both classes.
     """
-    return map_rows(_Ladder.build(y_true, y_score, case_index, rule).choose, counts)
+    return map_rows(_Ladder.build(y_true, y_score, draws.case_index, rule).choose, draws.counts)
 
 
 @dataclass(frozen=True)

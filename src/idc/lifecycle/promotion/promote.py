@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from idc.core import layout
-from idc.core.config import Params
+from idc.core.config import Params, PromotionConfig
 from idc.core.errors import InputError
 from idc.core.files import save_json
 from idc.data.patches import load_pixels
@@ -42,6 +42,17 @@ class Outcome:
     """Version that is champion now; None where there is none."""
     content: dict[str, Any]
     """What `decision.json` holds."""
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Two models that were scored on one gate; without a champion, one."""
+
+    gate: Gate
+    champion: Version | None
+    challenger: Version
+    digests: dict[str, str]
+    """Of the gate when it was scored, by version."""
 
 
 def promote(root: Path, params: Params, *, dry_run: bool) -> Outcome:
@@ -86,7 +97,9 @@ def promote(root: Path, params: Params, *, dry_run: bool) -> Outcome:
         params.promotion,
         Bootstrap(params.evaluate.num_replicates, params.seeds.statistics),
     )
-    content = _describe(registry, params, gate, digests, champion, challenger, decision)
+    content = _describe(
+        registry, _Comparison(gate, champion, challenger, digests), decision, params.promotion
+    )
     content["dry_run"] = dry_run
     save_json(root / layout.DECISION, content)
     moves = decision.promote and not dry_run
@@ -182,18 +195,13 @@ def _reject_moved_champion(registry: Registry, champion: Version | None) -> None
 
 
 def _describe(
-    registry: Registry,
-    params: Params,
-    gate: Gate,
-    digests: dict[str, str],
-    champion: Version | None,
-    challenger: Version,
-    decision: Decision,
+    registry: Registry, compared: _Comparison, decision: Decision, config: PromotionConfig
 ) -> dict[str, Any]:
     """Return what `decision.json` holds."""
+    champion, challenger, digests = compared.champion, compared.challenger, compared.digests
     looks = count_looks(
         registry.entries(),
-        gate.cases,
+        compared.gate.cases,
         models=name_models(champion, challenger),
         gate_digest=digests[challenger.version],
     )
@@ -212,7 +220,7 @@ def _describe(
         "figures": decision.figures,
         "looks": looks,
         "warnings": warnings,
-        "params": params.promotion.model_dump(mode="json"),
+        "params": config.model_dump(mode="json"),
     }
 
 
