@@ -310,7 +310,7 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
         params.model.size_px,
         params.augment,
         BatchPlan(params.train.batch_size, params.seeds.training),
-        params.runtime,
+        params.runtime.scoring_batch_size,
         Ranks(device),
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -59,7 +59,7 @@ def main() -> None:
         keep_norms_as_they_are(model)
         source = ImageSource(
             data, params.model.size_px, params.augment,
-            BatchPlan(BATCH_SIZE, params.train.seed), params.runtime, ranks,
+            BatchPlan(BATCH_SIZE, params.seeds.training), 16, ranks,
         )  # fmt: skip
         checkpoint = Checkpoint(Path(sys.argv[1]).parent / "none", interval_s=1e9)
         run = _TrainingRun(model, source, params.train, np.array([0.8, 1.3]), checkpoint)

@@ -54,7 +54,7 @@ def train(pixels, change_params, tmp_path):
         model = create_fusion(params.model)
         source = ImageSource(
             TrainingData(pixels, TRAIN, VAL), params.model.size_px, params.augment,
-            BatchPlan(params.train.batch_size, seed), params.runtime, Ranks(torch.device("cpu")),
+            BatchPlan(params.train.batch_size, seed), 16, Ranks(torch.device("cpu")),
         )  # fmt: skip
         if params.model.freeze_backbones:
             source = EmbeddingSource(source, model, tmp_path / "embeddings" if cached else None)
