@@ -44,6 +44,7 @@ from idc.data.batches.loader import BatchPlan
 from idc.data.subsets import select_subset
 from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate, bootstrap_mean, bootstrap_share
 from idc.evaluation.statistics.metrics import auroc
+from idc.explain.maps.attributions import AttributionBudget
 from idc.explain.maps.explainer import Explainer
 from idc.explain.maps.methods import METHODS
 from idc.explain.panels.panel import FUSED
@@ -327,8 +328,7 @@ def _train(what: str, space: Space, params: Params, *, permuted: bool = False) -
         params.model.size_px,
         scorer.mean_embedding(space.pixels, train.rows),
         device,
-        batch_size=params.train.batch_size,
-        seed=SEED,
+        AttributionBudget(params.train.batch_size, SEED),
     )
     test_rows, test_labels = select_subset(space.splits, "test")
     reached = auroc(test_labels, scorer.score(space.pixels, test_rows))

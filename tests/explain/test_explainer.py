@@ -54,7 +54,7 @@ def explain_by(model, *, size_px=50, batch_size=8, mean=None, **changes):
     if mean is None:
         mean = torch.zeros(sum(backbone.num_features for backbone in model.branches))
     return Explainer(
-        model, size_px, mean, CPU, batch_size=batch_size, seed=3, **changes,
+        model, size_px, mean, CPU, AttributionBudget(batch_size, 3), **changes,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from idc.evaluation.statistics.bootstrap import Bootstrap
+from idc.explain.maps.attributions import AttributionBudget
 from idc.explain.maps.explainer import Explainer
 from idc.explain.scores import table as score_table
 from idc.explain.scores.fast_scores import create_score
@@ -29,10 +30,7 @@ def config(change_params):
 
 
 def explain_with(model, mean_embedding):
-    return Explainer(
-        model, 32, mean_embedding, torch.device("cpu"),
-        batch_size=8, seed=1,
-    )  # fmt: skip
+    return Explainer(model, 32, mean_embedding, torch.device("cpu"), AttributionBudget(8, 1))
 
 
 def tabulate(scores):

@@ -16,6 +16,7 @@ from idc.data.patches import load_pixels
 from idc.data.tables import PREDICTIONS_SCHEMA, load_table
 from idc.evaluation.statistics.bootstrap import Bootstrap
 from idc.evaluation.threshold.operating_point import OperatingPoint
+from idc.explain.maps.attributions import AttributionBudget
 from idc.explain.maps.explainer import Explainer, NotFiniteMapError
 from idc.explain.maps.methods import METHODS, require_methods
 from idc.explain.panels.error_groups import (
@@ -44,9 +45,8 @@ _MIN_SCORED = 2  # batch norms cannot be measured on one patch
 _SLIDE_METHOD = "grad_cam"
 _MAX_GROUPED_ERRORS = 500  # most confident FP, and FN: a group of errors shows in far fewer
 _EXAMPLES = 8  # of each group of errors
-_MAX_BATCH_WITH_GRADIENT = (
-    32  # images per pass: what backward needs of more does not fit small machines
-)
+# images per pass: what backward needs of more does not fit small machines
+_MAX_BATCH_WITH_GRADIENT = 32
 
 Maps = dict[str, dict[str, np.ndarray]]
 """By method, then by source: float32 (patches, 50, 50)."""
@@ -66,7 +66,7 @@ def run(params: Params) -> None:
     digest = digest_bundle(layout.BUNDLE)
     point = OperatingPoint.load(layout.OPERATING_POINT, model_digest=digest)
     subject = _load_explained_model(params)
-    explainer = subject.explain_with(subject.model, subject.mean_embedding)
+    explainer = _TimedExplainer(subject.explain_with(subject.model, subject.mean_embedding))
     pixels = load_pixels(layout.PIXELS)
     test = _load_test(point)
     seed = params.seeds.statistics
@@ -74,29 +74,38 @@ def run(params: Params) -> None:
         "reference": draw_reference(test, num_patches=config.num_reference, seed=seed),
         "errors": draw_errors(test, num_per_group=config.num_per_group),
     }
-    watch = _Stopwatch()
+    batch_size = params.runtime.scoring_batch_size
+    scorer = PatchScorer(subject.model, subject.size_px, batch_size, subject.device)
     with replacing_folder(layout.EXPLAIN) as folder:
         maps: dict[str, Maps] = {}
         for name, panel in panels.items():
             scored = panel.merge(test[["row", "logit", "y_pred", "y_score"]], on="row", how="left")
-            maps[name] = _explain_panel(name, scored, pixels, explainer, params, watch, folder)
-        _score(params, subject, panels["reference"], maps["reference"], test, pixels, folder)
-        _group_errors(params, subject, test, pixels, folder)
-        _draw_slides(test, pixels, explainer, params, watch, folder)
-    watch.save(digest)
+            maps[name] = _explain_panel(name, scored, pixels, explainer, config.methods, folder)
+        if config.num_mosaics == 0:
+            log.info("explain.num_mosaics is 0: no method is scored")
+        else:
+            bootstrap = Bootstrap(params.evaluate.num_replicates, seed)
+            scores = ExplanationScores(subject, config, bootstrap)
+            _score(scores, panels["reference"], maps["reference"], test, pixels, folder)
+        _group_errors(scorer, test, pixels, folder)
+        _draw_slides(test, pixels, explainer, config.num_slides, folder)
+    explainer.save_times(digest)
 
 
-class _Stopwatch:
-    """Seconds and patches by method, for the log and for publish; in no output of DVC."""
+class _TimedExplainer:
+    """Explains patches, and keeps the time of each method for the log and for `publish`.
 
-    def __init__(self) -> None:
+    Times are in no output of DVC.
+    """
+
+    def __init__(self, explainer: Explainer) -> None:
+        self.plain = explainer
         self._seconds: dict[str, float] = {}
         self._patches: dict[str, int] = {}
 
     def explain(
-        self, explainer: Explainer, method: str, patches: pd.DataFrame, pixels: np.ndarray, *,
-        negated: bool = False,
-    ) -> dict[str, np.ndarray]:  # fmt: skip
+        self, method: str, patches: pd.DataFrame, pixels: np.ndarray, *, negated: bool = False
+    ) -> dict[str, np.ndarray]:
         """Return the maps of the patches, and note how long they took.
 
         Raises:
@@ -105,7 +114,7 @@ class _Stopwatch:
         start = time.monotonic()
         chosen = pixels[patches["row"].to_numpy()]
         try:
-            maps = explainer.explain(method, chosen, negated=negated)
+            maps = self.plain.explain(method, chosen, negated=negated)
         except NotFiniteMapError as error:
             patch = patches.iloc[error.patch]
             raise InputError(
@@ -115,7 +124,7 @@ class _Stopwatch:
         self._patches[method] = self._patches.get(method, 0) + len(patches)
         return maps
 
-    def save(self, model_digest: str) -> None:
+    def save_times(self, model_digest: str) -> None:
         """Log the time per patch of each method, and leave it to `publish`."""
         speed = {
             method: seconds / self._patches[method]
@@ -134,7 +143,9 @@ class _Stopwatch:
 
 def _load_explained_model(params: Params) -> ExplainedModel:
     model, spec = load_model(layout.BUNDLE)
-    config, device = params.explain, choose_device(params.runtime)
+    device = choose_device(params.runtime)
+    batch_size = min(params.runtime.scoring_batch_size, _MAX_BATCH_WITH_GRADIENT)
+    budget = AttributionBudget(batch_size, params.seeds.statistics)
 
     def explain_with(network: FusionCNN, mean_embedding: Tensor) -> Explainer:
         return Explainer(
@@ -142,9 +153,8 @@ def _load_explained_model(params: Params) -> ExplainedModel:
             spec.size_px,
             mean_embedding,
             device,
-            batch_size=min(params.runtime.scoring_batch_size, _MAX_BATCH_WITH_GRADIENT),
-            seed=params.seeds.statistics,
-            cam_layers=config.cam_layers,
+            budget,
+            params.explain.cam_layers,
         )
 
     mean = load_mean_embedding(layout.BUNDLE)
@@ -162,29 +172,27 @@ def _explain_panel(
     name: str,
     panel: pd.DataFrame,
     pixels: np.ndarray,
-    explainer: Explainer,
-    params: Params,
-    watch: _Stopwatch,
+    explainer: _TimedExplainer,
+    methods: tuple[str, ...],
     folder: Path,
 ) -> Maps:
     """Write `<name>.csv` and a sheet per group and source; return the maps."""
-    methods = params.explain.methods
-    maps = {method: watch.explain(explainer, method, panel, pixels) for method in methods}
+    maps = {method: explainer.explain(method, panel, pixels) for method in methods}
     opposed = {
-        method: _explain_opposition(explainer, method, panel, pixels, watch)
+        method: _explain_opposition(explainer, method, panel, pixels)
         for method in methods
         if METHODS[method].hides_opposition
     }
     chosen = pixels[panel["row"].to_numpy()]
-    contributions = explainer.contributions(chosen)
-    _save_table(panel, contributions, explainer.members, folder / f"{name}.csv")
+    contributions = explainer.plain.contributions(chosen)
+    _save_table(panel, contributions, explainer.plain.members, folder / f"{name}.csv")
     _log_empty_maps(name, maps)
     for group, meaning in PANELS[name].items():
         members = np.flatnonzero(panel["group"] == group)
         if len(members) == 0:
             log.info("no test patch is %s: no sheet of it in the %s panel", meaning, name)
             continue
-        for place, source in enumerate(explainer.sources):
+        for place, source in enumerate(explainer.plain.sources):
             columns = _columns(source, members, maps, opposed)
             added = None if source == FUSED else contributions[members, place]
             sheet = draw_sheet(
@@ -198,15 +206,15 @@ def _explain_panel(
 
 
 def _explain_opposition(
-    explainer: Explainer, method: str, panel: pd.DataFrame, pixels: np.ndarray, watch: _Stopwatch
+    explainer: _TimedExplainer, method: str, panel: pd.DataFrame, pixels: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return maps of the negated logit for patches predicted IDC-, and NaN for the others."""
-    refused = np.flatnonzero(panel["y_pred"] == 0)
-    some = watch.explain(explainer, method, panel.iloc[refused], pixels, negated=True)
+    negative = np.flatnonzero(panel["y_pred"] == 0)
+    some = explainer.explain(method, panel.iloc[negative], pixels, negated=True)
     maps = {}
     for source, heat in some.items():
         maps[source] = np.full((len(panel), *heat.shape[1:]), np.nan, np.float32)
-        maps[source][refused] = heat
+        maps[source][negative] = heat
     return maps
 
 
@@ -227,7 +235,7 @@ def _labels(patches: pd.DataFrame, added: np.ndarray | None) -> list[str]:
     for place, patch in enumerate(patches.itertuples()):
         lines = [
             f"p(IDC+) = {patch.y_score:.2f}",
-            f"called {'IDC+' if patch.y_pred else 'IDC-'}",
+            f"predicted {'IDC+' if patch.y_pred else 'IDC-'}",
             f"{patch.case} x{patch.x} y{patch.y}",
         ]
         if added is not None:
@@ -259,27 +267,24 @@ def _log_empty_maps(panel: str, maps: Maps) -> None:
 def _draw_slides(
     test: pd.DataFrame,
     pixels: np.ndarray,
-    explainer: Explainer,
-    params: Params,
-    watch: _Stopwatch,
+    explainer: _TimedExplainer,
+    num_slides: int,
     folder: Path,
 ) -> None:
-    method = _SLIDE_METHOD
-    slides = choose_slides(test, params.explain.num_slides)
-    if not slides and params.explain.num_slides:
+    slides = choose_slides(test, num_slides)
+    if not slides and num_slides:
         log.info("no slide: no test case is complete")
     for case in slides:
         patches = test[test["case"] == case]
-        heat = watch.explain(explainer, method, patches, pixels)[FUSED]
+        heat = explainer.explain(_SLIDE_METHOD, patches, pixels)[FUSED]
         spread = spread_scores(patches["y_score"].to_numpy(), heat)
-        title = f"Where it comes from: {METHODS[method].title}"
+        title = f"Where it comes from: {METHODS[_SLIDE_METHOD].title}"
         figure = draw_attribution_map(patches, pixels[patches["row"].to_numpy()], spread, title)
         save_figure(figure, folder / f"slide_{case}.png")
 
 
 def _score(
-    params: Params,
-    subject: ExplainedModel,
+    table: ExplanationScores,
     panel: pd.DataFrame,
     maps: Maps,
     test: pd.DataFrame,
@@ -287,15 +292,9 @@ def _score(
     folder: Path,
 ) -> None:
     """Write `scores.json` and a picture of where methods point."""
-    config = params.explain
-    if config.num_mosaics == 0:
-        log.info("explain.num_mosaics is 0: no method is scored")
-        return
     if len(panel) < _MIN_SCORED:
         log.warning("the reference panel holds %d patches: no method is scored", len(panel))
         return
-    seed = params.seeds.statistics
-    table = ExplanationScores(subject, config, Bootstrap(params.evaluate.num_replicates, seed))
     scores = table.measure(panel, pixels[panel["row"].to_numpy()], maps, test, pixels)
     save_json(folder / layout.EXPLAIN_SCORES.name, scores)
     if "ranking" in scores["mosaics"]:
@@ -303,17 +302,14 @@ def _score(
 
 
 def _group_errors(
-    params: Params, subject: ExplainedModel, test: pd.DataFrame, pixels: np.ndarray, folder: Path
+    scorer: PatchScorer[FusionCNN], test: pd.DataFrame, pixels: np.ndarray, folder: Path
 ) -> None:
     """Write `error_groups.json` and a sheet of examples per kind of error."""
     errors = find_errors(test, max_errors=_MAX_GROUPED_ERRORS)
     rows = errors["row"].to_numpy()
-    scorer = PatchScorer(
-        subject.model, subject.size_px, params.runtime.scoring_batch_size, subject.device
-    )
     embeddings = scorer.embed(pixels, rows)
-    # a texture member's one number says what it calls a patch, not what that looks like
-    grouped = group_errors(errors, embeddings[: len(subject.model.branches)])
+    # a texture member's one number says what it predicts of a patch, not what that looks like
+    grouped = group_errors(errors, embeddings[: len(scorer.model.branches)])
     colours = pixels[rows].mean(axis=(1, 2), dtype=np.float64)
     save_json(folder / layout.ERROR_GROUPS.name, describe_groups(grouped, colours))
     for kind, meaning in KINDS.items():

@@ -32,7 +32,7 @@ class AttributionBudget:
 
 
 Attribute = Callable[[nn.Module, Tensor, AttributionBudget], Tensor]
-"""Network (images to one number each), images float32 (batch, 3, height, width) in 0-1, effort ->
+"""Network (images to one number each), images float32 (batch, 3, height, width) in 0-1, budget ->
 attributions of the same shape."""
 
 
@@ -60,17 +60,17 @@ def mean_of_channels(attributions: Tensor) -> Tensor:
     return attributions.mean(dim=1)
 
 
-def saliency(network: nn.Module, images: Tensor, _effort: AttributionBudget) -> Tensor:
+def saliency(network: nn.Module, images: Tensor, _budget: AttributionBudget) -> Tensor:
     """Return the gradient at the patch (Simonyan et al. 2014, arXiv:1312.6034)."""
     return Saliency(network).attribute(_variable(images), abs=False)  # type: ignore[no-any-return]
 
 
-def input_x_gradient(network: nn.Module, images: Tensor, _effort: AttributionBudget) -> Tensor:
+def input_x_gradient(network: nn.Module, images: Tensor, _budget: AttributionBudget) -> Tensor:
     """Return gradient times pixel: black counts as nothing (Shrikumar et al. 2016)."""
     return InputXGradient(network).attribute(_variable(images))  # type: ignore[no-any-return]
 
 
-def smooth_grad(network: nn.Module, images: Tensor, effort: AttributionBudget) -> Tensor:
+def smooth_grad(network: nn.Module, images: Tensor, budget: AttributionBudget) -> Tensor:
     """Return the mean gradient over noisy copies (Smilkov et al. 2017, arXiv:1706.03825).
 
     Every patch gets the same seeded noise, times its own range of values: a map does not depend on
@@ -81,13 +81,13 @@ def smooth_grad(network: nn.Module, images: Tensor, effort: AttributionBudget) -
     maps = []
     for image in images.split(1):  # type: ignore[no-untyped-call]
         with torch.random.fork_rng(devices):
-            torch.manual_seed(effort.seed)
+            torch.manual_seed(budget.seed)
             maps.append(
                 tunnel.attribute(
                     image,
                     nt_type="smoothgrad",
                     nt_samples=_SMOOTH_GRAD_SAMPLES,
-                    nt_samples_batch_size=min(_SMOOTH_GRAD_SAMPLES, effort.batch_size),
+                    nt_samples_batch_size=min(_SMOOTH_GRAD_SAMPLES, budget.batch_size),
                     stdevs=_NOISE_SHARE * float(image.max() - image.min()),
                     abs=False,
                 )
@@ -95,7 +95,7 @@ def smooth_grad(network: nn.Module, images: Tensor, effort: AttributionBudget) -
     return torch.cat(maps)
 
 
-def integrated_gradients(network: nn.Module, images: Tensor, effort: AttributionBudget) -> Tensor:
+def integrated_gradients(network: nn.Module, images: Tensor, budget: AttributionBudget) -> Tensor:
     """Return Integrated Gradients from the blurred patch (Sundararajan et al. 2017).
 
     The map sums to the difference that the blur makes. Neither black nor white is a neutral start:
@@ -105,11 +105,11 @@ def integrated_gradients(network: nn.Module, images: Tensor, effort: Attribution
         images,
         baselines=blur(images),
         n_steps=_INTEGRATED_GRADIENTS_STEPS,
-        internal_batch_size=max(effort.batch_size, len(images)),
+        internal_batch_size=max(budget.batch_size, len(images)),
     )
 
 
-def occlusion(network: nn.Module, images: Tensor, effort: AttributionBudget) -> Tensor:
+def occlusion(network: nn.Module, images: Tensor, budget: AttributionBudget) -> Tensor:
     """Return by how much blurring a window of 8x8 px lowers the output (Zeiler & Fergus 2014).
 
     Windows stand 7 px apart; a pixel's value is the mean over the windows that cover it.
@@ -120,7 +120,7 @@ def occlusion(network: nn.Module, images: Tensor, effort: AttributionBudget) -> 
             sliding_window_shapes=(3, _WINDOW_PX, _WINDOW_PX),
             strides=(3, _STRIDE_PX, _STRIDE_PX),
             baselines=blur(images),
-            perturbations_per_eval=max(1, effort.batch_size // len(images)),
+            perturbations_per_eval=max(1, budget.batch_size // len(images)),
         )
 
 

@@ -54,9 +54,7 @@ class Explainer:
         size_px: int,
         mean_embedding: Tensor,
         device: torch.device,
-        *,
-        batch_size: int,
-        seed: int,
+        budget: AttributionBudget,
         cam_layers: Mapping[str, str] | None = None,
     ) -> None:
         """Put the model into evaluation mode, on the device, without in-place activations.
@@ -67,8 +65,7 @@ class Explainer:
             mean_embedding: Mean training embedding, float32 (num_features,), where contributions
                 are 0.
             device: Where to compute.
-            batch_size: Images per pass through a network, at most.
-            seed: Seed of SmoothGrad's noise.
+            budget: Images at once, and the seed of noise.
             cam_layers: timm module path by backbone, whose output CAMs read; others, and None:
                 the deepest layer of stride 16.
 
@@ -79,7 +76,7 @@ class Explainer:
         _switch_off_in_place(model)
         self._size_px = size_px
         self._device = device
-        self._effort = AttributionBudget(batch_size, seed)
+        self._budget = budget
         self._layers = _find_cam_layers(model.branches, cam_layers or {})
         sizes = [member.num_features for member in model.members]
         with _gradients():
@@ -154,14 +151,14 @@ class Explainer:
 
     def _batches(self, pixels: np.ndarray) -> Iterator[Tensor]:
         """Yield float32 images (batch, 3, height, width) in 0-1, as large as the patches are."""
-        for start in range(0, len(pixels), self._effort.batch_size):
-            chunk = np.ascontiguousarray(pixels[start : start + self._effort.batch_size])
+        for start in range(0, len(pixels), self._budget.batch_size):
+            chunk = np.ascontiguousarray(pixels[start : start + self._budget.batch_size])
             moved = torch.from_numpy(chunk).to(self._device)
             yield moved.permute(0, 3, 1, 2).float() / 255.0
 
     def _attribute(self, how: PixelAttribution, images: Tensor, sign: int) -> dict[str, Tensor]:
         parts = [
-            sign * how.attribute(contribution, images, self._effort).detach()
+            sign * how.attribute(contribution, images, self._budget).detach()
             for contribution in self._contributions
         ]
         of_backbones = parts[: len(self._layers)]
