@@ -18,7 +18,7 @@ import yaml
 
 from idc.core.config import dot_keys
 from idc.runs.workspace import override_params
-from idc.synthetic import create_archive
+from idc.synthetic import ArchivePlan, create_archive
 from tests.docs.pages import DOCS, README, ROOT, read_blocks
 from tests.own_environment import clean_environment, link_environment
 from tests.small_run import SMALL
@@ -69,9 +69,7 @@ def reader(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     (home / ".gitconfig").write_text("[user]\n    name = A Reader\n    email = reader@home\n")
     archive = home / "archive.zip"
-    create_archive(
-        archive, num_cases=12, patches_per_case=16, num_patches=None, seed=1, num_processes=1
-    )
+    create_archive(archive, ArchivePlan(num_cases=12, patches_per_case=16, seed=1))
     return Reader(home, archive)
 
 
