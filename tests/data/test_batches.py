@@ -98,8 +98,8 @@ def test_loader_when_started_in_the_middle_then_builds_no_batch_before_it():
     built = []
     labels = np.zeros(len(ROWS), np.int8)
     watched = Watched(
-        np.zeros((40, 50, 50, 3), np.uint8), ROWS, labels,
-        batch_size=2, augmentation=None, seed=17, epoch=0,
+        np.zeros((40, 50, 50, 3), np.uint8), LabelledRows(ROWS, labels), BatchPlan(2, 17),
+        epoch=0, augmentation=None,
     )  # fmt: skip
     list(create_loader(watched, num_workers=0, pin_memory=False, first_batch=3))
     assert built == [3, 4]
