@@ -15,7 +15,7 @@ from idc.explain.maps.explainer import Explainer, NotFiniteMapError
 from idc.explain.maps.methods import METHODS
 from idc.models.networks.fusion import FusionCNN
 
-DEFAULTS = [name for name, method in METHODS.items() if not method.costly]
+AFFORDABLE = [name for name, method in METHODS.items() if not method.costly]
 CPU = torch.device("cpu")
 
 
@@ -189,7 +189,7 @@ def test_signed_map_when_negated_then_changes_its_sign(fusion, pixels, method):
     assert plain["fused"].min() < 0 < plain["fused"].max()
 
 
-@pytest.mark.parametrize("method", DEFAULTS)
+@pytest.mark.parametrize("method", AFFORDABLE)
 def test_every_method_when_patches_are_explained_together_then_each_map_is_as_alone(
     fusion, pixels, method
 ):
@@ -245,7 +245,7 @@ def test_no_patch_then_no_map(fusion):
     assert explainer.contributions(nothing).shape == (0, 2)
 
 
-@pytest.mark.parametrize("method", DEFAULTS)
+@pytest.mark.parametrize("method", AFFORDABLE)
 def test_every_method_when_layers_are_frozen_and_no_gradient_is_wanted_then_maps_stay(
     pixels, method
 ):
@@ -328,7 +328,7 @@ def test_100_calls_then_memory_stays(linear, pixels):
 
     def call_often(times):
         for call in range(times):
-            explainer.explain(DEFAULTS[call % len(DEFAULTS)], pixels)
+            explainer.explain(AFFORDABLE[call % len(AFFORDABLE)], pixels)
         gc.collect()
         tensors = sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
         return tensors, psutil.Process().memory_info().rss
@@ -379,9 +379,11 @@ def test_unknown_method_then_names_those_there_are(fusion, pixels):
         explain_by(fusion).explain("gradcam", pixels)
 
 
-def test_table_then_only_eigen_cam_is_not_class_specific_and_costly_ones_are_opt_in(change_params):
+def test_table_then_only_eigen_cam_is_not_class_specific_and_two_methods_are_on_by_default(
+    change_params,
+):
     assert [name for name, method in METHODS.items() if not method.class_specific] == ["eigen_cam"]
-    assert list(change_params().explain.methods) == DEFAULTS
+    assert change_params().explain.methods == ("integrated_gradients", "grad_cam")
 
 
 @pytest.fixture
@@ -433,7 +435,7 @@ def test_pixel_attribution_when_there_is_a_texture_member_then_its_part_is_in_th
     np.testing.assert_allclose(part, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("method", DEFAULTS)
+@pytest.mark.parametrize("method", AFFORDABLE)
 def test_every_method_when_there_is_a_texture_member_and_a_patch_is_white_then_is_a_number(
     textured, pixels, method
 ):
