@@ -39,8 +39,11 @@ def shell_lines(page):
                 yield words
 
 
-def test_readme_when_read_then_it_is_short():
-    assert len(README.read_text(encoding="utf-8").splitlines()) <= MAX_README_LINES
+def test_readme_when_read_then_it_is_short_and_shows_a_picture():
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_README_LINES
+    (picture,) = re.findall(r"!\[[^]]*\]\((\S+)\)", text)
+    assert (ROOT / picture).stat().st_size < 400_000
 
 
 @each_page
