@@ -266,7 +266,7 @@ def _arguments(command: argparse.ArgumentParser) -> Iterator[argparse.Action]:
 
 def _describe_argument(action: argparse.Action) -> str:
     value = action.metavar or (
-        "|".join(map(str, action.choices)) if action.choices else action.dest.upper()
+        f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper()
     )
     name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
     takes_value = action.option_strings and action.nargs != 0
