@@ -1,7 +1,8 @@
 """The input pipeline alone against the device's demand: `make bench-batches`.
 
 Pipeline: from the memory-mapped pixel store in random order to augmented uint8 patches on the
-device, by either engine, with 0, 1 and 2 workers, once the workers have started and are busy.
+device, with 0, 1 and 2 workers and as many as training takes there, once they have started and
+are busy.
 Demand: patches/s of training steps of the fusion CNN on that device, from patches that are there
 already (resizing, forward, backward, AdamW). All in interleaved rounds; ratios are those of a
 round. A pipeline that delivers 1.5 times the demand never makes a device wait.
@@ -12,7 +13,6 @@ above what this process held before; device memory is the allocator's peak.
 
 import argparse
 import gc
-import itertools
 import statistics
 import tempfile
 import threading
@@ -36,7 +36,6 @@ from benchmarks.measuring import (
 )
 from idc.core.config import Params, load_params
 from idc.data.batches.augment import Augmentation
-from idc.data.batches.device_augment import DeviceAugmentation
 from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader, to_images
 from idc.data.subsets import LabelledRows
 from idc.models.networks.cpu_convolutions import adapt_convolutions
@@ -44,9 +43,9 @@ from idc.models.networks.device import choose_autocast, choose_device
 from idc.models.networks.fusion import create_fusion
 from idc.synthetic import draw_slide
 from idc.synthetic.slide import cut_patches
+from idc.training.sources import count_workers
 
 ROOT = Path(__file__).parents[1]
-ENGINES = ("albumentations", "device")
 WORKERS = (0, 1, 2)
 TARGET = 1.5
 SAMPLE_S = 0.05
@@ -92,8 +91,8 @@ def compare_batches(bench: BatchesBench) -> dict[str, float | str]:
         pixels = np.load(bench.pixels or _draw(Path(scratch)), mmap_mode="r")
         print(f"{len(pixels):,} patches")
         pipelines = {
-            f"{engine}_{workers}": _Pipeline(bench, pixels, engine, workers)
-            for engine, workers in itertools.product(ENGINES, WORKERS)
+            f"workers_{workers}": _Pipeline(bench, pixels, workers)
+            for workers in sorted({*WORKERS, count_workers(bench.device)})
         }
         demand = _Demand(bench, pixels)
         interleave(bench.rounds, {**pipelines, "demand": demand})
@@ -149,15 +148,11 @@ class _Measured:
 
 
 class _Pipeline:
-    """One engine with so many workers; each call serves some batches to the device."""
+    """Batches by so many workers; each call serves some to the device."""
 
-    def __init__(
-        self, bench: BatchesBench, pixels: np.ndarray, engine: str, num_workers: int
-    ) -> None:
-        policy = bench.params.augment
+    def __init__(self, bench: BatchesBench, pixels: np.ndarray, num_workers: int) -> None:
         self._pixels, self._num_workers, self._device = pixels, num_workers, bench.device
-        self._in_workers = Augmentation(policy, SEED) if engine == "albumentations" else None
-        self._on_device = DeviceAugmentation(policy, SEED) if engine == "device" else None
+        self._augmentation = Augmentation(bench.params.augment, SEED)
         self._batch_size, self._num_batches = bench.batch_size, bench.batches
         self._num_warming = 1 + 2 * num_workers  # a loader asks for two batches a worker ahead
         self.measured = _Measured()
@@ -175,7 +170,7 @@ class _Pipeline:
                 if number == self._num_warming:
                     self._synchronise()
                     start, count = time.perf_counter(), 0
-                count += len(self._deliver(patches, epoch, number))
+                count += len(patches.to(self._device, non_blocking=True))
             self._synchronise()
             self.measured.rates.append(count / (time.perf_counter() - start))
 
@@ -187,14 +182,8 @@ class _Pipeline:
             LabelledRows(rows, np.zeros(len(rows), np.int8)),
             BatchPlan(self._batch_size, SEED),
             epoch=epoch,
-            augmentation=self._in_workers,
+            augmentation=self._augmentation,
         )
-
-    def _deliver(self, patches: torch.Tensor, epoch: int, batch: int) -> torch.Tensor:
-        moved = patches.to(self._device, non_blocking=True)
-        return moved if self._on_device is None else self._on_device(
-            moved, epoch=epoch, batch=batch
-        )  # fmt: skip
 
     def _synchronise(self) -> None:
         if self._device.type == "cuda":
@@ -291,7 +280,7 @@ def _report(pipelines: dict[str, _Pipeline], demand: _Measured) -> dict[str, flo
         ratios = [ours / wanted for ours, wanted in zip(rates, demand.rates, strict=True)]
         results |= {name: statistics.median(rates), **summarise(f"ratio_{name}", ratios)}
         print(
-            f"{name.replace('_', ' with ')} workers: {pipeline.measured}; "
+            f"{name.replace('_', ': ')}: {pipeline.measured}; "
             f"{statistics.median(ratios):,.1f} [{min(ratios):,.1f}, {max(ratios):,.1f}] times "
             f"the demand (target {TARGET})"
         )

@@ -24,6 +24,7 @@ from benchmarks.predict import ScoringBench, compare_scoring
 from benchmarks.train import TrainingBench, choose_parameters, compare_training
 from idc.core.config import Params, Precision
 from idc.core.processes import count_cores
+from idc.training.sources import count_workers
 
 LIMIT_S = 480
 _NO_GPU, _STOPPED = 2, 1
@@ -162,11 +163,9 @@ def _batches(amount: Amount, device: torch.device) -> Callable[[], Row]:
         )  # fmt: skip
         result = compare_batches(bench)
         print_result(**result)
-        ratios = {key: float(value) for key, value in result.items() if key.startswith("ratio_")}
-        medians = {key: value for key, value in ratios.items() if key[-1].isdigit()}
-        best = max(medians, key=lambda key: medians[key])
-        print(f"best pipeline (engine and workers): {best.removeprefix('ratio_')}")
-        return _row(result, best.removeprefix("ratio_"), "demand", best)
+        workers = count_workers(device)
+        print(f"training takes {workers} workers here; the table's row is theirs")
+        return _row(result, f"workers_{workers}", "demand", f"ratio_workers_{workers}")
 
     return measure
 

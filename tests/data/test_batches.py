@@ -9,9 +9,14 @@ from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader, t
 from idc.data.subsets import LabelledRows
 
 ROWS = np.arange(20, 31)
+UNCHANGED = {
+    "d4": False, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0,
+    "he_stain_prob": 0.0,
+}  # fmt: skip
+NO_AUGMENTATION = Augmentation(AugmentConfig(**UNCHANGED), 17)
 
 
-def batches(batch_size=4, epoch=0, augmentation=None, **how):
+def batches(batch_size=4, epoch=0, augmentation=NO_AUGMENTATION, **how):
     numbered = np.broadcast_to(np.arange(40, dtype=np.uint8)[:, None, None, None], (40, 50, 50, 3))
     plan = BatchPlan(batch_size, 17, **how)
     patches = LabelledRows(ROWS, (ROWS % 2).astype(np.int8))
@@ -43,9 +48,7 @@ def test_batches_when_the_epoch_differs_then_the_order_differs():
 
 
 def test_batches_when_augmented_then_only_the_pixels_are_others():
-    policy = AugmentConfig(
-        d4=False, brightness=0.9, contrast=0.0, saturation=0.0, hue=0.0, he_stain_prob=0.0
-    )
+    policy = AugmentConfig(**{**UNCHANGED, "brightness": 0.9})
     plain, changed = batches()[0], batches(augmentation=Augmentation(policy, 17))[0]
     assert not torch.equal(plain[0], changed[0])
     assert torch.equal(plain[1], changed[1])
@@ -99,7 +102,7 @@ def test_loader_when_started_in_the_middle_then_builds_no_batch_before_it():
     labels = np.zeros(len(ROWS), np.int8)
     watched = Watched(
         np.zeros((40, 50, 50, 3), np.uint8), LabelledRows(ROWS, labels), BatchPlan(2, 17),
-        epoch=0, augmentation=None,
+        epoch=0, augmentation=NO_AUGMENTATION,
     )  # fmt: skip
     list(create_loader(watched, num_workers=0, pin_memory=False, first_batch=3))
     assert built == [3, 4]

@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,7 @@ TRAIN, VAL = take(0, 32), take(32, NUM_PATCHES)
 @pytest.fixture
 def train(pixels, change_params, tmp_path):
     def run(
-        *, checkpoint="a", seed=17, weights_seed=3, on_epoch=None, model=None,
+        *, checkpoint="a", seed=17, weights_seed=3, on_epoch=None, num_workers=0, model=None,
         cached=True, interval_s=0.0, **changes,
     ):  # fmt: skip
         params = change_params(
@@ -56,6 +58,8 @@ def train(pixels, change_params, tmp_path):
             TrainingData(pixels, TRAIN, VAL), params.model.size_px, params.augment,
             BatchPlan(params.train.batch_size, seed), 16, Ranks(torch.device("cpu")),
         )  # fmt: skip
+        assert source.num_workers == 0, "on a CPU"
+        source.num_workers = num_workers
         if params.model.freeze_backbones:
             source = EmbeddingSource(source, model, tmp_path / "embeddings" if cached else None)
         trained = train_fusion(
@@ -109,6 +113,25 @@ def test_train_fusion_when_run_twice_with_a_seed_then_weights_are_equal(train):
 def test_train_fusion_when_the_seed_differs_then_weights_differ(train):
     (_, first), (_, second) = train(checkpoint="a"), train(checkpoint="b", seed=18)
     assert differ(first, second)
+
+
+@pytest.fixture
+def _no_exit_handlers(monkeypatch):
+    """Prefect, where other tests started it in this process, leaves a handler that raises in a
+    forked child, whose exit code then is 1."""
+    monkeypatch.setattr(threading, "_threading_atexits", [])
+
+
+# four workers on two cores are what is tested
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+@pytest.mark.usefixtures("_no_exit_handlers")
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_train_fusion_when_workers_build_batches_then_weights_equal_those_of_none(
+    train, num_workers
+):
+    _, alone = train(checkpoint="a")
+    _, shared = train(checkpoint="b", num_workers=num_workers)
+    assert_equal_states(alone, shared)
 
 
 @pytest.fixture

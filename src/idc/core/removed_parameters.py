@@ -51,8 +51,10 @@ REMOVED = {
     "reproduce": "is gone, and all below it; remove it",
     "reproduce.max_logit_difference": _CONSTANT.format(0.01, "idc.lifecycle.reproduction.rebuild"),
     "runtime.compile": _NO_GAIN.format("torch.compile"),
-    "runtime.num_workers": "is gone: patches are augmented in batches on the device; remove it",
-    "runtime.augment_on": "is gone: patches are augmented in batches on the device; remove it",
+    "runtime.num_workers": "is gone: patches are augmented by the training process on a CPU, by up "
+    "to 8 processes for a GPU; remove it",
+    "runtime.augment_on": "is gone: patches are augmented by albumentations alone, before they "
+    "reach the device; remove it",
 }
 """What to say of each key, dotted; a key below one of them falls under it."""
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from idc.core.config import AugmentConfig
 from idc.core.files import replacing_file
+from idc.core.processes import count_cores
 from idc.core.progress import track
-from idc.data.batches.device_augment import DeviceAugmentation
+from idc.data.batches.augment import Augmentation
 from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader, to_images
 from idc.data.subsets import LabelledRows
 from idc.models.networks.fusion import FusionCNN, HeadLogits, MemberLogits
@@ -29,6 +30,25 @@ Batch = tuple[Tensor, Tensor]
 
 FROZEN_VIEWS = 4
 """Augmented views of each patch that frozen backbones embed; each costs an epoch's forward pass."""
+
+_MAX_WORKERS = 8
+"""Processes that augment for one GPU: a core gives 6,100 patches/s, with stain 3,900 (docs/log.md,
+"one augmentation policy"), so these some 30,000. Not measured on a GPU: `make bench-gpu` does."""
+
+
+def count_workers(device: torch.device, world_size: int = 1) -> int:
+    """Return how many processes augment the training patches of one that trains.
+
+    On a CPU none: they would take cores from the training, which asks for far fewer patches than
+    the training process itself augments. No number of them changes a result.
+
+    Args:
+        device: What the process trains on.
+        world_size: How many processes train together and share the cores.
+    """
+    if device.type == "cpu":
+        return 0
+    return min(_MAX_WORKERS, max(1, count_cores() // world_size))
 
 
 @dataclass(frozen=True)
@@ -91,7 +111,8 @@ class ImageSource:
         self.plan = replace(batches, rank=ranks.rank, world_size=ranks.world_size)
         self.device, self._scoring_batch_size = ranks.device, scoring_batch_size
         self.val_labels = data.val.labels
-        self._augmentation = DeviceAugmentation(policy, batches.seed)
+        self.num_workers = count_workers(ranks.device, ranks.world_size)
+        self._augmentation = Augmentation(policy, batches.seed)
         self.num_batches = len(self._epoch(0))
 
     def network(self, model: FusionCNN) -> nn.Module:
@@ -102,17 +123,13 @@ class ImageSource:
         """Yield images (batch, 3, size_px, size_px) in 0-1, and labels."""
         loader = create_loader(
             self._epoch(epoch),
-            num_workers=0,  # only gathers rows; the device resizes and augments
+            num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
             first_batch=first_batch,
         )
-        for batch, (patches, labels) in enumerate(loader, start=first_batch):
-            moved = patches.to(self.device, non_blocking=True)
-            moved = self._augmentation(
-                moved, epoch=epoch, batch=batch, positions=self.plan.positions
-            )
+        for patches, labels in loader:
             yield (
-                to_images(moved, size_px=self.size_px, device=self.device),
+                to_images(patches, size_px=self.size_px, device=self.device),
                 labels.to(self.device, non_blocking=True),
             )
 
@@ -136,7 +153,7 @@ class ImageSource:
             self.data.train,
             self.plan,
             epoch=epoch,
-            augmentation=None,
+            augmentation=self._augmentation,
         )
 
 

@@ -1,7 +1,4 @@
-"""Random changes of uint8 training patches, patch by patch; the only importer of albumentations.
-
-The same policy in batches on a device is `idc.data.batches.device_augment`.
-"""
+"""Random changes of uint8 training patches, patch by patch; the only importer of albumentations."""
 
 import os
 
@@ -15,8 +12,8 @@ from albumentations.augmentations.pixel import functional
 
 from idc.core.config import AugmentConfig
 
-STAIN_SCALE = (0.7, 1.3)
-STAIN_SHIFT = (-0.2, 0.2)
+_STAIN_SCALE = (0.7, 1.3)
+_STAIN_SHIFT = (-0.2, 0.2)
 
 
 class Augmentation:
@@ -33,13 +30,13 @@ class Augmentation:
             steps.append(
                 A.HEStain(
                     method="random_preset",
-                    intensity_scale_range=STAIN_SCALE,
-                    intensity_shift_range=STAIN_SHIFT,
+                    intensity_scale_range=_STAIN_SCALE,
+                    intensity_shift_range=_STAIN_SHIFT,
                     augment_background=False,
                     p=config.he_stain_prob,
                 )
             )
-        if jitters_colour(config):
+        if _jitters_colour(config):
             steps.append(
                 A.ColorJitter(
                     brightness=(1 - config.brightness, 1 + config.brightness),
@@ -69,7 +66,7 @@ class Augmentation:
         Raises:
             ValueError: If `positions` are not as many as the patches.
         """
-        where = span(positions, len(pixels))
+        where = _span(positions, len(pixels))
         sequence = np.random.SeedSequence([self._seed, epoch, batch])
         # word i does not depend on how many are drawn, so a part draws what the whole would
         seeds = sequence.generate_state(where.stop, np.uint64)[where].tolist()
@@ -83,16 +80,8 @@ class Augmentation:
         return changed
 
 
-def span(positions: slice | None, num_patches: int) -> slice:
-    """Return the positions in a global batch that some patches have, with start and stop.
-
-    Args:
-        positions: Contiguous, with a start and a stop of 0 or more; None is the beginning.
-        num_patches: How many patches there are.
-
-    Raises:
-        ValueError: If these are not `num_patches` positions.
-    """
+def _span(positions: slice | None, num_patches: int) -> slice:
+    """Return the positions with start and stop; raise if they are not `num_patches`."""
     if positions is None:
         return slice(0, num_patches)
     start, stop = positions.start or 0, positions.stop
@@ -101,8 +90,7 @@ def span(positions: slice | None, num_patches: int) -> slice:
     return slice(start, stop)
 
 
-def jitters_colour(config: AugmentConfig) -> bool:
-    """Say whether the policy changes brightness, contrast, saturation or hue."""
+def _jitters_colour(config: AugmentConfig) -> bool:
     return max(config.brightness, config.contrast, config.saturation, config.hue) > 0
 
 

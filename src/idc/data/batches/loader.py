@@ -56,7 +56,7 @@ class TrainingBatches(Dataset[Batch]):
         plan: BatchPlan,
         *,
         epoch: int,
-        augmentation: Augmentation | None,
+        augmentation: Augmentation,
     ) -> None:
         """Order the batches.
 
@@ -65,8 +65,7 @@ class TrainingBatches(Dataset[Batch]):
             patches: Which of them to learn from.
             plan: Size and order of batches, and which part of each is served.
             epoch: Number of the epoch, from 0.
-            augmentation: Changes the patches here; None serves them as they are, for a device
-                that does it.
+            augmentation: Changes the patches.
 
         Raises:
             InputError: If a batch is larger than the training set or cannot be shared equally.
@@ -82,11 +81,6 @@ class TrainingBatches(Dataset[Batch]):
         self._augmentation = augmentation
         self._epoch = epoch
 
-    @property
-    def positions(self) -> slice:
-        """Where in each global batch this rank's part stands."""
-        return self._positions
-
     def __len__(self) -> int:
         return len(self._batches)
 
@@ -94,11 +88,12 @@ class TrainingBatches(Dataset[Batch]):
         if batch >= len(self):
             raise IndexError(batch)
         chosen = self._batches[batch]
-        patches = self._pixels[self._rows[chosen]]
-        if self._augmentation is not None:
-            patches = self._augmentation(
-                patches, epoch=self._epoch, batch=batch, positions=self._positions
-            )
+        patches = self._augmentation(
+            self._pixels[self._rows[chosen]],
+            epoch=self._epoch,
+            batch=batch,
+            positions=self._positions,
+        )
         labels = torch.from_numpy(self._labels[chosen].astype(np.float32))
         return torch.from_numpy(patches), labels
 
