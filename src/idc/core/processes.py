@@ -62,39 +62,36 @@ def is_dead(process: ProcessId) -> bool:
 
 
 def map_in_processes(
-    function: Callable[[Job], Result],
+    create_worker: Callable[[], Callable[[Job], Result]],
     jobs: Iterable[Job],
     *,
     num_processes: int,
-    initializer: Callable[..., None],
-    initargs: tuple[Any, ...] = (),
 ) -> Iterator[Result]:
-    """Yield `function(job)` in the order of `jobs`, which are drawn only as they are needed.
+    """Yield `worker(job)` in the order of `jobs`, which are drawn only as they are needed.
 
     Args:
-        function: Of a module's top level.
-        jobs: Arguments; must pickle, as must the results.
+        create_worker: Called once in each process before its first job; what it returns does the
+            jobs of that process, and may keep open what it needs for them. Must pickle, as must
+            jobs and results.
+        jobs: Arguments of the worker.
         num_processes: How many work; 1 is this process itself.
-        initializer: Called with `initargs` in each process before its first job.
-        initargs: Its arguments.
 
     Raises:
         InputError: If a process is killed from outside.
     """
     if num_processes == 1:
-        initializer(*initargs)
-        yield from map(function, jobs)
+        yield from map(create_worker(), jobs)
         return
     # spawn: a forked child would inherit the locks of this process's threads
-    pool = ProcessPoolExecutor(num_processes, get_context("spawn"), _start, (initializer, initargs))
+    pool = ProcessPoolExecutor(num_processes, get_context("spawn"), _start, (create_worker,))
     waiting = iter(jobs)
     try:
         under_way: deque[Future[Result]] = deque(
-            pool.submit(function, job) for job in islice(waiting, _JOBS_PER_PROCESS * num_processes)
+            pool.submit(_work, job) for job in islice(waiting, _JOBS_PER_PROCESS * num_processes)
         )
         while under_way:
             yield under_way.popleft().result()
-            under_way.extend(pool.submit(function, job) for job in islice(waiting, 1))
+            under_way.extend(pool.submit(_work, job) for job in islice(waiting, 1))
     except BrokenProcessPool:
         raise InputError(
             "a working process was killed, perhaps out of memory",
@@ -104,9 +101,19 @@ def map_in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def _start(initializer: Callable[..., None], initargs: tuple[Any, ...]) -> None:
+# of a process that `map_in_processes` started, and of no other: an executor hands its initialiser's
+# result to no job, so it has to lie in the module
+_worker: Callable[[Any], Any]
+
+
+def _start(create_worker: Callable[[], Callable[[Any], Any]]) -> None:
+    global _worker
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    initializer(*initargs)
+    _worker = create_worker()
+
+
+def _work(job: Any) -> Any:  # noqa: ANN401  (whatever the worker takes and returns)
+    return _worker(job)
 
 
 def _end_with_parent() -> None:

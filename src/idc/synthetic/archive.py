@@ -1,7 +1,7 @@
 """Write synthetic cases, drawn in parallel, into one zip in the published layout."""
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
@@ -215,13 +215,12 @@ def _generator(seed: int, stream: _Stream, number: int = 0) -> np.random.Generat
 def _draw_cases(jobs: list[_Job], num_processes: int) -> Iterator[list[_EncodedPatch]]:
     if num_processes <= 1:
         return map(_draw_case, jobs)
-    return map_in_processes(
-        _draw_case,
-        jobs,
-        num_processes=num_processes,
-        initializer=cv2.setNumThreads,
-        initargs=(1,),
-    )
+    return map_in_processes(_create_drawer, jobs, num_processes=num_processes)
+
+
+def _create_drawer() -> Callable[[_Job], list[_EncodedPatch]]:
+    cv2.setNumThreads(1)  # the processes share the cores
+    return _draw_case
 
 
 def _draw_case(job: _Job) -> list[_EncodedPatch]:

@@ -5,7 +5,7 @@ Only what was measured leaves it. It imports little, so that processes start fas
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,15 +94,9 @@ def header_bytes(path: Path) -> int:
         return file.tell()
 
 
-_decoder: ChunkDecoder  # one per process: what it has opened serves every chunk
-
-
-def open_decoder(sources: list[Path], pixels_path: Path) -> None:
-    """Prepare this process for `decode_chunk`."""
-    global _decoder
-    _decoder = ChunkDecoder(sources, pixels_path)
-
-
-def decode_chunk(job: tuple[int, Places]) -> Chunk:
-    """Decode the patches at these places into the rows from the first number on."""
-    return _decoder.decode(*job)
+def create_decoder(
+    sources: Sequence[Path], pixels_path: Path
+) -> Callable[[tuple[int, Places]], Chunk]:
+    """Return what decodes chunks in one process: from the first row and the places to a chunk."""
+    decoder = ChunkDecoder(sources, pixels_path)  # what it has opened serves every chunk
+    return lambda job: decoder.decode(*job)

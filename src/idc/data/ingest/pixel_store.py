@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,8 @@ from idc.data.ingest.chunks import (
     PATCH_SHAPE,
     PATCHES_PER_CHUNK,
     Chunk,
-    decode_chunk,
+    create_decoder,
     header_bytes,
-    open_decoder,
 )
 from idc.data.ingest.decoding import UnreadableError, decode_patch
 from idc.data.ingest.members import PLACE_COLUMNS, MemberPlace, MemberReader, Places, unpack_places
@@ -136,11 +136,7 @@ def _decode_chunks(
         for start in starts
     )
     done = map_in_processes(
-        decode_chunk,
-        jobs,
-        num_processes=num_processes,
-        initializer=open_decoder,
-        initargs=(sources, pixels_path),
+        partial(create_decoder, sources, pixels_path), jobs, num_processes=num_processes
     )
     return track(done, total=len(starts), what=f"chunks of {PATCHES_PER_CHUNK} patches")
 
