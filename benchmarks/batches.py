@@ -36,7 +36,8 @@ from benchmarks.measuring import (
 )
 from idc.core.config import Params, load_params
 from idc.data.batches.augment import Augmentation
-from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader, to_images
+from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader
+from idc.data.images import to_images
 from idc.data.subsets import LabelledRows
 from idc.models.networks.cpu_convolutions import adapt_convolutions
 from idc.models.networks.device import choose_autocast, choose_device

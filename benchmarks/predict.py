@@ -24,7 +24,7 @@ from benchmarks.measuring import (
     summarise,
 )
 from idc.core.config import Precision, load_params
-from idc.data.batches.loader import to_images
+from idc.data.images import to_images
 from idc.models.networks.device import choose_device
 from idc.models.networks.fusion import FusionCNN
 from idc.models.scoring.inference import create_scorer

@@ -5,7 +5,8 @@ import torch
 from idc.core.config import AugmentConfig
 from idc.core.errors import InputError
 from idc.data.batches.augment import Augmentation
-from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader, to_images
+from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader
+from idc.data.images import to_images
 from idc.data.subsets import LabelledRows
 
 ROWS = np.arange(20, 31)

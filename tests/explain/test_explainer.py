@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from idc.core.errors import InputError
-from idc.data.batches.loader import to_images
+from idc.data.images import to_images
 from idc.explain.maps.attributions import AttributionBudget, blur
 from idc.explain.maps.explainer import Explainer, NotFiniteMapError
 from idc.explain.maps.methods import METHODS

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from idc.core.errors import InputError
 from idc.core.files import load_json, save_json
-from idc.data.batches.loader import to_images
+from idc.data.images import to_images
 from idc.evaluation.statistics.metrics import auroc
 from idc.models.baselines.fit import score_baseline
 from idc.models.bundle import load_model, save_bundle

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from idc.core import layout
 from idc.core.errors import InputError
 from idc.core.files import load_json, save_json
-from idc.data.batches.loader import to_images
+from idc.data.images import to_images
 from idc.data.tables import PREDICTIONS_SCHEMA, save_table
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.explain.panels.sheets import draw_sheet

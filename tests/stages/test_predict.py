@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from idc.core import layout
 from idc.core.errors import InputError
-from idc.data.batches.loader import to_images
+from idc.data.images import to_images
 from idc.data.patches import FLAGS
 from idc.data.tables import (
     BASELINE_SCORES_SCHEMA,

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 import idc
 from idc.core import layout
 from idc.core.errors import InputError
-from idc.data.batches.loader import to_images
+from idc.data.images import to_images
 from idc.data.subsets import select_subset
 from idc.data.tables import INDEX_SCHEMA, SPLITS_SCHEMA, save_table
 from idc.models.bundle import load_mean_embedding, load_model

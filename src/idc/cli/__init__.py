@@ -7,6 +7,7 @@ of a command, and what it needs beyond them, are imported when it is the one tha
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from idc.cli.command import (
     unknown,
 )
 from idc.core import layout
+from idc.core.environment import QUIET
 from idc.core.errors import (
     EXIT_UNAVAILABLE,
     InputError,
@@ -85,6 +87,9 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         raise unknown("command", name, list(COMMANDS), "`idc --help`")
     command = COMMANDS[name]
     options = parse_options(command, arguments)
+    # here alone, before anything that reads them is imported; what the user has set holds
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
     if not command.anywhere:
         _require_own_code()
     return command.run(options)

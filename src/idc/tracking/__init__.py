@@ -4,9 +4,3 @@ DVC restores results without running commands, so whatever must reach MLflow is 
 `publishing.publish_result` looks at what the store holds and adds what is missing, and calling it
 twice changes nothing. `live.live_run` shows a training while it runs.
 """
-
-import os
-
-# mlflow reads them when it is imported
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

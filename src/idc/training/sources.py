@@ -16,7 +16,8 @@ from idc.core.files import replacing_file
 from idc.core.processes import count_cores
 from idc.core.progress import track
 from idc.data.batches.augment import Augmentation
-from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader, to_images
+from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader
+from idc.data.images import to_images
 from idc.data.subsets import LabelledRows
 from idc.models.networks.fusion import FusionCNN, HeadLogits, MemberLogits
 from idc.models.scoring.patches import PatchScorer

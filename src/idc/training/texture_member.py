@@ -5,7 +5,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from idc.data.batches.loader import to_images
+from idc.data.images import to_images
 from idc.models.networks.texture_member import TextureMember, to_grey_levels
 from idc.models.texture.dictionary import fit_regression, learn_dictionary
 

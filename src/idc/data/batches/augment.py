@@ -1,9 +1,5 @@
 """Random changes of uint8 training patches, patch by patch; the only importer of albumentations."""
 
-import os
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network
-
 import random
 
 import albumentations as A

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from idc.data.batches.loader import to_images
+from idc.data.images import to_images
 from idc.explain.scores.faithfulness import Score
 from idc.models.networks.fusion import FusionCNN
 from idc.models.scoring.inference import create_scorer

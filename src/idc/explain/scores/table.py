@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from idc.core.config import ExplainConfig
-from idc.data.batches.loader import to_images
+from idc.data.images import to_images
 from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate, bootstrap_mean, bootstrap_share
 from idc.evaluation.statistics.metrics import MIN_CASES
 from idc.explain.maps.cams import Cam

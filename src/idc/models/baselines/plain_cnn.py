@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from idc.core.config import AugmentConfig
 from idc.data.batches.augment import Augmentation
-from idc.data.batches.loader import BatchPlan, TrainingBatches, to_images
+from idc.data.batches.loader import BatchPlan, TrainingBatches
+from idc.data.images import to_images
 from idc.data.patches import PATCH_SIZE_PX
 from idc.data.subsets import LabelledRows
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from idc.core.config import Precision
 from idc.core.progress import track
-from idc.data.batches.loader import to_images
+from idc.data.images import to_images
 from idc.models.networks.fusion import FusionCNN
 from idc.models.scoring.inference import create_scorer
 
