@@ -10,7 +10,7 @@ from idc.core import layout
 from idc.core.errors import InputError
 
 if TYPE_CHECKING:
-    from idc.synthetic import ArchivePlan, Shortcut
+    from idc.synthetic import Shortcut
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _synthesise(options: argparse.Namespace) -> int:
     from idc.core.processes import count_cores
-    from idc.synthetic import create_archive
+    from idc.synthetic import ArchivePlan, create_archive
 
     if options.masks is not None and _lies_in(options.masks, layout.RAW):
         raise InputError(
