@@ -93,7 +93,7 @@ def test_describe_optimism_when_the_leaking_way_looks_better_then_the_gap_is_abo
     flattered = content["others"]["trees"]["optimism"]["value"]
     assert f" | +{flattered:.3f} [" in page.partition("| trees |")[2].partition("\n")[0]
     gap = content["optimism"]["auroc"]
-    assert f"flatters: +{gap['value']:.3f} [+{gap['low']:.3f}, +{gap['high']:.3f}] of AUROC" in page
+    assert f"inflates AUROC by +{gap['value']:.3f} [+{gap['low']:.3f}, +{gap['high']:.3f}]" in page
     assert "the same 270 patches of 9 cases, each scored once out of 3 folds" in page
     assert "| training patches of a fold | 80 | 80 |" in page
     assert "| cases they come from | 6 | 9 |" in page

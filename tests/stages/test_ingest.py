@@ -33,7 +33,7 @@ OUTPUTS = ("data/patches/pixels.npy", "data/patches/index.parquet", "reports/ing
 FILL_DISK_WHILE_DECODING = """
 import resource, sys
 from idc.cli import main
-from idc.data import pixel_store
+from idc.data.ingest import pixel_store
 
 lay_out = pixel_store._lay_out
 

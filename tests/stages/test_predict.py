@@ -127,7 +127,7 @@ def test_baselines_when_none_is_asked_for_then_colour_is_scored_by_mean_and_sd_a
 
 
 def test_load_scores_when_both_stages_ran_then_each_patch_has_its_own(project, change_params):
-    params = change_params(baselines={"names": ["trees"], "seed": 4})
+    params = change_params(baselines={"names": ["trees"]}, seeds={"training": 4})
     predict.run(params)
     baselines.run(params)
     scores = pd.read_parquet(layout.BASELINE_SCORES)

@@ -292,7 +292,7 @@ def test_report_when_methods_were_scored_then_failures_warn_and_the_ranking_is_t
     assert "<td>0.30 <span" in table
     assert table.count("<strong>0.30 <span") == 3, "ROAD of each row beats the random map"
     assert "undefined" in table
-    own = page[page.index("Every score of each backbone") : page.index("What the maps are like")]
+    own = page[page.index("Every score of each backbone") : page.index("Properties of the maps")]
     assert "<th>test_resnet</th>" in own
     assert own.count("passes") == 2, "saliency fails for the fused maps alone"
     assert "sources: each</code>" in own
@@ -304,7 +304,7 @@ def test_report_when_each_backbone_is_put_to_deletion_then_it_is_told(render):
     scores["faithfulness"]["test_resnet"] = scores["faithfulness"]["fused"]
     save_json(layout.EXPLAIN_SCORES, scores)
     page = render(3.0)
-    own = page[page.index("Every score of each backbone") : page.index("What the maps are like")]
+    own = page[page.index("Every score of each backbone") : page.index("Properties of the maps")]
     assert "Deletion &darr;" in own
     assert "sources: each</code>" not in own
 

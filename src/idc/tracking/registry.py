@@ -151,12 +151,11 @@ class Registry:
         """
         with TemporaryDirectory(prefix="idc-model-") as name:
             try:
+                # not `models:/name/version`: that is looked up in the store of the process
+                uri = self._client.get_model_version_download_uri(version.name, version.version)
                 folder = Path(
                     mlflow.artifacts.download_artifacts(
-                        f"models:/{version.name}/{version.version}",
-                        dst_path=name,
-                        tracking_uri=tracking_uri(self._root),
-                        registry_uri=tracking_uri(self._root),
+                        uri, dst_path=name, tracking_uri=tracking_uri(self._root)
                     )
                 )
                 artifacts = Model.load(str(folder)).flavors["python_function"]["artifacts"]
