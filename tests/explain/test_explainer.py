@@ -427,9 +427,7 @@ def test_pixel_attribution_when_there_is_a_texture_member_then_its_part_is_in_th
     how = METHODS[method].how
     images = torch.from_numpy(images_of(pixels))
     expected = (
-        how.reduce(how.attribute(HalfLogit(), images, AttributionBudget(8, 3)))
-        .detach()
-        .numpy()
+        how.reduce(how.attribute(HalfLogit(), images, AttributionBudget(8, 3))).detach().numpy()
     )
     assert np.abs(expected).max() > 1e-4
     np.testing.assert_allclose(part, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
