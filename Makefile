@@ -35,13 +35,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt constraints-torch.txt
 
 setup: $(VENV)/.installed .dvc/config.local  ## make the environment, nothing else
 
-demo: setup  ## the whole pipeline on a synthetic archive, in 3 minutes
+demo: setup  ## the whole pipeline on a synthetic archive, some 5 minutes
 	$(BIN)/python -m idc demo
 
 # one worker runs a file, so that what its tests share is made once
 PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
 
-test: setup  ## the tests of every part, in under 5 minutes
+test: setup  ## the tests of every part, without the slow ones
 	$(PYTEST) -m "not slow"
 
 test-all: setup  ## all tests: whole pipelines, servers that are killed, make demo
