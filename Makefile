@@ -109,7 +109,7 @@ bench-ingest: setup  ## ingest against reading and decoding alone, and against a
 bench-dvc: setup  ## `dvc status` of one zip against 277,524 single files
 	$(BIN)/python -m benchmarks.dvc_noop $(if $(ARCHIVE),--archive $(ARCHIVE))
 
-bench-leakage: setup  ## what a split by patch flatters, on ARCHIVE="one.zip two.zip"
+bench-leakage: setup  ## by how much a split by patch inflates metrics, on ARCHIVE="one.zip two.zip"
 	$(BIN)/python -m benchmarks.leakage $(ARCHIVE)
 
 bench-gpu: setup  ## a GPU in at most 8 minutes: training, scoring and batches against their peers

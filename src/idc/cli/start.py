@@ -68,7 +68,7 @@ GROUP = Group(
             _demo,
             reads="configs/demo.yaml, params.yaml; no data, network or server of yours",
             writes=".workspaces/demo: the report, an MLflow store, all that a run leaves",
-            details="Fails where the network is not shown to beat guessing.",
+            details="Fails where the network is not shown to beat the colour baseline.",
         ),
         synth.COMMAND,
         Command(
