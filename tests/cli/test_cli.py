@@ -103,7 +103,9 @@ def test_check_when_a_method_of_explanation_is_unknown_then_it_names_those_there
     project, capsys
 ):
     set_param(project, "explain", "methods", ["salience"])
-    assert "no method is called salience; there are saliency, " in error_of(capsys, "check")
+    message = error_of(capsys, "check")
+    assert "explain.methods" in message
+    assert "'saliency'" in message
 
 
 def test_check_when_the_store_cannot_be_written_then_it_names_it(project, capsys, monkeypatch):

@@ -214,7 +214,6 @@ def test_run_when_the_network_gives_no_number_then_names_the_patch_and_writes_no
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"methods": ["lime"]}, "no method is called lime; there are saliency, "),
         (
             {"cam_layers": {"resnet50": "layer3"}},
             "the model has no backbone resnet50; it has test_",

@@ -28,6 +28,11 @@ NumFolds = Annotated[int, Field(ge=MIN_FOLDS, le=MAX_FOLDS)]
 Precision = Literal["auto", "fp32", "bf16"]
 """Arithmetic of a network; `auto` is bf16 where that is faster on this machine."""
 Flag = Literal["sliver", "blank", "near_blank", "out_of_focus", "ink"]
+ExplanationMethod = Literal[
+    "saliency", "input_x_gradient", "smooth_grad", "integrated_gradients", "occlusion",
+    "grad_cam", "grad_cam_pp", "hires_cam", "layer_cam", "eigen_cam", "score_cam", "ablation_cam",
+]  # fmt: skip
+"""A test compares them with the table in `idc.explain.maps.methods`, which needs torch."""
 
 _SENSITIVITY_RULE = re.compile(r"sensitivity\s*>=\s*(\d+(?:\.\d*)?|\.\d+)")
 
@@ -261,9 +266,9 @@ class EvaluateConfig(Section):
 class ExplainConfig(Section):
     """Which test patches are explained, and how."""
 
-    methods: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Names of `idc.explain.maps.methods.METHODS`, in the order of the sheets' columns. Costly:
-    `score_cam` and `ablation_cam` take thousands of forward passes a patch."""
+    methods: tuple[ExplanationMethod, ...]
+    """Explanation methods, in the order of the sheets' columns. Costly: `score_cam` and
+    `ablation_cam` take thousands of forward passes a patch."""
     num_reference: Annotated[int, Field(ge=1, le=512)]
     """Patches of the reference panel, which is the same for every model."""
     num_per_group: Annotated[int, Field(ge=1, le=64)]
@@ -281,7 +286,9 @@ class ExplainConfig(Section):
     minus it is the most."""
 
     @model_validator(mode="after")
-    def _name_each_method_once(self) -> "ExplainConfig":
+    def _name_methods_once(self) -> "ExplainConfig":
+        if not self.methods:  # a least length of the field would be said beside each wrong name
+            raise ValueError("methods must name at least one")
         if len(set(self.methods)) != len(self.methods):
             raise ValueError("methods must differ from each other")
         return self

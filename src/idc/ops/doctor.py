@@ -39,7 +39,7 @@ class Finding:
 
 
 def require_inputs(params: Params, root: Path) -> None:
-    """Check what a run needs: explanation methods that exist, archives, a store, weights.
+    """Check what a run needs: archives, a store, weights.
 
     Raises:
         InputError: Naming what is missing and what to do.
@@ -47,10 +47,8 @@ def require_inputs(params: Params, root: Path) -> None:
     """
     from idc.data.ingest.archive import find_sources
     from idc.data.split.case_subsets import reject_earlier_name
-    from idc.explain.maps.methods import require_methods
     from idc.tracking.connection import check_store
 
-    require_methods(params.explain.methods)
     reject_earlier_name(root / CASE_SUBSETS)
     find_sources(root / RAW)
     reject_stale_pointers(root / RAW, by_content=False)
@@ -125,8 +123,8 @@ def _missing(what: str, error: InputError) -> Finding:
 
 
 def _require_weights(params: Params, root: Path) -> None:
-    if _already_trained(params, root):
-        return
+    if params.model.pretrained == "none" or _already_trained(params, root):
+        return  # timm need not be asked, and takes seconds to import
     from idc.models.networks.backbones import require_weights
 
     require_weights(params.model.backbones, params.model.pretrained)

@@ -1,6 +1,7 @@
 """The registered model: PNG or JPEG bytes of patches in, probability and prediction out.
 
-MLflow logs this file as code (models-from-code), so nothing of ours is pickled.
+MLflow logs this file as code (models-from-code), so nothing of ours is pickled. It also runs it to
+log it: torch and timm are imported by `load_context`, for `publish` needs neither.
 """
 
 import base64
@@ -10,16 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from idc.core.errors import InputError
 from idc.data.ingest.decoding import UnreadableError, decode_patch, pad_to_patch
-from idc.evaluation.threshold.operating_point import OperatingPoint
-from idc.models.bundle import load_model
-from idc.models.scoring.patches import PatchScorer
-from idc.models.spec import digest_bundle
 
 _BATCH_SIZE = 256
 
@@ -33,6 +29,13 @@ class FusionModel(PythonModel):
         Raises:
             InputError: If one of them is missing or damaged, or the point is of another model.
         """
+        import torch
+
+        from idc.evaluation.threshold.operating_point import OperatingPoint
+        from idc.models.bundle import load_model
+        from idc.models.scoring.patches import PatchScorer
+        from idc.models.spec import digest_bundle
+
         bundle = Path(context.artifacts["bundle"])
         model, spec = load_model(bundle)
         self._scorer = PatchScorer(model, spec.size_px, _BATCH_SIZE, torch.device("cpu"))

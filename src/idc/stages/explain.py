@@ -18,7 +18,7 @@ from idc.evaluation.statistics.bootstrap import Bootstrap
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.explain.maps.attributions import AttributionBudget
 from idc.explain.maps.explainer import Explainer, NotFiniteMapError
-from idc.explain.maps.methods import METHODS, require_methods
+from idc.explain.maps.methods import METHODS
 from idc.explain.panels.error_groups import (
     KINDS,
     describe_groups,
@@ -58,11 +58,10 @@ def run(params: Params) -> None:
     The methods are scored on the reference panel, and errors are grouped by what they look like.
 
     Raises:
-        InputError: If a method, layer or backbone is unknown, a map is not a number, or the
+        InputError: If a layer or backbone is unknown, a map is not a number, or the
             operating point belongs to another model.
     """
     config = params.explain
-    require_methods(config.methods)
     digest = digest_bundle(layout.BUNDLE)
     point = OperatingPoint.load(layout.OPERATING_POINT, model_digest=digest)
     subject = _load_explained_model(params)

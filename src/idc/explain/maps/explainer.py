@@ -24,7 +24,7 @@ from idc.core.errors import InputError
 from idc.data.patches import PATCH_SIZE_PX
 from idc.explain.maps.attributions import AttributionBudget, PixelAttribution
 from idc.explain.maps.cams import Cam, draw_cam
-from idc.explain.maps.methods import METHODS, Method, require_methods
+from idc.explain.maps.methods import METHODS, Method
 from idc.explain.panels.panel import FUSED
 from idc.models.networks.backbones import Backbone
 from idc.models.networks.fusion import FusionCNN
@@ -108,10 +108,9 @@ class Explainer:
             map; below 0 only if the method is signed.
 
         Raises:
-            InputError: If there is no such method, or a CAM layer gives no feature map.
+            InputError: If a CAM layer gives no feature map.
             NotFiniteMapError: If a map holds NaN or infinity.
         """
-        require_methods((method,))
         chosen = METHODS[method]
         sign = -1 if negated else 1
         with _gradients():

@@ -10,7 +10,6 @@ from pytorch_grad_cam import (
     ScoreCAM,
 )
 
-from idc.core.errors import InputError
 from idc.explain.maps.attributions import (
     PixelAttribution,
     input_x_gradient,
@@ -83,16 +82,3 @@ METHODS: dict[str, Method] = {
     )
 }
 """By name, in the order in which they are best read."""
-
-
-def require_methods(names: tuple[str, ...]) -> None:
-    """Check that every name is in the table.
-
-    Raises:
-        InputError: Naming those that are not, and all that are.
-    """
-    unknown = [name for name in names if name not in METHODS]
-    if unknown:
-        raise InputError(
-            f"explain: no method is called {', '.join(unknown)}; there are {', '.join(METHODS)}"
-        )
