@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from idc.cli import EXIT_INPUT, EXIT_UNAVAILABLE, main
+from idc.core.dvc import dvc
+from idc.ops import prefect_api
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,6 +115,23 @@ def test_check_when_the_store_cannot_be_written_then_it_names_it(project, capsys
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     (project / "mlruns").write_text("a file in its place")
     assert "mlflow.db cannot be written" in error_of(capsys, "check")
+
+
+@pytest.mark.parametrize("command", ["check", "doctor", "gc"])
+def test_command_when_it_says_that_it_writes_nothing_then_no_file_or_folder_appears(
+    project, monkeypatch, command
+):
+    monkeypatch.setattr(prefect_api, "ask", refuse)
+    set_param(project, "model", "pretrained", "none")
+    dvc(project, "init", "--no-scm")
+    main(["synth", "data/raw/a.zip", "--cases", "2", "--patches-per-case", "6"])
+    before = sorted(project.rglob("*"))
+    assert main([command]) == 0
+    assert sorted(project.rglob("*")) == before
+
+
+def refuse(path, body=None, *, method=None):
+    raise ConnectionRefusedError
 
 
 def test_synth_when_masks_would_lie_among_the_patches_then_it_refuses(project, capsys):

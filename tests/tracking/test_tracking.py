@@ -1,6 +1,7 @@
 import contextlib
-import sqlite3
+import os
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +11,11 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.orm import Session
 
 from idc.core.errors import InputError, StoreUnavailableError
-from idc.tracking.connection import check_store, tracking_uri
+from idc.tracking.connection import check_store, describe_faults, tracking_uri
 from idc.tracking.live import live_run
+from idc.tracking.orphans import list_orphans
 from idc.tracking.publishing import ALIAS, publish_result
+from idc.tracking.registry import list_aliased_digests
 
 
 @pytest.fixture(scope="module")
@@ -309,8 +312,34 @@ def test_check_store_when_the_store_is_no_database_then_says_so(tmp_path):
         check_store(tmp_path)
 
 
-def test_check_store_when_there_is_none_then_leaves_a_store_that_can_be_opened(tmp_path):
+def test_check_store_when_there_is_none_then_it_passes_and_creates_nothing(tmp_path):
     check_store(tmp_path)
-    with sqlite3.connect(tmp_path / "mlruns/mlflow.db") as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    connection.close()
+    assert describe_faults(tmp_path) == []
+    assert list_orphans(tmp_path) == []
+    assert list_aliased_digests(tmp_path) == set()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_store_when_the_database_is_empty_then_it_stays_empty(tmp_path):
+    database = tmp_path / "mlruns/mlflow.db"
+    database.parent.mkdir()
+    database.touch()
+    check_store(tmp_path)
+    assert list_orphans(tmp_path) == []
+    assert list_aliased_digests(tmp_path) == set()
+    assert list(database.parent.iterdir()) == [database]
+    assert database.stat().st_size == 0
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_check_store_when_the_folder_cannot_be_written_then_says_so(tmp_path, monkeypatch, exists):
+    (tmp_path / "mlruns").mkdir()
+    if exists:
+        (tmp_path / "mlruns/mlflow.db").touch()
+
+    def access(path, mode):  # a real read-only folder does not stop root
+        return not (Path(path) == tmp_path / "mlruns" and mode & os.W_OK)
+
+    monkeypatch.setattr("os.access", access)
+    with pytest.raises(InputError, match=r"mlflow\.db cannot be written \(no permission"):
+        check_store(tmp_path)

@@ -88,7 +88,7 @@ def describe_faults(root: Path) -> list[InputError]:
         check_store(root)
         return []
     with _writing(path) as connection:
-        if not _has_tables(connection):
+        if connection is None or not _has_tables(connection):
             return []
         if _is_of_another_version(connection):
             return [_another_version(path)]
@@ -102,6 +102,20 @@ def describe_faults(root: Path) -> list[InputError]:
             )
         ]
     return []
+
+
+def is_empty(root: Path) -> bool:
+    """Say whether the store is a local one without tables yet: MLflow would create them to look.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreUnavailableError: If another process holds the local store.
+    """
+    path = local_database(root)
+    if path is None:
+        return False
+    with _writing(path) as connection:
+        return connection is None or not _has_tables(connection)
 
 
 def connect(root: Path) -> MlflowClient:
@@ -207,7 +221,7 @@ def _require_database(uri: str, shown: str) -> None:
 def _require_file(path: Path) -> None:
     """MLflow itself would upgrade a store that lacks a table, unasked and without a backup."""
     with _writing(path) as connection:
-        if not _has_tables(connection):
+        if connection is None or not _has_tables(connection):
             return
         if connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is None:
             return  # nothing to lose, or another process is making the tables just now
@@ -216,11 +230,16 @@ def _require_file(path: Path) -> None:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the local store as whoever writes to it does; nothing is written."""
+def _writing(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """Open the local store as a writer would, and write nothing; None if there is no store yet."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S)) as connection:
+        _require_writable_folder(path)
+        if not path.exists():
+            yield None
+            return
+        # without mode=rw, SQLite would create a file that was removed meanwhile
+        uri = f"{path.resolve().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(uri, uri=True, timeout=_LOCK_TIMEOUT_S)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
     except (OSError, sqlite3.Error) as error:
@@ -230,6 +249,19 @@ def _writing(path: Path) -> Iterator[sqlite3.Connection]:
             f"the MLflow store {path} cannot be written ({error})",
             fix="fix its permissions, or set MLFLOW_TRACKING_URI to another store",
         ) from None
+
+
+def _require_writable_folder(path: Path) -> None:
+    """Check that a file could be created at `path`, or SQLite's journal beside it.
+
+    Raises:
+        OSError: If not.
+    """
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"no permission to write to {folder}")
 
 
 def _has_tables(connection: sqlite3.Connection) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from idc.core.processes import is_dead
-from idc.tracking.connection import connect
+from idc.tracking.connection import connect, is_empty
 from idc.tracking.recording import read_process
 
 
@@ -13,8 +13,10 @@ def list_orphans(root: Path) -> list[str]:
 
     Raises:
         InputError: If the local store cannot be written.
-        StoreUnavailableError: If the store is away.
+        StoreUnavailableError: If the store is not available.
     """
+    if is_empty(root):
+        return []
     client = connect(root)
     experiments = [item.experiment_id for item in client.search_experiments()]
     running = (

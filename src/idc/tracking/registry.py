@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 
 from idc.core.config import Params
 from idc.core.errors import InputError
-from idc.tracking.connection import connect, ensure_experiment, tracking_uri
+from idc.tracking.connection import connect, ensure_experiment, is_empty, tracking_uri
 from idc.tracking.publishing import ALIAS
 from idc.tracking.recording import (
     COMMIT_TAG,
@@ -292,6 +292,8 @@ def list_aliased_digests(root: Path) -> set[str]:
         InputError: If the local store cannot be written.
         StoreUnavailableError: If the store is away.
     """
+    if is_empty(root):
+        return set()
     client = connect(root)
     digests = set()
     for model in client.search_registered_models(max_results=_PAGE):
