@@ -1,13 +1,14 @@
 """The one front door: a list on one screen, quick to start, with help that says what is touched."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from idc.cli import COMMANDS, EXIT_INPUT, GROUPS, format_help, main
-from idc.cli.command import create_parser
+from idc.cli.command import Command, create_parser
 from idc.stages import STAGES
 
 HEAVY = ("torch", "pandas", "numpy", "mlflow", "pydantic", "prefect", "dvc", "matplotlib", "yaml")
@@ -85,3 +86,41 @@ def test_json_when_the_input_is_wrong_then_what_where_and_fix_are_fields(
         }
     }  # fmt: skip
     assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [(["--help"], ""), (["--help"], "1"), (["sweep", "--help"], ""), (["params"], "1")],
+)
+def test_command_when_the_reader_stops_early_then_no_traceback_and_the_code_of_sigpipe(
+    project_root, arguments, unbuffered
+):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "idc", *arguments],
+        cwd=project_root, env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        stdout=write, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert done.stderr == ""
+    assert done.returncode == 141
+
+
+def test_command_when_piped_to_head_then_its_first_line_is_all_that_is_seen(project_root):
+    piped = f"set -o pipefail; {sys.executable} -m idc --help | head -1"
+    done = subprocess.run(
+        ["bash", "-c", piped], cwd=project_root, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == format_help().splitlines()[:1]
+    assert done.stderr == ""
+
+
+def test_command_when_another_pipe_breaks_then_the_error_is_not_hidden(monkeypatch):
+    def run(_):
+        raise BrokenPipeError("a socket's")
+
+    broken = Command("check", "fail", run, reads="", writes="", anywhere=True)
+    monkeypatch.setitem(COMMANDS, "check", broken)
+    with pytest.raises(BrokenPipeError, match="a socket's"):
+        main(["check"])

@@ -8,6 +8,7 @@ of a command, and what it needs beyond them, are imported when it is the one tha
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ from idc.core.errors import (
     TransientError,
 )
 
+_EXIT_PIPE = 128 + signal.SIGPIPE
+
 __all__ = ["COMMANDS", "EXIT_FAILED", "EXIT_INPUT", "EXIT_UNAVAILABLE", "GROUPS", "main"]
 
 GROUPS = (
@@ -50,8 +53,23 @@ COMMANDS: dict[str, Command] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code.
 
-    0 done, 1 something failed, is missing or differs, 2 wrong input, 75 try again.
+    0 done, 1 something failed, is missing or differs, 2 wrong input, 75 try again. Where the reader
+    of a pipe stops early, as `| head -1` does, the command ends as SIGPIPE ends others: 141.
     """
+    try:
+        try:
+            return _main(arguments)
+        finally:
+            sys.stdout.flush()  # not at the interpreter's exit, where no error can be caught
+    except BrokenPipeError:
+        if not _is_output_closed():
+            raise
+        with Path(os.devnull).open("wb") as devnull:  # takes what is flushed at the exit
+            os.dup2(devnull.fileno(), sys.stdout.fileno())
+        return _EXIT_PIPE
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or [""]
     if name in ("", "-h", "--help", "help"):
         print(format_help())
@@ -68,6 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StageFailedError as error:
         print(f"idc {name}: {error}", file=sys.stderr)
         return EXIT_FAILED
+
+
+def _is_output_closed() -> bool:
+    """Say whether nobody reads standard output any more; another pipe or socket may have broken."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def format_help() -> str:
