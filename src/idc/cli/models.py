@@ -115,7 +115,7 @@ def _reproduce(params: "Params", options: argparse.Namespace) -> int:
 
 
 def _adopt(options: argparse.Namespace) -> int:
-    from idc.runs.record import adopt_run
+    from idc.runs.adoption import adopt_run
 
     adopted = adopt_run(Path.cwd(), options.tag)
     print(f"{options.tag} is in the branch as {adopted.commit[:12]}; `make repro` brings its files")

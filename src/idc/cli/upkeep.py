@@ -11,7 +11,7 @@ from idc.cli.command import EXIT_FAILED, Command, Group, print_json
 from idc.core.errors import InputError
 
 if TYPE_CHECKING:
-    from idc.runs.record import Garbage
+    from idc.runs.retention import Garbage
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def _reaching_the_server(action: Callable[[Path], None]) -> int:
 
 
 def _add_gc(parser: argparse.ArgumentParser) -> None:
-    from idc.runs.record import Retention
+    from idc.runs.retention import Retention
 
     rule = Retention()
     parser.add_argument("--days", type=float, default=rule.days, help=f"default: {rule.days:.0f}")
@@ -53,7 +53,7 @@ def _add_gc(parser: argparse.ArgumentParser) -> None:
 
 
 def _gc(options: argparse.Namespace) -> int:
-    from idc.runs.record import Retention, cache_command, find_garbage
+    from idc.runs.retention import Retention, cache_command, find_garbage
     from idc.tracking.orphans import list_orphans
     from idc.tracking.registry import list_aliased_digests
 
@@ -83,7 +83,7 @@ def _print_garbage(
 def _remove(
     root: Path, garbage: "Garbage", orphans: list[str], report: Callable[[str], None]
 ) -> None:
-    from idc.runs.record import remove_garbage
+    from idc.runs.retention import remove_garbage
     from idc.tracking.orphans import close_runs
 
     remove_garbage(root, garbage, on_removed=lambda what: report(f"removed {what}"))
