@@ -1,9 +1,10 @@
 """Convolutions of the training step that a CPU computes faster in another form, same weights.
 
-oneDNN is made for large maps. Where the last stages of a backbone have shrunk small patches to a
-few pixels, its backward pass runs at a tenth of what a matrix product reaches, and that of a
-depthwise convolution in bf16 takes up to thirty times as long as in fp32
-(docs/log.md has the measurements). A GPU's kernels need none of this.
+oneDNN is optimised for large maps. Where the last stages of a backbone have shrunk small patches to
+a few pixels, its backward pass reaches a tenth of the speed of a matrix product, and that of a
+depthwise convolution in bf16 takes up to thirty times as long as in fp32. With these forms five
+training steps at 32 px in batches of 32 take 0.94 s, 1.33 s with timm's own (fp32, two cores of an
+Intel Xeon); docs/log.md has more measurements. The kernels of a GPU need none of this.
 """
 
 import torch
