@@ -12,7 +12,7 @@ from idc.lifecycle import intake
 from idc.lifecycle.promotion import promote
 from idc.lifecycle.reproduction import chain
 from idc.ops import doctor
-from idc.runs import plan, record
+from idc.runs import plan, retention
 from idc.tracking import orphans, registry
 
 
@@ -88,12 +88,12 @@ def test_lineage_when_a_link_is_not_known_then_its_value_is_null(answer, monkeyp
 
 def test_gc_when_something_would_go_then_it_is_listed_and_stays(answer, project, monkeypatch):
     workspace = SimpleNamespace(folder=project / ".workspaces/old", opened=datetime.now(UTC))
-    garbage = record.Garbage((workspace,), ("idc-run/1",))
-    monkeypatch.setattr(record, "find_garbage", lambda *_: garbage)
-    monkeypatch.setattr(record, "list_workspaces", lambda _: [workspace])
+    garbage = retention.Garbage((workspace,), ("idc-run/1",))
+    monkeypatch.setattr(retention, "find_garbage", lambda *_: garbage)
+    monkeypatch.setattr(retention, "list_workspaces", lambda _: [workspace])
     monkeypatch.setattr(registry, "list_aliased_digests", lambda _: set())
     monkeypatch.setattr(orphans, "list_orphans", lambda _: ["r1"])
-    monkeypatch.setattr(record, "remove_garbage", pytest.fail)
+    monkeypatch.setattr(retention, "remove_garbage", pytest.fail)
     assert answer("gc") == {
         "workspaces": [".workspaces/old"], "tags": ["idc-run/1"], "mlflow_runs": ["r1"],
         "removed": False, "cache_command": "dvc gc --workspace",
