@@ -143,9 +143,3 @@ def test_synth_when_masks_would_lie_among_the_patches_then_it_refuses(project, c
 def test_synth_when_a_cue_has_a_share_but_no_kind_then_it_says_what_is_missing(project, capsys):
     command = ("synth", "a.zip", "--cases", "1", "--cue-share-positive", "0.8")
     assert "--shortcut is missing" in error_of(capsys, *command)
-
-
-def test_synth_when_a_shortcut_is_wanted_then_masks_of_the_cue_are_written(project):
-    size = ("--cases", "2", "--patches-per-case", "12")
-    assert main(["synth", "a.zip", *size, "--shortcut", "ink", "--masks", "masks"]) == 0
-    assert sorted(path.name for path in (project / "masks").iterdir()) == ["cue", "nests"]
