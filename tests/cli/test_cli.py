@@ -14,14 +14,6 @@ from idc.ops import prefect_api
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy2(ROOT / name, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def set_param(project, section, key, value):
     path = project / "params.yaml"
     content = yaml.safe_load(path.read_text())

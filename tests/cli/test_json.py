@@ -1,7 +1,6 @@
 """What scripts read: one JSON object on standard output, whatever else is logged."""
 
 import json
-import shutil
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -14,14 +13,6 @@ from idc.lifecycle.reproduction import chain
 from idc.ops import doctor
 from idc.runs import plan, retention
 from idc.tracking import orphans, registry
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch, project_root):
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy2(project_root / name, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture

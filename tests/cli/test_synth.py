@@ -94,7 +94,7 @@ def test_synth_when_run_as_a_program_then_the_zip_has_the_published_names_sizes_
         assert pixels.dtype == np.uint8
         assert pixels.ndim == 3
         assert max(pixels.shape[:2]) == EDGE_PX
-    assert list(tmp_path.iterdir()) == [tmp_path / "new"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_synth_when_nothing_but_the_path_is_given_then_the_archive_is_the_one_that_the_help_says(

@@ -27,6 +27,8 @@ def list_orphans(root: Path) -> list[str]:
 
 def close_runs(root: Path, run_ids: Sequence[str]) -> None:
     """Mark runs as KILLED; a training that is resumed goes on in its run nevertheless."""
+    if not run_ids:
+        return  # connecting would create a store where there is none
     client = connect(root)
     for run_id in run_ids:
         client.set_terminated(run_id, status="KILLED")
