@@ -109,6 +109,18 @@ def test_check_when_the_store_cannot_be_written_then_it_names_it(project, capsys
     assert "mlflow.db cannot be written" in error_of(capsys, "check")
 
 
+def test_check_when_the_subsets_have_their_earlier_name_then_gives_the_command_that_renames_them(
+    project, capsys
+):
+    (project / "data").mkdir()
+    (project / "data/case_sides.csv").write_text("# seed 17\ncase,side\n7,test\n")
+    message = error_of(capsys, "check")
+    data = project / "data"
+    assert f"`git mv {data / 'case_sides.csv'} {data / 'case_subsets.csv'}`" in message
+    (data / "case_sides.csv").rename(data / "case_subsets.csv")
+    assert "holds no archive" in error_of(capsys, "check")  # the next thing that is missing
+
+
 @pytest.mark.parametrize("command", ["check", "doctor", "gc"])
 def test_command_when_it_says_that_it_writes_nothing_then_no_file_or_folder_appears(
     project, monkeypatch, command

@@ -11,6 +11,8 @@ from idc.core.dvc import dvc
 from idc.core.layout import DVC_FILE, DVC_LOCK
 from idc.runs.lineage import load_lock
 
+_UNRECORDED = {"modified": "new", "deleted": "missing"}
+
 
 @dataclass(frozen=True)
 class PlannedStage:
@@ -42,30 +44,44 @@ def plan_run(root: Path) -> list[PlannedStage]:
     graph = yaml.safe_load((root / DVC_FILE).read_text(encoding="utf-8"))["stages"]
     planned: list[PlannedStage] = []
     for name, stage in graph.items():
-        reasons = tuple(_reasons(status.get(name, []))) if name in ran else ("it never ran",)
+        reasons = ("it never ran",)
+        if name in ran:
+            reasons = tuple(_reasons(status.get(name, []), _recorded_paths(ran[name])))
         running = [known.name for known in planned if known.reasons or known.after]
         after = tuple(before for before in running if _reads(stage, graph[before]))
         planned.append(PlannedStage(name, reasons, after))
     return planned
 
 
-def _reasons(changes: list[Any]) -> list[str]:
-    """Flatten what DVC says of one stage: what it is, then how it changed."""
+def _recorded_paths(stage: dict[str, Any]) -> set[str]:
+    return {item["path"] for kind in ("deps", "outs") for item in stage.get(kind, [])}
+
+
+def _reasons(changes: list[Any], recorded: set[str]) -> list[str]:
+    """Flatten what DVC says of one stage: what it is, then how it changed.
+
+    DVC calls a path that the lock does not record modified or deleted. Here it is new, as DVC
+    itself says of parameters, or missing: the cache cannot hold it.
+    """
     found = []
     for change in changes:
         if isinstance(change, str):  # such as `always changed`
             found.append(change)
             continue
-        for kind, items in change.items():
-            flat = items if kind != "changed deps" else _flatten_params(items)
-            found += [f"{what} {how}" for what, how in flat.items()]
+        for items in change.values():
+            found += _flatten(items, recorded)
     return found
 
 
-def _flatten_params(items: dict[str, Any]) -> dict[str, str]:
-    flat: dict[str, str] = {}
+def _flatten(items: dict[str, Any], recorded: set[str]) -> list[str]:
+    flat = []
     for what, how in items.items():
-        flat |= how if isinstance(how, dict) else {what: how}
+        if isinstance(how, dict):  # parameters, below the name of their file
+            flat += [f"{key} {changed}" for key, changed in how.items()]
+        elif what in recorded:
+            flat.append(f"{what} {how}")
+        else:
+            flat.append(f"{what} {_UNRECORDED.get(how, how)}")
     return flat
 
 
