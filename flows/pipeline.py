@@ -41,12 +41,14 @@ def pipeline(overrides: dict[str, Any] | None = None, stage_timeout_s: float | N
 def bring_up_to_date(root: Path, stage_timeout_s: float | None = None) -> None:
     """Run, within a flow, what the project or workspace lacks; show and record its results."""
     check_inputs(root)
+    ran: dict[str, bool] = {}
     for stage in STAGES:
         task = run_stage.with_options(tags=[GPU]) if stage in GPU_STAGES else run_stage
-        task(stage, root, stage_timeout_s)
+        ran[stage] = task(stage, root, stage_timeout_s)
         if stage == "split":  # before anything has learnt from them
             keep_subsets(root)
-    reconcile_store(root)
+    if not ran["publish"]:  # the store may have lost what DVC calls up to date
+        reconcile_store(root)
     show_results(root)
     record_results(root)
 

@@ -2,6 +2,10 @@
 
 import re
 import shutil
+from contextlib import chdir
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -108,33 +112,67 @@ def draw_scores(**mosaics):
     }
 
 
-@pytest.fixture
-def render(tmp_path, monkeypatch, change_params, project_root):
-    """`render(separation, without=columns, **changes)`: the page for logits so much apart.
+@pytest.fixture(scope="module")
+def finish(tmp_path_factory, change_params, project_root):
+    """`finish(separation, …)`: a folder where evaluate and report ran; the same one if repeated."""
 
-    `changes` are of the parameters, `columns` those that the predictions lack.
-    """
-    monkeypatch.chdir(tmp_path)
+    @cache
+    def run(separation, without=(), context="mean9", texture=False):
+        folder = tmp_path_factory.mktemp("finished")
+        predictions = draw_predictions(separation).drop(columns=list(without))
+        if texture:
+            noise = np.random.default_rng(8).normal(size=len(predictions)).astype(np.float32)
+            logit = predictions["logit"]
+            predictions = predictions.assign(logit_cnn=logit + noise, logit_texture=logit - noise)
+        with chdir(folder):
+            _write_inputs(project_root, predictions, replace(SPEC, texture_member=texture))
+            params = change_params(evaluate={"context": context})
+            evaluate.run(params)
+            report.run(params)
+        return folder
+
+    return run
+
+
+def _write_inputs(project_root, predictions, spec):
     shutil.copytree(project_root / layout.CASE_LISTS, layout.CASE_LISTS)
     history = pd.DataFrame(
         {"epoch": [1, 2], "train_loss": [0.6, 0.5], "val_auroc": [0.7, 0.8], "learning_rate": 0.1}
     )
-    save_bundle(layout.BUNDLE, {"w": torch.zeros(1)}, SPEC, history, torch.zeros(1))
+    save_bundle(layout.BUNDLE, {"w": torch.zeros(1)}, spec, history, torch.zeros(1))
     save_json(layout.INGEST_REPORT, INGEST)
     save_json(layout.LEAKAGE_REPORT, LEAKAGE)
     save_json(layout.ERROR_GROUPS, [])
+    save_scores(Path(), predictions)
+    splits = predictions.rename(columns={"y_true": "label"})[list(SPLITS_SCHEMA.columns)]
+    save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
 
-    def run(separation, without=(), **changes):
-        predictions = draw_predictions(separation).drop(columns=list(without))
-        save_scores(tmp_path, predictions)
-        splits = predictions.rename(columns={"y_true": "label"})[list(SPLITS_SCHEMA.columns)]
-        save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
-        params = change_params(**changes)
-        evaluate.run(params)
-        report.run(params)
-        return layout.REPORT_PAGE.read_text(encoding="utf-8")
+
+@pytest.fixture
+def render(tmp_path, monkeypatch, finish):
+    """`render(separation, …)`: the page for logits so much apart, in a folder of the test's own."""
+
+    def copy(separation=3.0, **which):
+        shutil.copytree(finish(separation, **which), tmp_path, dirs_exist_ok=True)
+        monkeypatch.chdir(tmp_path)
+        return _page()
+
+    return copy
+
+
+@pytest.fixture
+def render_again(change_params):
+    """`render_again()`: the page once more, from files that the test has changed."""
+
+    def run():
+        report.run(change_params())
+        return _page()
 
     return run
+
+
+def _page():
+    return layout.REPORT_PAGE.read_text(encoding="utf-8")
 
 
 def draw_predictions(separation):
@@ -172,7 +210,7 @@ def flat(page):
 
 
 def test_report_when_rendered_then_every_picture_is_in_the_page_and_a_file(render):
-    page = render(3.0)
+    page = render()
     names = {path.stem for path in layout.FIGURES.iterdir()}
     slides = {f"slide_case{number}" for number in range(5, 10)}
     assert slides | {"roc", "pr", "reliability", "thresholds", "burden"} <= names
@@ -184,7 +222,7 @@ def test_report_when_rendered_then_every_picture_is_in_the_page_and_a_file(rende
 
 
 def test_report_when_rendered_then_natural_prevalence_and_manifest_never_share_a_table(render):
-    page = render(3.0)
+    page = render()
     metrics = load_json(layout.METRICS)
     tables = re.findall(r"<table>.*?</table>", page, flags=re.DOTALL)
     natural, manifest, context = (
@@ -214,7 +252,7 @@ def test_report_when_a_baseline_or_the_best_member_is_not_beaten_then_says_so(
 
 
 def test_report_when_rendered_then_says_what_the_threshold_and_the_calibration_rest_on(render):
-    page = render(3.0)
+    page = render()
     point = load_json(layout.OPERATING_POINT)
     prior = f"would give an intercept of {point['prior_shift']:.3f} at slope 1"
     assert f"intercept {point['intercept']:.3f}. The change of prevalence alone" in flat(page)
@@ -225,25 +263,23 @@ def test_report_when_rendered_then_says_what_the_threshold_and_the_calibration_r
 
 
 def test_report_when_no_backbone_is_scored_alone_then_says_so(render):
-    assert "No backbone is scored alone" in render(3.0, without=["logit_test_resnet"])
+    assert "No backbone is scored alone" in render(without=("logit_test_resnet",))
 
 
 def test_report_when_a_metric_is_undefined_then_its_reason_stands_below_the_table(
-    render, change_params
+    render, render_again
 ):
-    assert "Left out" not in render(3.0)
+    assert "Left out" not in render()
     evaluation = load_json(layout.EVALUATION)
     left_out = {"test": {"ppv": "no patch is predicted IDC+"}}
     save_json(layout.EVALUATION, {**evaluation, "left_out": left_out})
-    report.run(change_params())
-    page = layout.REPORT_PAGE.read_text(encoding="utf-8")
-    assert "Left out: Positive predictive value (no patch is predicted IDC+)." in page
+    assert "Left out: Positive predictive value (no patch is predicted IDC+)." in render_again()
 
 
 def test_report_when_cases_are_many_and_the_published_ones_then_both_are_shown(
-    render, change_params
+    render, render_again
 ):
-    render(3.0)
+    render()
     limit = {"value": 0.1, "low": 0.05, "high": 0.15}
     evaluation = load_json(layout.EVALUATION)
     evaluation["burden"]["agreement"] = {
@@ -253,8 +289,7 @@ def test_report_when_cases_are_many_and_the_published_ones_then_both_are_shown(
         ["1"], ["1"], num_patches=7, prevalence=0.5, balanced_accuracy=Estimate(0.8, 0.7, 0.9)
     )
     save_json(layout.EVALUATION, evaluation)
-    report.run(change_params())
-    page = layout.REPORT_PAGE.read_text(encoding="utf-8")
+    page = render_again()
     assert (layout.FIGURES / "agreement.png").exists()
     assert "Bland-Altman plot of burden" in page
     assert "No Bland-Altman plot" not in page
@@ -265,16 +300,19 @@ def test_report_when_cases_are_many_and_the_published_ones_then_both_are_shown(
 
 
 def test_report_when_there_is_no_context_then_has_one_column_of_figures(render):
-    assert "With context" in render(3.0)
-    assert "With context" not in render(3.0, evaluate={"context": "none"})
+    assert "With context" in render()
+    assert "With context" not in render(context="none")
 
 
 def test_report_when_labels_were_corrected_then_says_how_many(render):
-    page = render(2.0)
+    page = render()
     assert "3 labels of the train set were corrected by" in page
 
 
-def test_report_when_methods_were_scored_then_failures_warn_and_the_ranking_is_the_order(render):
+def test_report_when_methods_were_scored_then_failures_warn_and_the_ranking_is_the_order(
+    render, render_again
+):
+    render()
     share = {"value": 0.4, "low": None, "high": None, "num_patches": 8}
     point = {name: {"test_resnet": share, "fused": share} for name in ("saliency", "grad_cam")}
     ranked = {
@@ -284,7 +322,7 @@ def test_report_when_methods_were_scored_then_failures_warn_and_the_ranking_is_t
         "ranked_by": ["fused"],
     }  # fmt: skip
     save_json(layout.EXPLAIN_SCORES, draw_scores(**ranked))
-    page = render(3.0)
+    page = render_again()
     assert "Saliency fails the sanity check</strong> for fused" in page
     assert "Mosaics throw test_resnet off</strong>" in page
     table = page[page.index("<th>Mosaic</th>") :]
@@ -298,7 +336,11 @@ def test_report_when_methods_were_scored_then_failures_warn_and_the_ranking_is_t
     assert "Deletion &darr;" not in own, "measured for the fused maps alone"
 
 
-def test_report_when_mosaics_throw_a_backbone_off_then_shows_the_shares_of_the_others(render):
+def test_report_when_mosaics_throw_a_backbone_off_then_shows_the_shares_of_the_others(
+    render, render_again
+):
+    render()
+
     def share(value):
         return {"value": value, "low": None, "high": None, "num_patches": 8}
 
@@ -311,45 +353,36 @@ def test_report_when_mosaics_throw_a_backbone_off_then_shows_the_shares_of_the_o
             ranking=["grad_cam", "saliency"], thrown_off=["other"], ranked_by=["test_resnet"],
         ),
     )  # fmt: skip
-    page = render(3.0)
+    page = render_again()
     table = page[page.index("<th>Mosaic, test_resnet</th>") :].split("</table>")[0]
     assert table.count("<td>0.77</td>") == 4, "trained and untrained, of both methods"
     assert "0.11" not in table
 
 
-def test_report_when_there_is_no_mosaic_or_no_score_then_said(render):
+def test_report_when_there_is_no_mosaic_or_no_score_then_said(render, render_again):
+    assert "<code>explain.num_mosaics</code> is 0" in render()
     save_json(layout.EXPLAIN_SCORES, draw_scores(reason="no case has enough confident patches"))
-    page = render(3.0)
+    page = render_again()
     assert "Not measured here: no case has enough confident patches." in page
     assert "<th>Mosaic</th>" not in page
-    layout.EXPLAIN_SCORES.unlink()
-    assert "<code>explain.num_mosaics</code> is 0" in render(3.0)
 
 
-def test_report_when_errors_are_grouped_then_their_traits_and_else_that_there_are_none(render):
-    assert render(3.0).count("There are none.") == 2
+def test_report_when_errors_are_grouped_then_their_traits_and_else_that_there_are_none(
+    render, render_again
+):
+    assert render().count("There are none.") == 2
     save_json(layout.ERROR_GROUPS, [GROUP])
     save_figure(Figure(), layout.EXPLAIN / "error_groups_fp.png")
-    page = render(3.0)
+    page = render_again()
     assert page.count("There are none.") == 1
     assert "case7, 50 %" in page
     assert page.count('<img class="sheet"') == 1
     assert "rgb(180, 120, 171)" in page
 
 
-def test_report_when_there_is_a_texture_member_then_page_and_card_name_it(render, monkeypatch):
-    assert "texture member" not in render(3.0)
-    plain = draw_predictions
-
-    def draw_with_texture(separation):
-        table = plain(separation)
-        noise = np.random.default_rng(8).normal(size=len(table)).astype(np.float32)
-        return table.assign(logit_cnn=table["logit"] + noise, logit_texture=table["logit"] - noise)
-
-    monkeypatch.setitem(globals(), "draw_predictions", draw_with_texture)
-    spec = load_json(layout.BUNDLE / "spec.json")
-    save_json(layout.BUNDLE / "spec.json", {**spec, "texture_member": True})
-    page = render(3.0)
+def test_report_when_there_is_a_texture_member_then_page_and_card_name_it(render):
+    assert "texture member" not in render()
+    page = render(texture=True)
     rows = re.findall(r"<tr><td>([^<]*)</td><td>[.\d]+</td><td>[+-]", page)
     assert rows == ["test resnet", "CNN without the texture member", "texture member", "colour"]
     assert "test_resnet + texture member at 32 px" in page
