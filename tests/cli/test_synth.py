@@ -183,7 +183,7 @@ def test_synth_when_masks_are_wanted_then_each_patch_has_one_and_the_zip_is_the_
         (["--cases", "3", "--patches", "11"], "--patches 11: 3 cases need at least 12"),
         (["--patches", "9", "--patches-per-case", "9"], "not allowed with argument"),
         (["--seed", "-1"], "--seed -1: at least 0 is needed"),
-        (["--shortcut", "ink", "--cue-share-positive", "1.5"], "a share lies between 0 and 1"),
+        (["--shortcut", "ink", "--cue-share-positive", "1.5"], "it must be between 0 and 1"),
         (["--difficulty", "hard"], "invalid choice: 'hard'"),
     ],
 )

@@ -343,7 +343,7 @@ def test_create_archive_when_the_folder_for_masks_holds_something_then_it_stays_
     note = tmp_path / "masks/note.txt"
     note.parent.mkdir()
     note.write_text("mine")
-    with pytest.raises(InputError, match="it is no empty folder"):
+    with pytest.raises(InputError, match="is not an empty folder"):
         create_archive(tmp_path / "a.zip", ArchivePlan(**CUED), masks=note.parent)
     assert note.read_text() == "mine"
     assert not (tmp_path / "a.zip").exists()
@@ -364,9 +364,9 @@ def test_create_archive_when_the_folder_for_masks_holds_something_then_it_stays_
         ({"num_patches": 4}, "give either --patches-per-case or --patches"),
         ({"patches_per_case": None}, "give either --patches-per-case or --patches"),
         ({"seed": -1}, "--seed -1: at least 0 is needed"),
-        ({"difficulty": "hard"}, "--difficulty hard: known are texture, real"),
-        ({"shortcut": Shortcut("hair")}, "--shortcut hair: known are stain, pad, ink"),
-        ({"shortcut": Shortcut("ink", 0.1, 1.5)}, "--cue-share-positive 1.5: a share lies between"),
+        ({"difficulty": "hard"}, "--difficulty hard: choose texture or real"),
+        ({"shortcut": Shortcut("hair")}, "--shortcut hair: choose one of stain, pad, ink"),
+        ({"shortcut": Shortcut("ink", 0.1, 1.5)}, "--cue-share-positive 1.5: it must be between"),
     ],
 )
 def test_create_archive_when_an_argument_is_wrong_then_names_it_and_writes_nothing(

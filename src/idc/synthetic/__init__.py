@@ -2,8 +2,8 @@
 
 Each case is one slide: a layout of tissue and IDC on the grid of patches, drawn in two stain
 concentrations and turned into colour by the Beer-Lambert law. `texture` hides the classes from
-colour; `real` holds what was measured on the published patches; either can be drawn with labels
-that have nothing to do with its pixels, or with a cue planted that goes with the label.
+colour; `real` follows the statistics measured on the published patches; either can be drawn with
+labels independent of its pixels, or with a planted cue that is correlated with the label.
 """
 
 from idc.synthetic.archive import CUE, NESTED_FOLDER, NESTS, ArchivePlan, create_archive

@@ -22,7 +22,7 @@ from idc.synthetic.slide import Difficulty, cut_patches, draw_slide
 
 NESTED_FOLDER = "IDC_regular_ps50_idx5"
 NESTS, CUE = "nests", "cue"
-"""What masks are of: tumour nests, and a planted cue; also the folders they are written to."""
+"""The kinds of mask, tumour nests and a planted cue; also the folders they are written to."""
 
 _FIRST_CASE = 90001
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date keeps the zip's bytes the same
@@ -30,14 +30,14 @@ _MIN_PATCHES = 4  # a case of half this many still fits on a slide
 # A drawn total is shared out as the published one is: 60 to 2,400 patches where the mean is 995.
 _SIZE_RANGE = (0.06, 2.41)
 _SIZE_SHAPE = (1.4, 2.1)  # of a beta distribution over that range, with mean 1
-# Cases take their burdens from a sequence with an irrational step: each by its number alone, yet
-# any few dozen spread over the whole distribution. Two such steps know nothing of each other.
+# Cases take their burdens from a sequence with an irrational step: each depends on its number only,
+# yet any few dozen cover the whole distribution. Sequences of two such steps are uncorrelated.
 _BURDEN_STEP = (5**0.5 - 1) / 2
 _NULL_BURDEN_STEP = 2**0.5 - 1
 
 
 class _Stream(IntEnum):
-    """What a random generator is for: streams of one seed are independent."""
+    """The purpose of a random generator: streams of one seed are independent."""
 
     SIZE = 1
     SHARING = 2
@@ -50,7 +50,7 @@ class _Stream(IntEnum):
 
 @dataclass(frozen=True)
 class _EncodedPatch:
-    """A patch and its masks as PNG, by what they are of; none where none is wanted."""
+    """A patch and its masks as PNG, by kind of mask; no masks unless they were asked for."""
 
     name: PatchName
     png: bytes
@@ -65,31 +65,31 @@ class ArchivePlan:
     """
 
     num_cases: int
-    """Case i does not depend on the others but for its number of patches, which depends on them
-    where `num_patches` is given."""
+    """Case i is independent of the others, except that its number of patches depends on them if
+    `num_patches` is given."""
     patches_per_case: int | None = None
-    """Mean number; single cases hold half to 1.6 times as many."""
+    """Mean number; individual cases hold 0.5 to 1.6 times as many."""
     num_patches: int | None = None
-    """Total, held exactly; single cases vary as much as the published ones, from about .06 to 2.4
-    times the mean."""
+    """Total, met exactly; individual cases vary as much as the published ones, from about 0.06 to
+    2.4 times the mean."""
     seed: int
     """Seed of everything, from 0 on."""
     difficulty: Difficulty = "texture"
-    """`texture` hides the classes from colour, so that only texture tells them apart; `real` holds
-    what was measured on the published patches."""
+    """With `texture`, colour hardly differs between the classes and only texture separates them;
+    `real` follows the statistics measured on the published patches."""
     null: bool = False
-    """Whether labels are drawn apart from the pixels: as contiguous and as frequent as they would
-    be, but nothing that can be seen tells them."""
+    """Whether labels are drawn independently of the pixels: as contiguous and as frequent as
+    otherwise, but not predictable from anything visible."""
     shortcut: Shortcut | None = None
-    """A cue to plant in whole patches (not in slivers), by their labels. Patches without it stay as
-    they would be, byte for byte."""
+    """A cue to plant in whole patches (not in slivers), depending on the label. Patches without it
+    are the same, byte for byte, as without this option."""
     nested: bool = True
-    """Whether the whole tree stands a second time below `IDC_regular_ps50_idx5/`."""
+    """Whether the whole tree is repeated below `IDC_regular_ps50_idx5/`."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What a process must know to draw one case."""
+    """What a process needs to draw one case."""
 
     plan: ArchivePlan
     number: int
@@ -103,7 +103,7 @@ class _Job:
 
     @property
     def null_burden(self) -> float:
-        """Share of IDC+ labels where they are drawn apart from the pixels."""
+        """Share of IDC+ labels if they are drawn independently of the pixels."""
         return _burden(self.plan.seed, self.number, _Stream.NULL_BURDEN, _NULL_BURDEN_STEP)
 
 
@@ -118,13 +118,13 @@ def create_archive(
         masks: Folder for `nests/<case>/<patch name>`, 255 inside drawn tumour nests and 0 outside,
             one for each patch; and for `cue/<case>/<patch name>` of the patches that carry the cue.
             In `texture` nests fill most of an IDC cell, up to its edges; in `real` they are cords
-            and sheets that cross cells. With `null` they still lie where tumour was drawn.
-        num_processes: How many draw; 0 or 1 is this process itself.
+            and sheets that cross cells. With `null` they still mark where tumour was drawn.
+        num_processes: Processes that draw; with 0 or 1 this process does.
 
     Raises:
-        InputError: If there would be no case or hardly a patch in it, if the size is given twice
-            or not at all, if the seed is negative, the difficulty or the cue unknown, a share of
-            the cue no share, or the folder for masks holds something.
+        InputError: If there would be no case, or too few patches per case; if the size is given
+            twice or not at all, the seed is negative, the difficulty or the cue unknown, a share
+            outside [0, 1], or the folder for masks not empty.
     """
     _check_choices(plan.seed, plan.difficulty)
     if plan.shortcut is not None:
@@ -152,21 +152,21 @@ def _check_choices(seed: int, difficulty: str) -> None:
     if seed < 0:
         raise InputError(f"--seed {seed}: at least 0 is needed")
     if difficulty not in get_args(Difficulty):
-        raise InputError(f"--difficulty {difficulty}: known are {', '.join(get_args(Difficulty))}")
+        raise InputError(f"--difficulty {difficulty}: choose {' or '.join(get_args(Difficulty))}")
 
 
 def _check_shortcut(shortcut: Shortcut) -> None:
     if shortcut.cue not in get_args(Cue):
-        raise InputError(f"--shortcut {shortcut.cue}: known are {', '.join(get_args(Cue))}")
+        raise InputError(f"--shortcut {shortcut.cue}: choose one of {', '.join(get_args(Cue))}")
     for label in ("negative", "positive"):
         share = getattr(shortcut, f"share_{label}")
         if not 0 <= share <= 1:
-            raise InputError(f"--cue-share-{label} {share}: a share lies between 0 and 1")
+            raise InputError(f"--cue-share-{label} {share}: it must be between 0 and 1")
 
 
 def _require_empty(masks: Path) -> None:
     if masks.exists() and (not masks.is_dir() or any(masks.iterdir())):
-        raise InputError(f"--masks {masks}: it is no empty folder: name a new one, or remove it")
+        raise InputError(f"--masks {masks} is not an empty folder: name a new one, or remove it")
 
 
 def _case_sizes(plan: ArchivePlan) -> list[int]:
@@ -191,7 +191,7 @@ def _sizes_around(num_cases: int, patches_per_case: int, seed: int) -> list[int]
 
 
 def _share_out(num_cases: int, num_patches: int, seed: int) -> list[int]:
-    """Share the patches out to the cases by random weights, to the last one."""
+    """Distribute the patches over the cases by random weights; the total is exact."""
     to_share = num_patches - _MIN_PATCHES * num_cases
     if to_share < 0:
         raise InputError(
@@ -208,7 +208,7 @@ def _burden(seed: int, number: int, stream: _Stream, step: float) -> float:
 
 
 def _generator(seed: int, stream: _Stream, number: int = 0) -> np.random.Generator:
-    # the stream comes last: numpy takes no notice of zeros at the end
+    # the stream comes last because numpy ignores trailing zeros
     return np.random.default_rng([seed, number, stream])
 
 
@@ -244,7 +244,7 @@ def _draw_case(job: _Job) -> list[_EncodedPatch]:
 def _plant(
     shortcut: Shortcut | None, rng: np.random.Generator, name: PatchName, pixels: np.ndarray
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the patch as it is shown, and the mask of the cue where it carries one."""
+    """Return the patch, with the cue if it carries one, and the mask of that cue."""
     is_whole = pixels.shape[:2] == (PATCH_SIZE_PX, PATCH_SIZE_PX)
     if shortcut is None or not is_whole or not shortcut.falls_on(rng, name.label):
         return pixels, {}
@@ -278,6 +278,6 @@ def _encode_rgb(pixels: np.ndarray) -> bytes:
 
 
 def _encode(pixels: np.ndarray) -> bytes:
-    done, content = cv2.imencode(".png", pixels)  # unless told otherwise, as fast as it can
+    done, content = cv2.imencode(".png", pixels)  # OpenCV's default is its fastest compression
     assert done, "an 8-bit array always encodes"
     return bytes(content)

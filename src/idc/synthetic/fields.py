@@ -1,4 +1,4 @@
-"""Random fields by pixel, made a band of rows at a time so that no slide fills the memory."""
+"""Random fields per pixel, computed a band of rows at a time so that no slide fills the memory."""
 
 import cv2
 import numpy as np
@@ -13,12 +13,12 @@ _NORMAL_OF_BYTE = ndtri((np.arange(256) + 0.5) / 256).astype(np.float32)
 
 
 def white_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Draw float32 numbers of mean 0 and SD 1, each for itself."""
+    """Draw independent float32 numbers of mean 0 and SD 1."""
     return np.asarray(cv2.LUT(rng.integers(0, 256, shape, np.uint8), _NORMAL_OF_BYTE))
 
 
 def smooth_nodes(rng: np.random.Generator, side: int, sigma: float) -> np.ndarray:
-    """Draw float32 (side, side) of mean 0 and SD 1, alike within about `sigma` nodes."""
+    """Draw float32 (side, side) of mean 0 and SD 1, correlated within about `sigma` nodes."""
     margin = int(np.ceil(3 * sigma))  # cut off: the blur mirrors what lies at the border
     noise = rng.standard_normal((side + 2 * margin, side + 2 * margin), dtype=np.float32)
     blurred = cv2.GaussianBlur(noise, (0, 0), sigma)[margin:-margin, margin:-margin]
@@ -27,7 +27,7 @@ def smooth_nodes(rng: np.random.Generator, side: int, sigma: float) -> np.ndarra
 
 
 def smooth_field(rng: np.random.Generator, size_px: int, sigma_px: float) -> "PixelField":
-    """Draw a field of mean 0 and SD 1 over a slide, alike within about `sigma_px`."""
+    """Draw a field of mean 0 and SD 1 over a slide, correlated within about `sigma_px`."""
     step_px = max(1.0, sigma_px / _NODES_PER_SIGMA)
     nodes = smooth_nodes(rng, int(np.ceil(size_px / step_px)), sigma_px / step_px)
     return PixelField(nodes, size_px)
@@ -36,8 +36,8 @@ def smooth_field(rng: np.random.Generator, size_px: int, sigma_px: float) -> "Pi
 class PixelField:
     """A coarse grid of nodes laid over a square of pixels, interpolated between the nodes.
 
-    Rows are interpolated once, columns when a band is asked for: bands are cut from one surface,
-    and nothing as large as the slide is kept.
+    Rows are interpolated once, columns when a band is requested: all bands belong to one surface,
+    and nothing as large as the slide is kept in memory.
     """
 
     def __init__(self, nodes: np.ndarray, size_px: int) -> None:
@@ -96,7 +96,7 @@ class Mosaic:
         self._tile = tile[margin:-margin, margin:-margin]
 
     def band(self, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return what holds of these pixels, float32 (rows, columns) each.
+        """Return three properties of these pixels, float32 (rows, columns) each.
 
         Returns:
             Distance to the polygon's point in px; 1 inside the polygon and down to 0 on its

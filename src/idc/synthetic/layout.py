@@ -1,7 +1,7 @@
-"""Where a slide has tissue and where IDC, by grid cell of 50x50 px.
+"""Where a slide has tissue and where IDC, per grid cell of 50x50 px.
 
-The facts held here were measured on the published patches: how much of a case is IDC, how often
-patches that share an edge agree in label, and that slivers lie along one edge of a slide.
+The statistics used here were measured on the published patches: how much of a case is IDC, how
+often patches that share an edge have the same label, and that slivers occur along one edge.
 """
 
 from collections.abc import Iterator
@@ -95,11 +95,11 @@ def draw_layout(
 
 
 def draw_null_labels(rng: np.random.Generator, tissue: np.ndarray, burden: float) -> np.ndarray:
-    """Choose `burden` (0-1) of the tissue in contiguous bands, whatever else is known of a cell.
+    """Choose `burden` (0-1) of the tissue in contiguous bands, independently of all else.
 
-    Chosen are the cells whose values in a smooth field lie in a window of ranks, and the window is
-    drawn. The largest values would not do: they lie at the tissue's border more often than not,
-    and patches at the border look different.
+    The cells chosen are those whose values in a smooth field fall into a randomly drawn window of
+    ranks. The largest values would not do: most of them occur at the border of the tissue, where
+    patches look different.
 
     Returns:
         bool (side, side); with equal probability for every cell of the tissue.
@@ -127,8 +127,9 @@ def _draw_region(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose `burden` of the tissue as contiguous regions, as far as the allowed cells go.
 
-    Of ever smoother fields it takes the first whose regions have borders as short as the published
-    ones: 94-97 % of neighbours alike. Slides of fewer than about 150 cells cannot get there.
+    It tries smoother and smoother fields and takes the first whose regions have borders as short as
+    the published ones: 94-97 % of neighbours alike. Slides of fewer than about 150 cells cannot
+    reach that.
 
     Returns:
         The field, float64 of SD 1, and the cells where it is largest, bool; both (side, side).
@@ -143,8 +144,8 @@ def _draw_region(
 
 def _fields(rng: np.random.Generator, side: int, sigmas: tuple[float, ...]) -> Iterator[np.ndarray]:
     """Yield one random field, float64 (side, side), smoothed over `sigmas` cells in turn."""
-    # A periodic field far larger than needed: alike everywhere, so that a slide's border is no
-    # different, and smooth enough to cut a small slide in two.
+    # A periodic field far larger than needed: stationary, so that a slide's border does not differ,
+    # and smooth enough to divide a small slide in two.
     period = max(2 * side, _SHORTEST_PERIOD_CELLS)
     noise = np.fft.fft2(rng.standard_normal((period, period)))
     frequency = np.fft.fftfreq(period)
@@ -179,7 +180,7 @@ def _smallest(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _disagreement(chosen: np.ndarray, tissue: np.ndarray) -> float:
-    """Return the share of the tissue's pairs of neighbours of which one is chosen."""
+    """Return the share of pairs of neighbours in the tissue of which exactly one is chosen."""
     state = np.where(tissue, chosen.astype(int), 2)
     pairs = [(state[:-1], state[1:]), (state[:, :-1], state[:, 1:])]
     num_pairs = sum(int(((first < 2) & (second < 2)).sum()) for first, second in pairs)

@@ -1,9 +1,9 @@
-"""Slides that hold what was measured on the published patches.
+"""Slides that follow the statistics measured on the published patches.
 
-At their scale of 4 um a pixel a nucleus is two or three pixels wide, so nuclei are points,
-scattered at a density by pixel and blurred. Colour tells much but misleads in places: lymphocytes,
-lobules and filled ducts are dark without being IDC, IDC may be pale and fibrous, and contours are
-coarse.
+At their scale of 4 um per pixel a nucleus is two or three pixels wide, so nuclei are points,
+scattered at a density per pixel and blurred. Colour is informative but misleading in places:
+lymphocytes, lobules and filled ducts are dark without being IDC, IDC may be pale and fibrous, and
+contours are coarse.
 """
 
 from dataclasses import dataclass
@@ -35,9 +35,9 @@ class _Traits:
 
     Attributes:
         fat: Level of its field above which tissue is fat; lower means more.
-        lobules: The same of lobules.
-        lymphocytes: The same of clusters of lymphocytes.
-        ducts: Share of the places for a duct that hold none.
+        lobules: The same for lobules.
+        lymphocytes: The same for clusters of lymphocytes.
+        ducts: Share of the possible places for a duct that have none.
         solidity: IDC grows in sheets where it is high, in few cords where it is low.
         crowding: Nuclei per pixel of IDC.
         basophilia: Haematoxylin of the cytoplasm of IDC.
@@ -58,7 +58,7 @@ class _Traits:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a band of pixels consists of, float32 (rows, columns) each; 0-1 but for eosin, shade.
+    """What a band of pixels consists of, float32 (rows, columns) each; 0-1 except stroma, shade.
 
     Attributes:
         idc: Within the region of IDC.
@@ -126,7 +126,7 @@ def _draw_traits(rng: np.random.Generator) -> _Traits:
 
 
 class _Tissue:
-    """The fields a slide is made of; each varies at the scale of what it stands for."""
+    """The fields a slide is made of; each varies at the scale of the structure it represents."""
 
     def __init__(self, rng: np.random.Generator, layout: Layout, traits: _Traits) -> None:
         size_px = layout.size_px

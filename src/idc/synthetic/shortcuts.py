@@ -1,7 +1,7 @@
-"""Cues that go with the label without being tissue: what a network may learn instead of IDC.
+"""Cues correlated with the label that are not tissue: what a network may learn instead of IDC.
 
-A network that leans on such a cue is right on its archive and wrong elsewhere ("shortcut learning":
-Geirhos et al. 2020, Nat. Mach. Intell. 2:665). Here the place of each cue is known by pixel.
+A network that relies on such a cue is right on its archive and wrong elsewhere ("shortcut
+learning": Geirhos et al. 2020, Nat. Mach. Intell. 2:665). Here the pixels of each cue are known.
 """
 
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ _INK_OPACITY = 0.85
 
 @dataclass(frozen=True)
 class Shortcut:
-    """A cue, and how it goes with the label.
+    """A cue, and how often patches of each label carry it.
 
     Attributes:
         cue: `stain` is a round haze of other colour, `pad` a grey strip along one edge as padding
             would leave it, `ink` a stroke of a green pen.
         share_negative: Share of the IDC- patches that carry it, 0-1.
-        share_positive: The same of IDC+.
+        share_positive: The same for IDC+.
     """
 
     cue: Cue
@@ -50,13 +50,13 @@ def plant_cue(
     """Lay the cue over a patch, at a random place.
 
     Args:
-        cue: Which.
+        cue: Its kind.
         rng: Draws the place.
-        pixels: uint8 (50, 50, 3) RGB; stays as it is.
+        pixels: uint8 (50, 50, 3) RGB; not modified.
 
     Returns:
-        The patch with the cue, uint8 (50, 50, 3), and where the cue lies, uint8 (50, 50), 255
-        inside and 0 outside. Outside no pixel has changed.
+        The patch with the cue, uint8 (50, 50, 3), and the mask of the cue, uint8 (50, 50), 255
+        inside and 0 outside. No pixel outside has changed.
     """
     colour, cover = _CUES[cue](rng, pixels)
     mask = np.where(cover > 0.05, 255, 0).astype(np.uint8)
@@ -66,7 +66,7 @@ def plant_cue(
 
 
 def _stain(rng: np.random.Generator, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """More of a bluish stain on a disc with a soft edge; light falls as Beer and Lambert say."""
+    """More of a bluish stain on a disc with a soft edge, by the Beer-Lambert law."""
     radius = rng.uniform(*_STAIN_RADIUS_PX)
     row, column = rng.uniform(radius, PATCH_SIZE_PX - radius, 2)
     rows, columns = np.mgrid[:PATCH_SIZE_PX, :PATCH_SIZE_PX] + 0.5

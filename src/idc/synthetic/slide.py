@@ -1,4 +1,4 @@
-"""One case as a slide, and the patches it is cut into."""
+"""One case as a slide, and the patches cut from it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Slide:
     """One drawn case.
 
     Attributes:
-        rgb: uint8 (size, size, 3), 50 px per cell; outside the tissue's cells it means nothing.
+        rgb: uint8 (size, size, 3), 50 px per cell; undefined outside the cells of tissue.
         nests: uint8 (size, size), 255 inside tumour nests and 0 outside.
         layout: Where the cells have tissue and IDC.
     """

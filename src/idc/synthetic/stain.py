@@ -14,7 +14,7 @@ class Stain:
 
     Attributes:
         haematoxylin: Optical density of red, green and blue per unit, (3,).
-        eosin: The same of eosin, (3,).
+        eosin: The same for eosin, (3,).
         white: Grey level of a pixel without tissue, 0-255.
         noise: SD of the scanner's noise in grey levels.
     """

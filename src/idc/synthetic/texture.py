@@ -1,7 +1,7 @@
 """Slides whose classes differ in texture, not in colour.
 
 IDC differs from benign tissue in the size, the variety and the arrangement of nuclei, while nuclei
-cover the same share of both and are stained alike: colour tells little, texture tells.
+cover the same share of both and are stained alike: texture is informative, colour is not.
 """
 
 import cv2
@@ -22,13 +22,13 @@ _NOISE = 3.0
 _NUCLEAR_COVER = 0.20  # share of the area that nuclei cover, in both classes
 _BENIGN_RADIUS_PX = 1.9
 _IDC_RADIUS_PX = 3.9
-# Large nuclei lose less contrast to blur and overlap more; these settings even both out, so that
-# neither the mean nor the spread of a patch's colour gives the class away.
+# Large nuclei lose less contrast to blur and overlap more; these settings compensate for both, so
+# that neither the mean nor the spread of a patch's colour reveals the class.
 _IDC_GREY = (115, 205)
 _BENIGN_GREY = (145, 210)
 _IDC_OVERLAP = 1.8
 _SUBPIXEL_BITS = 4
-_ALIKE_CELLS = 2.0  # as far as neighbours resemble each other within a class
+_ALIKE_CELLS = 2.0  # the distance over which neighbours resemble each other within a class
 _CONTOUR_ERROR = 0.04  # share of cells whose tissue contradicts their label
 
 
