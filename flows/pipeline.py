@@ -23,7 +23,7 @@ from tasks.workspaces import choose_root, keep_subsets, record_results
 def pipeline(overrides: dict[str, Any] | None = None, stage_timeout_s: float | None = None) -> Path:
     """Bring every stage up to date, one task each.
 
-    A stage that uses a GPU takes a slot of the server's concurrency limit `gpu`, where it has one.
+    A stage that uses a GPU takes a slot of the server's concurrency limit `gpu`, if there is one.
 
     Args:
         overrides: New parameter values by dotted key, such as `{"train.epochs": 3}`; such a run,
@@ -39,13 +39,13 @@ def pipeline(overrides: dict[str, Any] | None = None, stage_timeout_s: float | N
 
 
 def bring_up_to_date(root: Path, stage_timeout_s: float | None = None) -> None:
-    """Run, within a flow, what the project or workspace lacks; show and record its results."""
+    """Run, within a flow, whatever is out of date; show and record the results."""
     check_inputs(root)
     ran: dict[str, bool] = {}
     for stage in STAGES:
         task = run_stage.with_options(tags=[GPU]) if stage in GPU_STAGES else run_stage
         ran[stage] = task(stage, root, stage_timeout_s)
-        if stage == "split":  # before anything has learnt from them
+        if stage == "split":  # before any model is trained on them
             keep_subsets(root)
     if not ran["publish"]:  # the store may have lost what DVC calls up to date
         reconcile_store(root)

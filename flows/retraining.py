@@ -1,4 +1,4 @@
-"""Retraining on new data: `idc retrain` starts it, or a schedule."""
+"""Retraining on new data, started by `idc retrain` or a schedule."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ from tasks.stages import run_stage
     on_crashed=[notify_failure],
 )
 def retraining(overrides: dict[str, Any] | None = None) -> State[Any]:
-    """Learn from what is new, and promote the result if it is better; else end in seconds.
+    """Train on new data and promote the result if it is better; without new data end in seconds.
 
     Args:
         overrides: New parameter values by dotted key, such as `{"train.epochs": 3}`.
@@ -40,7 +40,7 @@ def retraining(overrides: dict[str, Any] | None = None) -> State[Any]:
     drift = report_drift(intake)
     if drift and drift["drifted"]:
         notify("drift", f"new data differ in {', '.join(drift['drifted'])}", format_drift(drift))
-    # a run with other parameters leaves the alias alone unless told otherwise
+    # a run with other parameters does not move the alias by default
     changes = {"publish.move_challenger": True, **overrides} if overrides else None
     decision = compare_models(pipeline(changes))
     version = f"version {decision['challenger']['version']}"

@@ -1,8 +1,8 @@
 """A grid over parameters: `idc sweep` starts it.
 
-Every point is a run of the pipeline in a workspace of its own; so many run at a time as the file
-says. In MLflow they lie in one experiment, below one parent run. No alias moves. Running again
-resumes, each point in its workspace.
+Every point is a run of the pipeline in a workspace of its own; the file says how many run at a
+time. In MLflow they form one experiment, below one parent run. No alias moves. Running the sweep
+again resumes each point in its workspace.
 """
 
 import sys
@@ -33,11 +33,11 @@ def sweep(file: str = "configs/sweep.yaml") -> dict[str, str]:
         file: A plan such as `configs/sweep.yaml`.
 
     Returns:
-        Why points failed, by what they set.
+        The reason for each failed point, by the values that it sets.
     """
     root = Path.cwd()
     plan = load_sweep(root / file, root)
-    # opens the store before several would make its tables at the same time
+    # opens the store first, or several points would create its tables at the same time
     parent = open_parent(root, plan.experiment, f"sweep {plan.name}")
     if plan.gpu_slots is not None and (taken := limit_gpu_stages(plan.gpu_slots)):
         get_run_logger().warning(
@@ -74,7 +74,7 @@ def _run_all(root: Path, plan: Sweep, parent: ParentRun) -> dict[str, Path | Exc
 
 @task(cache_policy=NO_CACHE, task_run_name="{point.label}")
 def run_point(root: Path, point: GridPoint, parent: ParentRun) -> Path:
-    """Run the pipeline at one point and place its MLflow run below the sweep's.
+    """Run the pipeline at one point and make its MLflow run a child of the sweep's.
 
     Returns:
         The folder of the results.

@@ -1,4 +1,4 @@
-"""The GPU as a concurrency slot: stages tagged `gpu` wait for one where the server limits them."""
+"""The GPU as a concurrency slot: stages tagged `gpu` wait for one if the server limits them."""
 
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
@@ -9,12 +9,12 @@ GPU_STAGES = frozenset({"train", "predict", "explain"})
 
 
 def limit_gpu_stages(slots: int) -> int:
-    """Let at most so many stages that use a GPU run at a time, whichever flow they belong to.
+    """Limit the number of stages that use a GPU at the same time, over all flows.
 
-    A limit that the server has already stays: `prefect gcl update` changes it.
+    An existing limit of the server stays: `prefect gcl update` changes it.
 
     Returns:
-        How many slots are taken now: by other runs, or left so by a server that was killed.
+        The number of slots taken now: by other runs, or left taken by a server that was killed.
     """
     with get_client(sync_client=True) as client:
         try:

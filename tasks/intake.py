@@ -1,4 +1,4 @@
-"""What came in: whether anything is new, and whether it looks like what the champion knows."""
+"""New data: whether there is any, and whether it resembles the champion's training data."""
 
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from tasks.stages import RETRIED, run_attended
 
 @task(**RETRIED)
 def check_new_data(root: Path) -> NewData:
-    """Say whether the archive holds anything that the challenger was not made from.
+    """Say whether the archive holds anything that the challenger was not trained on.
 
     Raises:
-        StageFailedError: If there is no archive, or it contradicts itself.
+        StageFailedError: If there is no archive, or it is inconsistent.
         TransientError: If the tracking server does not answer.
     """
     try:
@@ -35,7 +35,7 @@ def report_drift(root: Path) -> dict[str, Any] | None:
     """Compare the ingested archive with the champion's training profile; show it in Prefect.
 
     Returns:
-        What `reports/drift.json` holds; None where there is no champion, or it has no profile.
+        The content of `reports/drift.json`; None if there is no champion, or it has no profile.
 
     Raises:
         StageFailedError: If it cannot be measured.
@@ -53,7 +53,8 @@ def report_drift(root: Path) -> dict[str, Any] | None:
 def format_drift(report: dict[str, Any]) -> str:
     """Return a drift report as Markdown."""
     lines = [
-        f"Against what version {report['champion']} learnt from: {report['num_new_cases']} new, "
+        f"Compared with the training data of version {report['champion']}: "
+        f"{report['num_new_cases']} new, "
         f"{report['num_changed_cases']} changed, {report['num_missing_cases']} missing cases; "
         f"{report['num_patches']} new patches.",
         "",

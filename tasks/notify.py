@@ -1,10 +1,10 @@
 """Notify people: through a notification block of Prefect, or by a POST to an address.
 
-Where to is the environment's matter, so no address is ever in git. `IDC_NOTIFY_BLOCK` names a block
-as `TYPE/NAME`: one that can notify, such as `slack-webhook/team`, or `secret/NAME`, which holds an
-address. `IDC_NOTIFY_URL` is an address itself. An address is a secret, so neither it nor an error's
-text, which may hold it, is ever logged, by this module or by the client that sends. A message that
-could not be sent fails no run.
+The environment says where to, so no address is ever in git. `IDC_NOTIFY_BLOCK` names a block as
+`TYPE/NAME`: one that can notify, such as `slack-webhook/team`, or `secret/NAME`, which holds an
+address. `IDC_NOTIFY_URL` is an address itself. An address is a secret, so neither it nor the text
+of an error, which may contain it, is ever logged, by this module or by the client that sends. A
+message that cannot be sent does not fail the run.
 """
 
 import json
@@ -30,7 +30,7 @@ URL_VARIABLE = "IDC_NOTIFY_URL"
 _TIMEOUT_S = 10
 
 _CLIENTS = ("httpx", "httpcore", "urllib3", "requests", "apprise")
-"""Loggers of those that notification blocks send by; below warning they log the address."""
+"""Loggers of the clients used by notification blocks; below warning they log the address."""
 
 Event = Literal["failure", "promotion", "drift"]
 
@@ -40,23 +40,23 @@ def notify(event: Event, subject: str, text: str) -> int:
     """Notify every place that the environment names.
 
     Returns:
-        How many took the message.
+        The number of places that accepted the message.
     """
     return deliver(event, subject, text, get_run_logger().warning)
 
 
 def notify_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Report that a run failed or crashed; a hook of a flow. One that another called is silent."""
-    if flow_run.parent_task_run_id is not None:  # the caller reports it, once
+    """Report that a run failed or crashed; a hook of a flow. Subflows do not report."""
+    if flow_run.parent_task_run_id is not None:  # its caller reports the failure, once
         return
     subject = f"{flow.name} {flow_run.name}: {(state.name or state.type.value).lower()}"
     deliver("failure", subject, state.message or "no message", get_logger("notify").warning)
 
 
 def deliver(event: Event, subject: str, text: str, warn: Callable[[str], None]) -> int:
-    """Send to the block and to the address that the environment names; return how many took it.
+    """Send to the block and to the address that the environment names; return how many accepted.
 
-    An address gets JSON: `event`, `subject`, and `text`, which chat services show.
+    An address receives JSON: `event`, `subject`, and `text`, which chat services show.
     """
     sent = 0
     for variable, send in ((BLOCK_VARIABLE, _send_to_block), (URL_VARIABLE, _post)):
@@ -74,7 +74,7 @@ def deliver(event: Event, subject: str, text: str, warn: Callable[[str], None]) 
 
 @contextmanager
 def _clients_are_silent() -> Iterator[None]:
-    """Whatever level logging was set to, no address of a request is logged inside."""
+    """Keep the address of a request out of the log, whatever the logging level."""
     known = {*_CLIENTS, *logging.root.manager.loggerDict}
     names = [name for name in known if name.partition(".")[0] in _CLIENTS]
     loggers = [logging.getLogger(name) for name in names]

@@ -16,13 +16,14 @@ from tasks.stages import run_attended
 def compare_models(root: Path) -> dict[str, Any]:
     """Compare the challenger with the champion on the gate of `root`; promote it or not.
 
-    Not tried again by itself: what ended it is looked at first, and the next run fixes the log.
+    Not retried automatically: a person should look at the failure first, and the next run repairs
+    the log.
 
     Returns:
-        What `reports/decision.json` holds.
+        The content of `reports/decision.json`.
 
     Raises:
-        StageFailedError: With what stands in the way, such as an empty gate.
+        StageFailedError: With the reason, such as an empty gate.
         TransientError: If the tracking server does not answer.
     """
     run_attended("promote", ["idc", "promote"], root)

@@ -1,4 +1,4 @@
-"""One Prefect task per stage: its retries, and what Prefect shows of it."""
+"""One Prefect task per stage: its retries, and what Prefect shows about it."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from idc.core.layout import METRICS, PUBLISHED, REPORT_PAGE
 from idc.ops.process_group import AbandonedError
 from idc.ops.stage_runner import Watch, reproduce_stage, run_command
 
-# a worker's death must not leave a training that nobody waits for; a shell's may
+# the death of a worker must not leave a training that nobody waits for; that of a shell may
 _STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID" in os.environ
 _STARTER = os.getppid()
 
@@ -38,15 +38,15 @@ RETRIED: dict[str, Any] = {
     "retry_delay_seconds": 5,
     "retry_condition_fn": _passes_by_itself,
 }
-"""The policy of a task that is tried again where what ended it passes by itself."""
+"""The policy of a task that is retried after a failure that is likely to be temporary."""
 
 
 @task(**RETRIED, task_run_name="{stage}")
 def run_stage(stage: str, root: Path, timeout_s: float | None = None) -> bool:
-    """Bring one stage up to date, streaming its lines into the run's log.
+    """Bring one stage up to date, streaming its output into the log of the run.
 
     Returns:
-        Whether it ran; false where it was up to date, or came back from the cache.
+        Whether it ran; false if it was up to date or restored from the cache.
 
     Raises:
         StageFailedError: With the stage's last error line.
@@ -70,7 +70,7 @@ def check_inputs(root: Path) -> None:
 
 @task(**RETRIED)
 def reconcile_store(root: Path) -> None:
-    """Publish once more: changes nothing, or fixes a wiped store; DVC then records the result.
+    """Publish again: changes nothing, or repairs a wiped store; DVC then records the result.
 
     Raises:
         StageFailedError: If the store cannot be written.
@@ -84,7 +84,7 @@ def reconcile_store(root: Path) -> None:
 
 @task(cache_policy=NO_CACHE)
 def show_results(root: Path) -> None:
-    """Publish the metrics and where everything is as Prefect artifacts."""
+    """Publish the metrics, and where the results are, as Prefect artifacts."""
     metrics = load_json(root / METRICS)
     published = load_json(root / PUBLISHED)
     rows = result_rows(metrics)
@@ -99,9 +99,9 @@ def show_results(root: Path) -> None:
 
 
 def result_rows(metrics: Mapping[str, float]) -> list[dict[str, str | float]]:
-    """Return a row per metric of test that has an interval, for people to read.
+    """Return a row per test metric that has an interval, for people to read.
 
-    Beside it, where they were measured, the figure with context and that of the colour baseline.
+    If measured, it also holds the metric with context and that of the colour baseline.
     """
     others = {"with neighbours": "test_context", "colour baseline": "test_colour"}
     rows: list[dict[str, str | float]] = []
@@ -123,10 +123,10 @@ def result_rows(metrics: Mapping[str, float]) -> list[dict[str, str | float]]:
 
 
 def run_attended(what: str, module: Sequence[str], root: Path) -> None:
-    """Run `python -m MODULE …` with the code of `root`, its lines into the run's log.
+    """Run `python -m MODULE …` with the code of `root`, streaming its output into the run's log.
 
     Raises:
-        StageFailedError: With its last error line, or because the run's worker is gone.
+        StageFailedError: With its last error line, or because the worker of the run has gone.
         TransientError: If the repository lock is held or the tracking server does not answer.
     """
     with _naming_abandonment(what):
@@ -143,8 +143,8 @@ def _naming_abandonment(what: str) -> Iterator[None]:
         yield
     except AbandonedError:
         raise StageFailedError(
-            f"{what}: the worker that started this run is gone, so the stage was ended: start "
-            "one (`make up`), then `prefect flow-run retry` goes on from here"
+            f"{what}: the worker that started this run has gone, so the stage was ended: start "
+            "one (`make up`), then `prefect flow-run retry` continues from here"
         ) from None
 
 

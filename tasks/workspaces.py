@@ -1,4 +1,4 @@
-"""Where a flow runs: in place, or in a workspace of its own; and what a finished run leaves."""
+"""Where a flow runs, in place or in a workspace of its own, and what a finished run leaves."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +16,9 @@ from idc.runs.workspace import WORKSPACES, describe_workspace, is_workspace, ope
 def choose_root(root: Path, overrides: Mapping[str, Any]) -> Path:
     """Return the folder in which this flow run works.
 
-    A deployment's run, and any with overrides, gets a workspace named after it; retried, it goes
-    on there. With overrides it does not move the alias `challenger`, unless they say so.
+    A run of a deployment, and any run with overrides, gets a workspace named after it, and
+    continues there if it is retried. With overrides it does not move the alias `challenger`, unless
+    they say so.
 
     Args:
         root: The project.
@@ -29,7 +30,7 @@ def choose_root(root: Path, overrides: Mapping[str, Any]) -> Path:
     if not overrides and runtime.deployment.id is None:
         return root
     own = {"publish.move_challenger": False, **overrides} if overrides else {}
-    # a name alone may come twice
+    # the name alone need not be unique
     name = f"{runtime.flow_run.name}-{runtime.flow_run.id[:8]}"
     folder = open_workspace(root, WORKSPACES / name, own)
     logger = get_run_logger()
@@ -44,7 +45,7 @@ def keep_subsets(root: Path) -> None:
     """Add the subsets of new cases to the project's file, if this run's model may be promoted.
 
     Raises:
-        InputError: If another run gave a case another subset meanwhile.
+        InputError: If another run has assigned a case to another subset in the meantime.
     """
     if not is_workspace(root) or not load_params(root / PARAMS).publish.move_challenger:
         return
@@ -56,7 +57,7 @@ def keep_subsets(root: Path) -> None:
 
 @task(cache_policy=NO_CACHE)
 def record_results(root: Path) -> str | None:
-    """Commit and tag what a workspace's run found; in place, and without git, do nothing.
+    """Commit and tag the results of a run in a workspace; in place, or without git, do nothing.
 
     Raises:
         InputError: If git fails.

@@ -172,7 +172,7 @@ def machine(tmp_path_factory):
 
 def test_services_when_started_twice_then_the_first_stay_and_doctor_misses_nothing(machine):
     before = {name: machine.pid(name) for name in ("prefect-server", "worker", "mlflow")}
-    assert "worker runs already" in machine.run("idc", "up")
+    assert "worker is already running" in machine.run("idc", "up")
     assert {name: machine.pid(name) for name in before} == before
     said = machine.run("idc", "doctor")
     for line in (

@@ -97,7 +97,7 @@ def test_stage_runner_when_a_lock_is_held_for_a_while_then_it_tries_again_and_sa
     lines = []
     assert StageRunner(Watch(lines.append), wait_s=0.0).run_stage("train", tmp_path)
     assert made == ["train"] * 3
-    assert lines == ["train: lock: again in 0 s"] * 2
+    assert lines == ["train: lock: retrying in 0 s"] * 2
 
 
 def test_stage_runner_when_a_lock_stays_held_then_it_gives_up(monkeypatch, tmp_path):

@@ -124,7 +124,7 @@ def test_adopt_when_the_run_holds_the_earlier_file_and_parameters_then_both_are_
     assert subsets == EARLIER.replace("side", "subset")
     assert not (project / "data/case_sides.csv").exists()
     assert yaml.safe_load((project / "params.yaml").read_text())["train"]["epochs"] == 3
-    assert "left out, for they are no parameters any more: " in caplog.text
+    assert "left out because they are no longer parameters: " in caplog.text
     assert "pretrain.stem_dictionary, train.ema_decay" in caplog.text
 
 

@@ -1,6 +1,6 @@
-"""The demo: the pipeline on synthetic data, in a copy of the project that owns all it touches.
+"""The demo: the pipeline on synthetic data, in a self-contained copy of the project.
 
-No patient data, no network, and no server of yours is reached.
+It uses no patient data and no network, and contacts none of the user's servers.
 """
 
 import subprocess
@@ -26,7 +26,7 @@ _INHERITED = (
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo has made, and how well its network does on the test set."""
+    """What the demo has produced, and how well its network performs on the test set."""
 
     report: Path
     store: str
@@ -47,10 +47,10 @@ class Demo:
 def run_demo(root: Path) -> Demo:
     """Write a synthetic archive and run the pipeline on it, in `.workspaces/demo` of `root`.
 
-    Run again, it goes on from what it made before.
+    Run again, it continues from what it produced before.
 
     Raises:
-        StageFailedError: If the archive or the pipeline fails, whose own lines say why.
+        StageFailedError: If the archive or the pipeline fails; their own output says why.
     """
     folder = copy_project(root, root / _FOLDER, load_overrides(root / CHANGES))
     environment = own_environment(folder)

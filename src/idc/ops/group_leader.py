@@ -1,7 +1,7 @@
-"""Leads a process group: runs one command in it, and ends the group when the starter dies.
+"""Leads a process group: runs one command in it, and ends the group when the parent dies.
 
-The starter holds the other end of standard input; however it dies, the system closes that end.
-Run by path, alone: `python -I -S group_leader.py GRACE_S COMMAND …`.
+The parent holds the other end of standard input; however it dies, the system closes that end.
+Run as a script by its path: `python -I -S group_leader.py GRACE_S COMMAND …`.
 """
 
 import os
@@ -11,13 +11,13 @@ import sys
 import threading
 import time
 
-_GRACE_OF_OTHERS_S = 1.0  # what the command leaves behind, after it ended by TERM
+_GRACE_OF_OTHERS_S = 1.0  # for processes left behind by the command after TERM ended it
 
 
 def main() -> int:
-    """Run the command and return its code, 128 + n when signal n ended it."""
+    """Run the command and return its exit code, 128 + n if signal n ended it."""
     grace_s, command = float(sys.argv[1]), sys.argv[2:]
-    # a handler, not SIG_IGN, which the command would inherit
+    # a handler instead of SIG_IGN, which the command would inherit
     signal.signal(signal.SIGTERM, lambda *_: None)
     starter_died = threading.Event()
     threading.Thread(target=_watch_starter, args=(starter_died, grace_s), daemon=True).start()
@@ -29,7 +29,7 @@ def main() -> int:
 
 
 def _watch_starter(died: threading.Event, grace_s: float) -> None:
-    os.read(0, 1)  # nothing is ever written: it returns when the other end is closed
+    os.read(0, 1)  # nothing is ever written, so it returns when the other end is closed
     died.set()
     os.killpg(os.getpgrp(), signal.SIGTERM)
     time.sleep(grace_s)

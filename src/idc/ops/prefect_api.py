@@ -1,4 +1,4 @@
-"""What the Prefect server says, asked by HTTP: nothing in `src` imports prefect."""
+"""The Prefect server's API over plain HTTP, because nothing in `src` imports prefect."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ import yaml
 from idc.core.errors import InputError
 
 _DEFAULT_PORT = "4200"
-_TIMEOUT_S = 30  # a server on a busy machine takes its time
+_TIMEOUT_S = 30  # a server on a busy machine is slow
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Deployment:
 
 
 def load_deployments(root: Path) -> list[Deployment]:
-    """Return the deployments of `prefect.yaml`, none without the file."""
+    """Return the deployments of `prefect.yaml`; none if there is no such file."""
     path = root / "prefect.yaml"
     if not path.is_file():
         return []
@@ -45,16 +45,16 @@ def worker_name(root: Path) -> str:
 
 
 def api_url() -> str:
-    """Return `PREFECT_API_URL`, else that of a server on this machine.
+    """Return `PREFECT_API_URL`, or else the address of a server on this machine.
 
     Raises:
-        InputError: If it is no address of a server.
+        InputError: If it is not the address of a server.
     """
     port = os.environ.get("PREFECT_SERVER_API_PORT") or _DEFAULT_PORT
     url = os.environ.get("PREFECT_API_URL") or f"http://127.0.0.1:{port}/api"
     if not url.startswith(("http://", "https://")):  # urllib would open file:// too
         raise InputError(
-            f"{url!r} is no address of a server",
+            f"{url!r} is not the address of a server",
             where="PREFECT_API_URL",
             fix="begin it with http:// or https://",
         )
@@ -70,8 +70,8 @@ def ask(path: str, body: Any = None, *, method: str | None = None) -> Any:  # no
         method: The request's method.
 
     Raises:
-        InputError: If `PREFECT_API_URL` is no address of a server.
-        LookupError: If the server knows no such thing.
+        InputError: If `PREFECT_API_URL` is not the address of a server.
+        LookupError: If the server has no such object.
         OSError: If it does not answer, or rejects the request.
     """
     request = urllib.request.Request(  # noqa: S310  `api_url` looks at the scheme

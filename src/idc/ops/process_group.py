@@ -1,8 +1,8 @@
 """Run a command in a process group of its own, stream its lines, and always end the whole group.
 
-Killing `dvc` alone would leave the training it started running, and a timeout does not interrupt
-a thread that waits for a process: so the group is polled and ended as one. If this process is
-killed, the leader of the group (`group_leader.py`) notices and ends it.
+Killing `dvc` alone would leave the training that it started running, and a timeout does not
+interrupt a thread that waits for a process: so the group is polled, and ended as a whole. If this
+process is killed, the leader of the group (`group_leader.py`) notices and ends the group.
 """
 
 import os
@@ -23,14 +23,14 @@ _GRACE_S = 8.0  # between TERM and KILL; Prefect's worker itself gives 30 s
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended and every line it printed."""
+    """The exit code of a command and every line it printed."""
 
     returncode: int
     lines: tuple[str, ...]
 
 
 class AbandonedError(RuntimeError):
-    """Whoever started this process is gone, and nobody waits for the command."""
+    """The process that started this one has gone, so nobody waits for the command."""
 
 
 def run_group(
@@ -72,7 +72,7 @@ def run_group(
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"{' '.join(command)} took longer than {timeout_s:.0f} s")
             if is_abandoned():
-                raise AbandonedError(f"nobody waits for {' '.join(command)} any more")
+                raise AbandonedError(f"nobody is waiting for {' '.join(command)} any more")
     finally:
         end_group(process)
         if process.stdin is not None:
@@ -83,13 +83,13 @@ def run_group(
 
 
 def end_group(process: subprocess.Popen[str]) -> None:
-    """End what is left of the group: TERM, then KILL."""
+    """End the remaining processes of the group: TERM, then KILL."""
     for signal_, wait_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _GRACE_S)):
         if not _signal_group(process.pid, signal_):
             break
         deadline = time.monotonic() + wait_s
         while time.monotonic() < deadline and _signal_group(process.pid, 0):
-            process.poll()  # reaps the leader, or it would count as alive
+            process.poll()  # reaps the leader, which would otherwise count as alive
             time.sleep(_POLL_S / 2)
     process.wait()
 

@@ -32,9 +32,9 @@ from idc.tracking.connection import tracking_uri
 log = logging.getLogger("services")
 
 _SETTINGS = {
-    # the UI alone is wanted: with it MLflow keeps eight processes more
+    # only the UI is needed: job execution would keep eight more processes running
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    # kept in memory, a restarted server would not know who holds a deployment's slot
+    # with leases in memory a restarted server would not know who holds a deployment's slot
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
         "prefect.server.concurrency.lease_storage.filesystem"
     ),
@@ -52,7 +52,7 @@ class Service:
 
     name: str
     arguments: tuple[str, ...]
-    """Behind `python -m`."""
+    """After `python -m`."""
     port: int | None
     answers: Callable[[], bool]
     """Whether it is ready for use."""
@@ -89,7 +89,7 @@ def stop_services(root: Path) -> None:
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """Return the services' environment, in which the server is the one that is started here.
+    """Return the environment of the services, which names the server that is started here.
 
     Raises:
         InputError: If `PREFECT_API_URL` names another server.
@@ -128,7 +128,7 @@ def _services(
     )
     store = tracking_uri(root)
     if store.startswith(("http://", "https://")):
-        return server, worker, None  # it is a server already, somewhere
+        return server, worker, None  # the store already has a server
     ui_port = int(environment.get("MLFLOW_PORT") or 5000)
     ui = Service(
         "mlflow",
@@ -144,9 +144,9 @@ def _services(
 
 def _start(root: Path, service: Service, environment: Mapping[str, str]) -> None:
     if _is_running(root, service.name):
-        log.info("%s runs already", service.name)
+        log.info("%s is already running", service.name)
         return
-    if _record_path(root, service.name).is_file():  # killed; what it started may be left
+    if _record_path(root, service.name).is_file():  # killed; its children may still run
         _end(_members(_recorded(root, service.name)))
     if service.port is not None and _is_taken(service.port):
         variable = "MLFLOW_PORT" if service.name == "mlflow" else "PREFECT_SERVER_API_PORT"
@@ -187,13 +187,13 @@ def _wait_until_ready(root: Path, service: Service) -> None:
 
 
 def _deploy(root: Path, environment: Mapping[str, str]) -> None:
-    """Make pool and deployments agree with `prefect.yaml`; a schedule switched on stays on."""
+    """Bring pool and deployments in line with `prefect.yaml`; active schedules stay active."""
     deployments = prefect_api.load_deployments(root)
     digest = hashlib.sha256(f"{root}\n{(root / 'prefect.yaml').read_text()}".encode()).hexdigest()
     deployed = root / SERVICES / _DEPLOYED
     known = deployed.read_text() if deployed.is_file() else ""
     if known == digest and all(_is_known(root, item.name) for item in deployments):
-        log.info("deployments are as prefect.yaml says")
+        log.info("deployments match prefect.yaml")
         return
     for pool in sorted({item.pool for item in deployments}):
         try:
@@ -242,13 +242,13 @@ def _prefect(root: Path, environment: Mapping[str, str], *arguments: str) -> Non
 
 
 def _members(process: ProcessId) -> list[psutil.Process]:
-    """Return the service's process and all that it started, also where it is dead itself."""
+    """Return the process of the service and all that it started, even if it is dead itself."""
     if not is_dead(process):
         service = psutil.Process(process.pid)
         return [service, *service.children(recursive=True)]
-    if psutil.pid_exists(process.pid):  # somebody else's: the number was given out again
+    if psutil.pid_exists(process.pid):  # an unrelated process: the id was reused
         return []
-    # a number is not given out again while it names a group
+    # an id is not reused while a process group has it
     return [
         other
         for other in psutil.process_iter()
@@ -264,7 +264,7 @@ def _group(process: psutil.Process) -> int | None:
 
 
 def _end(members: Sequence[psutil.Process]) -> None:
-    """TERM to all, KILL to what is left; psutil makes sure that a number is still theirs."""
+    """Send TERM to all, then KILL to the rest; psutil checks that the ids are still theirs."""
     for signal_ in (psutil.Process.terminate, psutil.Process.kill):
         for member in members:
             with suppress(psutil.NoSuchProcess):
@@ -299,7 +299,7 @@ def _is_answered(url: str) -> bool:
 
 
 def _is_online(pool: str, name: str, *, since: float) -> bool:
-    """Say whether the worker has reported since then: one just killed stands as online too."""
+    """Say whether the worker has reported since then: a killed one is listed as online too."""
     try:
         workers = prefect_api.ask(f"/work_pools/{pool}/workers/filter", {})
     except (OSError, LookupError):

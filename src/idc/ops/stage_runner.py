@@ -1,9 +1,9 @@
-"""Run a stage, or another command of `idc`, in a folder: a process group of its own, watched.
+"""Run a stage, or another command of `idc`, in a folder: in a process group that is monitored.
 
-DVC decides whether a stage runs: `dvc repro --single-item STAGE`. What ends a command is sorted:
-an error of its own is final (`StageFailedError`), a held lock or a store that does not answer is
-worth another try (`TransientError`). Who tries again is the caller's affair: `StageRunner` here,
-Prefect in `tasks/stages.py`.
+DVC decides whether a stage runs: `dvc repro --single-item STAGE`. Failures are classified: an error
+of the command itself is final (`StageFailedError`), a held lock or a store that does not answer is
+worth a retry (`TransientError`). The caller retries: `StageRunner` here, Prefect in
+`tasks/stages.py`.
 """
 
 import re
@@ -20,7 +20,7 @@ from idc.runs.workspace import stage_environment
 from idc.stages import STAGES
 
 _LOCK_HELD = "Unable to acquire lock"
-_BLOCKER = re.compile(r"\(PID \d+\): ")  # below "… is busy, it is being blocked by:"
+_BLOCKER = re.compile(r"\(PID \d+\): ")  # follows "… is busy, it is being blocked by:"
 _NOISE = re.compile(r"^(ERROR: )?(failed to reproduce|Traceback)|^$")
 
 _T = TypeVar("_T")
@@ -28,21 +28,21 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Watch:
-    """How a command is watched while it runs."""
+    """How a command is monitored while it runs."""
 
     on_line: Callable[[str], None]
     """Takes each line that it prints."""
     timeout_s: float | None = None
-    """Seconds after which it and all its processes are ended; None waits for ever."""
+    """Seconds after which it and all its processes are ended; None waits forever."""
     is_abandoned: Callable[[], bool] = lambda: False
-    """Whether nobody waits for it any more, asked often."""
+    """Whether nobody waits for it any more; called often."""
 
 
 def reproduce_stage(stage: str, root: Path, watch: Watch) -> bool:
     """Bring one stage of `root` up to date.
 
     Returns:
-        Whether it ran; false where it was up to date, or came back from the cache.
+        Whether it ran; false if it was up to date or restored from the cache.
 
     Raises:
         StageFailedError: With the stage's last error line.
@@ -59,10 +59,10 @@ def run_command(what: str, module: Sequence[str], root: Path, watch: Watch) -> F
     """Run `python -m MODULE …` with the code of `root`.
 
     Args:
-        what: What messages call it, such as the stage.
+        what: Its name in messages, such as the stage.
         module: The module and its arguments.
         root: The project or workspace.
-        watch: How it is watched.
+        watch: How it is monitored.
 
     Raises:
         StageFailedError: With its last error line.
@@ -84,7 +84,7 @@ def run_command(what: str, module: Sequence[str], root: Path, watch: Watch) -> F
 
 @dataclass(frozen=True)
 class StageRunner:
-    """Runs one stage after the other, and tries again what passes by itself."""
+    """Runs one stage after the other, and retries what is likely to succeed later."""
 
     watch: Watch
     num_retries: int = 12
@@ -95,7 +95,7 @@ class StageRunner:
 
         Raises:
             StageFailedError: Naming what is missing and what to do.
-            TransientError: If the tracking server does not answer, however often it is asked.
+            TransientError: If the tracking server still does not answer after all retries.
         """
         self._retry(lambda: run_command("check", ["idc", "check"], root, self.watch))
 
@@ -104,7 +104,7 @@ class StageRunner:
 
         Raises:
             StageFailedError: With the stage's last error line.
-            TransientError: If a lock stays held or a server does not answer, however often tried.
+            TransientError: If after all retries a lock is still held or a server does not answer.
         """
         return self._retry(lambda: reproduce_stage(stage, root, self.watch))
 
@@ -113,16 +113,16 @@ class StageRunner:
             try:
                 return action()
             except TransientError as error:
-                self.watch.on_line(f"{error}: again in {self.wait_s:.0f} s")
+                self.watch.on_line(f"{error}: retrying in {self.wait_s:.0f} s")
                 time.sleep(self.wait_s)
         return action()
 
 
 def require_success(what: str, finished: Finished) -> None:
-    """Do nothing if the command succeeded, else sort what ended it.
+    """Do nothing if the command succeeded, else classify its failure.
 
     Raises:
-        StageFailedError: If it ended with an error of its own.
+        StageFailedError: If the command itself failed.
         TransientError: If the same command may succeed later.
     """
     if finished.returncode == 0:
@@ -144,12 +144,12 @@ def require_success(what: str, finished: Finished) -> None:
 
 
 def was_run(stage: str, lines: tuple[str, ...]) -> bool:
-    """Say by DVC's lines whether it ran the stage's command."""
+    """Say, from the lines that DVC printed, whether it ran the command of the stage."""
     return f"Running stage '{stage}':" in lines
 
 
 def last_error_line(lines: tuple[str, ...]) -> str:
-    """Return what the stage itself said last about its failure, without DVC's echo of it."""
+    """Return the last error line of the stage itself, without DVC's echo of it."""
     said = [line for line in lines if not _NOISE.match(line)]
     errors = [line for line in said if "error" in line.lower()]
     chosen = (errors or said or ["no output"])[-1]

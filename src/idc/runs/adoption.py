@@ -29,26 +29,26 @@ _ABSENT = object()
 
 @dataclass(frozen=True)
 class Adopted:
-    """What came into the branch."""
+    """What was brought into the branch."""
 
     commit: str
-    """The new commit; the old one where all was there already."""
+    """The new commit; the old one if the branch already had everything."""
     changed_code: tuple[str, ...]
     """Files of the code in which the branch differs from the run."""
     changed_raw: bool
-    """Whether the branch's raw pointers are not the run's."""
+    """Whether the branch's raw pointers differ from the run's."""
 
 
 def adopt_run(root: Path, tag: str) -> Adopted:
     """Bring a recorded run into the current branch, as one commit.
 
-    `dvc.lock` and `params.yaml` (but its section `publish`) become the run's; raw pointers that
-    the branch lacks come too. A subset once given to a case stays: the subsets of the branch and of
-    the run must agree, and the longer list is kept.
+    `dvc.lock` and `params.yaml` (except its section `publish`) become the run's; raw pointers that
+    the branch lacks are added. A case keeps its subset: the subsets of the branch and of the run
+    must agree, and the longer list is kept.
 
     Raises:
-        InputError: If there is no git or no such tag, tracked files are changed, or the subsets of
-            a case differ.
+        InputError: If there is no git repository or no such tag, tracked files are changed, or the
+            subsets of a case differ.
     """
     _require_git(root)
     commit = commit_of(root, tag)
@@ -74,11 +74,11 @@ def adopt_run(root: Path, tag: str) -> Adopted:
 
 def _require_git(root: Path) -> None:
     if not has_commit(root):
-        raise InputError(f"{root} is no git repository with a commit: runs are tags of one")
+        raise InputError(f"{root} is not a git repository with a commit, which adopting needs")
 
 
 def _require_clean(root: Path) -> None:
-    """Refuse changes that adopting would mix up; subsets join the run's, so they may be new."""
+    """Reject changes that adopting would overwrite; uncommitted subsets are merged, so allowed."""
     changed = git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
     changed += git(root, "status", "--porcelain", "--", str(DVC_LOCK), str(PARAMS)).splitlines()
     for name in (line[3:] for line in changed):
@@ -98,16 +98,16 @@ def _adopted_files(root: Path, commit: str) -> dict[Path, str]:
 
 
 def _pointers_in(root: Path, commit: str) -> dict[Path, str]:
-    """Return the raw pointers of a commit and their content."""
+    """Return the raw pointers in a commit and their content."""
     names = git(root, "ls-tree", "--name-only", commit, f"{RAW}/").splitlines()
     pointers = [Path(name) for name in names if name.endswith(".dvc")]
     return {path: _file_in(root, commit, path) or "" for path in pointers}
 
 
 def _changed_params(root: Path, commit: str) -> dict[str, Any]:
-    """Return by dotted key what the run's parameters change in the branch's.
+    """Return the run's parameters that differ from the branch's, by dotted key.
 
-    Those that are none any more are named in the log and left out: only code of then reads them.
+    Parameters that no longer exist are named in the log and left out: only older code reads them.
     """
     ours = yaml.safe_load((root / PARAMS).read_text(encoding="utf-8"))
     theirs = yaml.safe_load(_file_in(root, commit, PARAMS) or "")
@@ -121,7 +121,7 @@ def _changed_params(root: Path, commit: str) -> dict[str, Any]:
     known = {f"{section}.{key}" for section, values in ours.items() for key in values}
     gone = sorted(changed.keys() - known)
     if gone:
-        log.warning("left out, for they are no parameters any more: %s", ", ".join(gone))
+        log.warning("left out because they are no longer parameters: %s", ", ".join(gone))
     return {key: value for key, value in changed.items() if key in known}
 
 
@@ -131,11 +131,11 @@ def _longer_subsets(path: Path, theirs: str) -> str:
     try:
         joined = join_case_subsets(ours, theirs)
     except InputError as error:
-        raise InputError(f"{path.name}: {error}: such a run cannot be adopted") from None
+        raise InputError(f"{path.name}: {error}: this run cannot be adopted") from None
     if joined not in (ours, theirs):
         raise InputError(
-            f"{path.name}: the branch and the run each gave subsets to cases the other does not "
-            "know: run again on today's data"
+            f"{path.name}: the branch and the run each assigned cases that the other does not "
+            "have: run again on today's data"
         )
     return joined
 

@@ -14,15 +14,15 @@ from idc.core.layout import CASE_SUBSETS, DVC_LOCK, PARAMS, RAW, WORKSPACE_RECOR
 
 PUBLISH_STAGE = "publish"
 
-# what a run itself brings about is no change of the code
+# the results of a run are not changes to the code
 _RESULTS = (DVC_LOCK, CASE_SUBSETS, RAW)
 
 
 def git_commit(root: Path) -> str:
     """Return the commit of the code at `root`, `none` without git; `-dirty` if changed since.
 
-    In a workspace it is a commit of the very code, and `-dirty` where that was uncommitted; its
-    parameters are its own affair.
+    In a workspace it is a commit of exactly its code, and `-dirty` if that was uncommitted; changed
+    parameters do not count there.
     """
     record = root / WORKSPACE_RECORD
     recorded = str(load_json(record)["commit"]) if record.is_file() else None
@@ -55,7 +55,7 @@ def load_lock(root: Path) -> dict[str, Any]:
 
 
 def result_digest(stages: dict[str, Any]) -> str:
-    """Return 64 hex digits that name one combination of data, code, parameters and results."""
+    """Return 64 hex digits that identify one combination of data, code, parameters and results."""
     results = {name: stage for name, stage in stages.items() if name != PUBLISH_STAGE}
     return hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()
 
@@ -105,8 +105,8 @@ def file_md5(path: Path) -> str:
 def folder_md5(folder: Path) -> str:
     """Return the md5 of a folder, ending in `.dir`, as DVC records it.
 
-    It is that of a JSON list of the files' paths and md5s. What `.dvcignore` names is not looked
-    for, but for bytecode.
+    It is the md5 of a JSON list of the files' paths and md5s. Of what `.dvcignore` excludes, only
+    bytecode is excluded here.
     """
     files = [
         {"md5": file_md5(path), "relpath": path.relative_to(folder).as_posix()}
@@ -118,11 +118,11 @@ def folder_md5(folder: Path) -> str:
 
 
 def stale_pointers(raw: Path, *, by_content: bool) -> list[Path]:
-    """Return DVC's pointers whose archive is missing or is not the one that they name.
+    """Return DVC's pointers whose archive is missing or is not the one they name.
 
     Args:
         raw: Folder of archives and pointers.
-        by_content: Read the archives; else their sizes must do.
+        by_content: Compare the content of the archives; otherwise only their sizes.
     """
     stale = []
     for pointer in sorted(raw.glob("*.dvc")):
@@ -149,13 +149,13 @@ def reject_stale_pointers(raw: Path, *, by_content: bool) -> None:
     """Check that the archives are those that DVC's pointers name; arguments as `stale_pointers`.
 
     Raises:
-        InputError: Naming the first pointer that is not so.
+        InputError: Naming the first pointer for which that does not hold.
     """
     for pointer in stale_pointers(raw, by_content=by_content):
         raise InputError(
             f"the archive that {pointer} names is not here",
-            fix=f"`dvc pull {pointer}` brings it, or `dvc add {pointer.with_suffix('')}` takes "
-            "what is here instead",
+            fix=f"`dvc pull {pointer}` fetches it, or `dvc add {pointer.with_suffix('')}` records "
+            "the archive that is here instead",
         )
 
 
@@ -165,7 +165,7 @@ def knows_commit(root: Path, commit: str) -> bool:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """Return what git printed, or None where it failed or is not installed."""
+    """Return what git printed, or None if it failed or is not installed."""
     try:
         return git(root, *arguments)
     except InputError:

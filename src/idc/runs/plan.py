@@ -1,4 +1,4 @@
-"""What `dvc repro` would run, and why: `dvc status` in words."""
+"""What `dvc repro` would run, and why: a readable `dvc status`."""
 
 import json
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ _UNRECORDED = {"modified": "new", "deleted": "missing"}
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """What awaits one stage."""
+    """What `dvc repro` would do with one stage."""
 
     name: str
     reasons: tuple[str, ...]
     """What changed since it last ran, such as `train.epochs modified`."""
     after: tuple[str, ...]
-    """Stages before it that will run, and whose outputs it reads."""
+    """Earlier stages that will run and whose outputs it reads."""
 
     @property
     def restorable(self) -> bool:
@@ -31,10 +31,10 @@ class PlannedStage:
 
 
 def plan_run(root: Path) -> list[PlannedStage]:
-    """Return the stages in order. One without reasons and `after` is up to date.
+    """Return the stages in order. A stage without `reasons` and `after` is up to date.
 
-    One with `after` alone runs if those change what it reads. Any result that the cache knows
-    comes back from there instead.
+    A stage with `after` alone runs if those stages change what it reads. A result that is in the
+    cache is restored from there instead.
 
     Raises:
         InputError: If DVC fails.
@@ -58,10 +58,10 @@ def _recorded_paths(stage: dict[str, Any]) -> set[str]:
 
 
 def _reasons(changes: list[Any], recorded: set[str]) -> list[str]:
-    """Flatten what DVC says of one stage: what it is, then how it changed.
+    """Flatten what DVC says about one stage: each item, then how it changed.
 
-    DVC calls a path that the lock does not record modified or deleted. Here it is new, as DVC
-    itself says of parameters, or missing: the cache cannot hold it.
+    DVC calls a path that the lock does not record modified or deleted. Here it is "new", DVC's own
+    word for parameters, or "missing": the cache cannot hold it.
     """
     found = []
     for change in changes:

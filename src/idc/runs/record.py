@@ -17,13 +17,13 @@ from idc.runs.workspace import describe_workspace
 def record_run(workspace: Path) -> str | None:
     """Commit a finished run's lock, parameters, subsets and raw pointers, and tag the commit.
 
-    The tag survives the workspace. A result that has a tag already keeps it.
+    The tag survives the workspace. A result that already has a tag keeps it.
 
     Returns:
         The tag, such as `idc-run/1234567890ab`; None without git.
 
     Raises:
-        InputError: If nothing has run there, or git fails.
+        InputError: If nothing has run in the workspace, or git fails.
     """
     digest = result_digest(load_lock(workspace))
     if not has_commit(workspace):
@@ -49,14 +49,14 @@ def record_run(workspace: Path) -> str | None:
 def keep_case_subsets(workspace: Path) -> int:
     """Add the subsets that a workspace's split gave to new cases to the project's own file.
 
-    They hold for good: the next run must assign no case anew that a model of this one has learnt
-    from. Runs at the same time wait for each other.
+    They are permanent: a later run must not reassign a case that a model of this one was trained
+    on. Concurrent runs wait for each other.
 
     Returns:
-        How many cases were added.
+        The number of cases added.
 
     Raises:
-        InputError: If the project's file says otherwise by now.
+        InputError: If the project's file now contradicts them.
     """
     root = describe_workspace(workspace).root
     path, theirs = root / CASE_SUBSETS, (workspace / CASE_SUBSETS).read_text(encoding="utf-8")

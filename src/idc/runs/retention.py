@@ -1,4 +1,4 @@
-"""Old runs: which stay, and the removal of the others."""
+"""Old runs: which are kept, and the removal of the others."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from idc.runs.workspace import Workspace, list_workspaces, remove_workspace
 
 @dataclass(frozen=True)
 class Retention:
-    """Which runs stay: younger than `days`, or among the `last` ones; and whatever an alias names.
+    """Which runs are kept: those younger than `days`, and the `last` ones.
 
-    A run that an alias of the registered model points at, and a workspace in use, always stay.
+    A run that an alias of the registered model points at, and a workspace in use, are always kept.
     """
 
     days: float = 30.0
@@ -25,18 +25,18 @@ class Retention:
 
 @dataclass(frozen=True)
 class Garbage:
-    """What no rule keeps."""
+    """What the rule does not keep."""
 
     workspaces: tuple[Workspace, ...]
     tags: tuple[str, ...]
 
 
 def find_garbage(root: Path, rule: Retention, aliased: Collection[str]) -> Garbage:
-    """Return what the rule gives up.
+    """Return what the rule does not keep.
 
     Args:
         root: The project.
-        rule: What stays.
+        rule: What is kept.
         aliased: Result digests of all model versions that an alias points at.
     """
     kept_tags = {tag_of(digest) for digest in aliased}
@@ -68,9 +68,9 @@ def remove_garbage(root: Path, garbage: Garbage, on_removed: Callable[[str], Non
 
 
 def cache_command(root: Path, garbage: Garbage) -> list[str]:
-    """Return the `dvc gc` that frees what neither a branch, a tag nor a workspace needs.
+    """Return the `dvc gc` command that frees what no branch, tag or workspace needs.
 
-    Other clones that share the cache are not known here: name them behind `--projects`.
+    Other clones that share the cache are not known here: add them after `--projects`.
     """
     gone = {workspace.folder for workspace in garbage.workspaces}
     kept = [
@@ -84,7 +84,7 @@ def cache_command(root: Path, garbage: Garbage) -> list[str]:
 
 
 def _tag_in(workspace: Workspace) -> str | None:
-    """Return the tag that a workspace's results have, or would have."""
+    """Return the tag that the results of a workspace have, or would have."""
     if not (workspace.folder / DVC_LOCK).exists():
         return None
     return tag_of(result_digest(load_lock(workspace.folder)))

@@ -16,7 +16,7 @@ def tag_of(digest: str) -> str:
 
 
 def list_tags(root: Path) -> list[tuple[str, datetime]]:
-    """Return the tags of runs and when their commits were made, the newest first."""
+    """Return the tags of runs and the times of their commits, newest first."""
     if not has_commit(root):
         return []
     listed = git(

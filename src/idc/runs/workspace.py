@@ -1,8 +1,8 @@
 """A workspace: a checkout of the project in which a run leaves no trace in the project itself.
 
-With git it is a worktree of the last commit, or of the files as they are where they differ from
-it; without git (an unpacked zip) a copy. Unchanged stages come back from the shared DVC cache,
-changed ones run; two workspaces never wait for each other's DVC lock. Runs are told to the
+With git it is a worktree of the last commit, or of the files as they are if they differ from it;
+without git (an unpacked zip) it is a copy. Unchanged stages are restored from the shared DVC cache,
+changed ones run; two workspaces never wait for each other's DVC lock. Runs are recorded in the
 project's MLflow store.
 """
 
@@ -46,38 +46,38 @@ _PROJECT = (
     Path("src/idc"), Path("flows"), Path("tasks"), Path(".dvc/config"), Path(".dvcignore"),
     DVC_FILE, PARAMS, CASE_LISTS, LABEL_OVERRIDES,
 )  # fmt: skip
-# the earlier name of the last goes along, so that split says there too what to do
+# the last one's earlier name is included so that split can say what to do about it there too
 _RESULTS = (DVC_LOCK, CASE_SUBSETS, EARLIER_CASE_SUBSETS)
-# what a run reads, in git or not yet: a new module or pointer must not be left behind
+# what a run reads, tracked by git or not yet: a new module or pointer must not be left out
 _READ_UNTRACKED = (Path("src"), Path("flows"), Path("tasks"), CASE_LISTS, RAW, *_RESULTS)
 _IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 _YAML_NULL = "tag:yaml.org,2002:null"
 _YAML_WIDTH = 200  # longer than any line of params.yaml
 
-# threads that wait asleep: spinning ones slow two runs on one machine down tenfold
+# waiting threads sleep: if they spin, two runs on one machine slow each other down tenfold
 _SETTINGS = {"OMP_WAIT_POLICY": "passive"}
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """What a workspace records of itself in `.idc/workspace.json`."""
+    """What a workspace records about itself in `.idc/workspace.json`."""
 
     folder: Path
     root: Path
-    """The project it was made of."""
+    """The project it was made from."""
     commit: str
-    """Of its code: 40 hex digits, `-dirty` behind them when it was uncommitted; or `none`."""
+    """Of its code: 40 hex digits, followed by `-dirty` if it was uncommitted; or `none`."""
     opened: datetime
-    """When a run last began in it."""
+    """When a run last started in it."""
     in_use: bool
-    """Whether the process that opened it is alive; another host's counts as alive."""
+    """Whether the process that opened it is alive; one on another host counts as alive."""
 
 
 def create_workspace(root: Path, folder: Path, overrides: Mapping[str, Any]) -> Path:
     """Make `folder` a checkout of the project with some parameters changed.
 
-    An earlier workspace there gets today's code and parameters and goes on from its outputs.
+    An existing workspace there gets today's code and parameters and keeps its outputs.
 
     Args:
         root: The project.
@@ -106,7 +106,7 @@ def create_workspace(root: Path, folder: Path, overrides: Mapping[str, Any]) -> 
 
 
 def open_workspace(root: Path, folder: Path, overrides: Mapping[str, Any]) -> Path:
-    """Make a workspace, or open the one that is there, as it is: a run that is retried goes on.
+    """Make a workspace, or open the existing one unchanged: a run that is retried continues in it.
 
     Raises:
         InputError: As `create_workspace`.
@@ -120,7 +120,7 @@ def open_workspace(root: Path, folder: Path, overrides: Mapping[str, Any]) -> Pa
 def copy_project(root: Path, folder: Path, overrides: Mapping[str, Any]) -> Path:
     """Make `folder` a project of its own: same code, no data, results, cache or store of `root`.
 
-    An earlier copy there gets today's code and parameters.
+    An existing copy there gets today's code and parameters.
 
     Raises:
         InputError: If an override names no parameter or breaks its rule.
@@ -134,15 +134,15 @@ def copy_project(root: Path, folder: Path, overrides: Mapping[str, Any]) -> Path
 
 
 def is_workspace(folder: Path) -> bool:
-    """Say whether `folder` is a workspace that was made to the end."""
+    """Say whether `folder` is a completely made workspace."""
     return (folder / WORKSPACE_RECORD).is_file()
 
 
 def describe_workspace(folder: Path) -> Workspace:
-    """Read what a workspace records of itself.
+    """Read what a workspace records about itself.
 
     Raises:
-        InputError: If it is none.
+        InputError: If the folder is not a workspace.
     """
     record = load_json(folder / WORKSPACE_RECORD)
     return Workspace(
@@ -160,12 +160,12 @@ def list_workspaces(root: Path) -> list[Workspace]:
     for folder, below, _ in os.walk(root / WORKSPACES):
         if is_workspace(Path(folder)):
             found.append(describe_workspace(Path(folder)))
-            below.clear()  # nothing to look for inside one
+            below.clear()  # workspaces are not nested
     return sorted(found, key=lambda workspace: workspace.opened, reverse=True)
 
 
 def remove_workspace(root: Path, folder: Path) -> None:
-    """Remove a workspace and what git knows of it; tags and the shared cache stay."""
+    """Remove a workspace and git's record of it; tags and the shared cache stay."""
     shutil.rmtree(folder)
     if has_commit(root):
         git(root, "worktree", "prune")
@@ -239,7 +239,7 @@ def _check_out(root: Path, folder: Path) -> str:
     (folder / UNCOMMITTED).unlink(missing_ok=True)
     if commit == head:
         return commit
-    # results of earlier runs and pointers to data are no change of the code
+    # results of earlier runs and pointers to data are not changes to the code
     others = [f":(exclude){path}" for path in (*_RESULTS, RAW)]
     diff = git(root, "diff", "--binary", head, commit, "--", ".", *others)
     if not diff:
@@ -250,9 +250,9 @@ def _check_out(root: Path, folder: Path) -> str:
 
 
 def _snapshot(root: Path, head: str) -> str:
-    """Return a commit of the files as they are now: `head` itself where nothing differs.
+    """Return a commit of the files as they are now: `head` itself if nothing differs.
 
-    Like `git stash create`, with the untracked files that a run reads; the index stays untouched.
+    Like `git stash create`, plus the untracked files that a run reads; the index is not touched.
     """
     with tempfile.TemporaryDirectory() as scratch:
         index = Path(scratch) / "index"
@@ -296,7 +296,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _link_raw(source: Path, target: Path) -> None:
-    """Show the raw archives in the workspace without a second copy of their bytes."""
+    """Make the raw archives visible in the workspace without copying their bytes."""
     if not source.is_dir():
         return
     shutil.rmtree(target, ignore_errors=True)
@@ -308,7 +308,7 @@ def _link_raw(source: Path, target: Path) -> None:
 
 
 def _share_cache(root: Path, folder: Path, *, with_git: bool) -> None:
-    own = root / ".dvc/config.local"  # may hold the place of the cache, and a remote's credentials
+    own = root / ".dvc/config.local"  # may hold the path of the cache and credentials of a remote
     if own.is_file():
         _copy(own, folder / ".dvc/config.local")
     cache = dvc(root, "cache", "dir").strip() if (root / ".dvc").is_dir() else ""
