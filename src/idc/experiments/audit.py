@@ -30,7 +30,7 @@ _CONFIDENT = (0.9, 0.99)
 def audit_labels(root: Path, name: str) -> Path:
     """Write `audit.csv`, `audit.png` (the first 24) and `audit.md` beside a result.
 
-    Patches that `data/label_overrides.csv` corrects already are left out. A row of the list holds
+    Patches that `data/label_overrides.csv` already corrects are left out. A row of the list holds
     `case`, `x`, `y`, `label`, `probability`, `num_neighbours`, `neighbour_idc_share` (empty where
     there are none) and `override`, the line that would correct the label for training.
 
@@ -43,7 +43,7 @@ def audit_labels(root: Path, name: str) -> Path:
 
     Raises:
         InputError: If there is no such result, cases were tested in several folds, the patches of
-            the project or the folds are missing, or they are of another archive.
+            the project or the folds are missing, or they belong to another archive.
     """
     folder = root / RESULTS / name
     predictions = load_scorings(folder / PREDICTIONS_FILE)
@@ -129,7 +129,7 @@ def _require_case_folds(predictions: pd.DataFrame, path: Path) -> None:
 
 
 def _find_patches(root: Path, name: str) -> Path:
-    """Return the folder, project or fold, whose stage `ingest` has run."""
+    """Return the folder, of the project or a fold, in which the stage `ingest` has run."""
     places = [root, *sorted((root / FOLDERS / name).glob("fold-*"))]
     for place in places:
         if (place / INDEX).exists() and (place / PIXELS).exists():

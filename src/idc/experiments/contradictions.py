@@ -1,9 +1,10 @@
 """Where a model that never saw the case contradicts the label most confidently.
 
-With a calibrated probability p of IDC+, the evidence against a label is its log-odds,
-log(p / (1 - p)) where the label is IDC- and the negative where it is IDC+: ranking by it is the
+With a calibrated probability p of IDC+, the evidence against a label is the log-odds,
+log(p / (1 - p)), if the label is IDC-, and its negative if it is IDC+: ranking by it is the
 ranking by self-confidence of confident learning (Northcutt 2021, J. Artif. Intell. Res. 70:1373).
-A high rank asks a person to look; it does not say that the label is wrong: the model may be.
+A high rank means that a person should look; it does not mean that the label is wrong: the model may
+be.
 """
 
 import cv2
@@ -25,20 +26,20 @@ _HEAD = CAVEAT.replace(". ", ".\n") + (
     "\nOutlined: the patch, scored by a model that never saw its case. Grey: no patch there."
 )
 _CONTEXT_PX = 3 * PATCH_SIZE_PX
-_ABSENT = 190  # grey of a place without a patch
+_ABSENT = 190  # grey level of positions without a patch
 _OUTLINE = (255, 220, 0)
 _COLUMNS, _GAP_PX, _TEXT_PX = 6, 12, 34
-_SCALE = 2  # pixels of the file per pixel of tissue
+_SCALE = 2  # pixels of the picture per pixel of tissue
 _DPI = 100
 
 
 def rank_disagreements(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
-    """Return the patches whose label is the less likely one, the least likely first.
+    """Return the patches whose label is the less likely of the two, the least likely first.
 
     Args:
         predictions: Columns `case`, `x`, `y`, `y_true` and `logit`, calibrated log-odds of IDC+ by
-            a model that did not learn from the case; each patch once.
-        index: The pool, as `idc.data.tables.INDEX_SCHEMA` says.
+            a model that was not trained on the case; each patch once.
+        index: The pool, following `idc.data.tables.INDEX_SCHEMA`.
 
     Returns:
         Columns `row` (int64, of the index), `case`, `x`, `y`, `label` (int8), `probability` (of
@@ -78,15 +79,15 @@ def rank_disagreements(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.Dat
 
 
 def count_confident(predictions: pd.DataFrame, confidence: float) -> dict[str, float]:
-    """Count what calibrated probabilities of at least so much say, and how often labels differ.
+    """Count the patches predicted with at least this confidence, and how often labels differ.
 
     Args:
         predictions: Columns `y_true` and `logit`, calibrated log-odds of IDC+.
         confidence: Probability of the likelier label, in 0.5-1.
 
     Returns:
-        `num_patches`; `num_disagreeing`: those with the other label; `num_expected`: how many of
-        those there would be if the probabilities were exactly right about the labels as they are.
+        `num_patches`; `num_disagreeing`: those with the other label; `num_expected`: their expected
+        number if the probabilities were exactly right for the labels as they are.
     """
     probability = expit(predictions["logit"].to_numpy(np.float64))
     likelier = np.maximum(probability, 1 - probability)
@@ -100,9 +101,9 @@ def count_confident(predictions: pd.DataFrame, confidence: float) -> dict[str, f
 
 
 def find_neighbours(index: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
-    """Return the rows of the eight patches around each patch, int64 (rows, 8), -1 where none is.
+    """Return the rows of the eight patches around each patch, int64 (rows, 8), -1 if there is none.
 
-    Row by row from the upper left; a neighbour lies exactly one patch away on the same case.
+    Row by row from the upper left; a neighbour is exactly one patch away in the same case.
     """
     asked = index.iloc[rows]
     offsets = [(dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dx, dy) != (0, 0)]
@@ -117,12 +118,12 @@ def find_neighbours(index: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
 
 
 def draw_contexts(index: pd.DataFrame, pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return each patch amid its neighbours, uint8 (rows, 150, 150, 3), the patch outlined.
+    """Return each patch with its neighbours, uint8 (rows, 150, 150, 3), the patch outlined.
 
     Args:
         index: The pool; row i describes patch i.
         pixels: uint8 (patches, 50, 50, 3), may be memory-mapped.
-        rows: Which patches; places where the pool has none are grey.
+        rows: Which patches; positions where the pool has none are grey.
     """
     around = np.insert(find_neighbours(index, rows), 4, rows, axis=1)
     cells = np.full((*around.shape, PATCH_SIZE_PX, PATCH_SIZE_PX, 3), _ABSENT, np.uint8)
@@ -137,7 +138,7 @@ def draw_contexts(index: pd.DataFrame, pixels: np.ndarray, rows: np.ndarray) -> 
 
 
 def draw_contact_sheet(patches: pd.DataFrame, index: pd.DataFrame, pixels: np.ndarray) -> Figure:
-    """Draw patches amid their neighbours, six in a row, each with label, probability and place.
+    """Draw patches with their neighbours, six in a row, with label, probability and position.
 
     Args:
         patches: Rows as `rank_disagreements` returns them, at least one.
@@ -181,7 +182,7 @@ def _mosaic(pictures: np.ndarray) -> np.ndarray:
 
 
 def _find_rows(index: pd.DataFrame, patches: pd.DataFrame) -> np.ndarray:
-    """Return the index row of each place, int64 (patches,), -1 where there is none."""
+    """Return the index row of each position, int64 (patches,), -1 if there is none."""
     places = pd.MultiIndex.from_frame(index[PLACE].astype({"x": "int64", "y": "int64"}))
     wanted = pd.MultiIndex.from_frame(patches[PLACE].astype({"x": "int64", "y": "int64"}))
     return np.asarray(places.get_indexer(wanted), np.int64)

@@ -1,7 +1,7 @@
 """Train and score a setting fold by fold, each in a workspace of its own.
 
 DVC decides what is up to date, so running again resumes, and a setting that changes only how
-patches are scored takes its trained models from the cache.
+patches are scored restores its trained models from the cache.
 """
 
 import logging
@@ -29,7 +29,7 @@ _BEFORE_TRAINING = ("ingest", "sample", "split")
 
 
 class Runner(Protocol):
-    """What brings a workspace up to date: `idc.ops.stage_runner.StageRunner`."""
+    """Brings a workspace up to date: `idc.ops.stage_runner.StageRunner`."""
 
     def check_inputs(self, root: Path) -> None:
         """Say what is missing before anything runs."""
@@ -58,7 +58,7 @@ def cross_validate(root: Path, setting: Setting, runner: Runner) -> None:
     """Train and score each fold, pool the test sets into `reports/experiments/<name>/`.
 
     Raises:
-        InputError: If the name, an override or a fold cannot be, before anything runs.
+        InputError: If the name, an override or a fold is invalid, before anything runs.
         StageFailedError: If an input is missing or a stage fails.
         TransientError: If a lock stays held or a server does not answer, however often tried.
     """

@@ -1,13 +1,14 @@
-"""What cross-validated experiments are asked for, and where their files lie.
+"""The settings of cross-validated experiments, and where their files are.
 
-Results lie in `reports/experiments/<name>/`, the folds' copies of the project in
+Results are in `reports/experiments/<name>/`, the folds' copies of the project in
 `.workspaces/experiments/<name>/fold-<k>`.
 
 A *scoring file* is Parquet with one row per tested patch: `case`, `x`, `y`, `y_true` (0 or 1),
 `fold` (the fold that tested it), optionally `y_pred` (0 or 1, decided on `logit`), and one column
 per scoring: `logit` and `logit_*`, or else every other column of numbers, named after what scored.
-A score is any finite number, larger is more like IDC+; scores of different folds stand in one
-column, so they must mean the same in each (probabilities, or logits calibrated on the fold's val).
+A score is any finite number; a larger one means IDC+ is more likely. Scores of different folds are
+in one column, so they must mean the same in each (probabilities, or logits calibrated on the fold's
+val).
 """
 
 import re
@@ -42,14 +43,14 @@ Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
 
 
 class BasePlan(Section):
-    """What every variant is compared with."""
+    """The setting that every variant is compared with."""
 
     name: Name
     """Folder of the results; another base needs another name."""
     overrides: Overrides
-    """New parameter values by dotted key, in force for every variant too."""
+    """New parameter values by dotted key, which also apply to every variant."""
     repeats: dict[Name, Overrides] = Field(default_factory=dict)
-    """The base again but for chance, such as another seed: what a variant must beat as well."""
+    """The base again with other randomness, such as another seed: a variant must beat it too."""
 
 
 class FoldsPlan(Section):
@@ -118,7 +119,7 @@ def check_name(name: str) -> None:
 def check_overrides(
     root: Path, overrides: Mapping[str, Any], *, also_set: Sequence[str] = ()
 ) -> None:
-    """Check that parameters can be overridden so in a cross-validation, without doing it.
+    """Check that a cross-validation can override parameters like this, without doing it.
 
     Args:
         root: The project.
@@ -135,7 +136,7 @@ def check_overrides(
 
 
 def try_overrides(root: Path, overrides: Mapping[str, Any]) -> None:
-    """Check that parameters can be overridden so, without doing it.
+    """Check that parameters can be overridden like this, without doing it.
 
     Raises:
         InputError: If a key is no parameter, or a value breaks its rule.
@@ -150,10 +151,10 @@ def try_overrides(root: Path, overrides: Mapping[str, Any]) -> None:
 
 
 def choose_folds(num_folds: int, only: Collection[int] | None) -> list[int]:
-    """Return the folds to run, ascending: all, or those asked for.
+    """Return the folds to run, ascending: all, or those requested.
 
     Raises:
-        InputError: If there cannot be so many folds, or one asked for is none of them.
+        InputError: If the number of folds is out of range, or a requested fold does not exist.
     """
     if not MIN_FOLDS <= num_folds <= MAX_FOLDS:
         raise InputError(f"{num_folds} folds: there must be {MIN_FOLDS} to {MAX_FOLDS}")

@@ -1,8 +1,8 @@
 """What more patches and more cases are worth: nested training sets, the same tested patches.
 
 Two curves: all train cases with fewer patches of each, and fewer train cases. Each point of the
-second has a partner on the first with equally many patches, so what more cases add is seen apart
-from what more patches add.
+second has a partner on the first with the same number of patches, which separates the effect of
+more cases from that of more patches.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ FIGURE = "learning_curve.png"
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A training set: so many patches, half per class, of so many cases (None: of all)."""
+    """A training set: a number of patches, half per class, of a number of cases (None: all)."""
 
     num_patches: int
     num_cases: int | None
@@ -54,12 +54,12 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The training sets asked for."""
+    """The requested training sets."""
 
     num_patches: tuple[int, ...]
     """Training patches, of all train cases."""
     num_cases: tuple[int, ...] = ()
-    """Train cases; each gets a partner of as many patches of all cases."""
+    """Train cases; each gets a partner with the same number of patches of all cases."""
 
 
 def measure_learning_curve(root: Path, setting: Setting, sizes: Sizes, runner: Runner) -> Path:
@@ -71,7 +71,7 @@ def measure_learning_curve(root: Path, setting: Setting, sizes: Sizes, runner: R
         The path of `learning_curve.md`.
 
     Raises:
-        InputError: If the setting cannot be, or a training set is smaller than what is asked for.
+        InputError: If the setting is invalid, or a training set is smaller than requested.
         StageFailedError: If an input is missing or a stage fails.
         TransientError: If a lock stays held or a server does not answer, however often tried.
     """
@@ -94,10 +94,10 @@ def measure_learning_curve(root: Path, setting: Setting, sizes: Sizes, runner: R
 def check_sizes(
     root: Path, overrides: Mapping[str, Any], num_patches: Sequence[int], num_cases: Sequence[int]
 ) -> None:
-    """Check what was asked for, as far as that needs no archive.
+    """Check the request as far as possible without an archive.
 
     Raises:
-        InputError: If nothing was asked for, or a number or an override breaks its rule.
+        InputError: If nothing was requested, or a number or an override breaks its rule.
     """
     check_overrides(root, overrides, also_set=CAPS)
     if not num_patches:
@@ -118,17 +118,17 @@ def choose_points(
     """Return the points to train, the largest first.
 
     A point of few cases takes as many patches as they have in every fold, half per class, at most
-    the largest number asked for; its partner has as many patches of all cases.
+    the largest number requested; its partner has the same number of patches of all cases.
 
     Args:
         pool: What will be split.
         num_folds: Folds in all.
         folds: Those that are run.
-        num_patches: Sizes asked for, of all train cases.
-        num_cases: Numbers of train cases asked for.
+        num_patches: Requested sizes, of all train cases.
+        num_cases: Requested numbers of train cases.
 
     Raises:
-        InputError: If the training set of a fold is smaller than what was asked for.
+        InputError: If the training set of a fold is smaller than requested.
     """
     subsets = [pool.training_set("case", num_folds, fold) for fold in folds]
     largest, most = largest_equal_size(subsets), max(num_patches)
@@ -161,7 +161,7 @@ def write_learning_curve(root: Path, name: str, points: Sequence[CurvePoint]) ->
         points: Those that are done, the largest first.
 
     Raises:
-        InputError: If a result is missing, or they are of different patches or folds.
+        InputError: If a result is missing, or results are of different patches or folds.
     """
     content = describe_learning_curve(root, name, points)
     page = format_learning_curve(name, content)
@@ -171,14 +171,14 @@ def write_learning_curve(root: Path, name: str, points: Sequence[CurvePoint]) ->
 
 
 def describe_learning_curve(root: Path, name: str, points: Sequence[CurvePoint]) -> dict[str, Any]:
-    """Return what `learning_curve.json` says.
+    """Return the content of `learning_curve.json`.
 
     `tested` (`num_patches`, `num_cases`, `folds`); `points`: `name`, `num_patches` (of train),
     `max_cases` (null: all), `num_training_cases` (by fold), `auroc` and `balanced_accuracy` (value,
     low, high), `others` (AUROC of members and baselines by name), `against_largest`: the point
     minus the first point, by metric (value, low, high); `more_cases`: per point of few cases
-    `num_cases`, `num_patches`, by metric what as many patches of all cases add (value, low, high),
-    and `others`: the same of AUROC by name.
+    `num_cases`, `num_patches`, by metric the gain of the same number of patches of all cases
+    (value, low, high), and `others`: the same for AUROC by name.
 
     Raises:
         InputError: If a result is missing, or they are of different patches or folds.
@@ -207,7 +207,7 @@ def describe_learning_curve(root: Path, name: str, points: Sequence[CurvePoint])
 
 
 def format_learning_curve(name: str, content: Mapping[str, Any]) -> str:
-    """Return the Markdown page, from what `learning_curve.json` holds."""
+    """Return the Markdown page, from the content of `learning_curve.json`."""
     tested = content["tested"]
     lines = [
         f"# Learning curve `{name}`",

@@ -27,7 +27,7 @@ WAYS: tuple[SplitUnit, ...] = get_args(SplitUnit)
 def measure_optimism(root: Path, setting: Setting, runner: Runner) -> Path:
     """Run the same recipe with whole cases and with single patches assigned to the folds.
 
-    Writes `optimism.md` in `reports/experiments/<name>/`; the two results lie below it.
+    Writes `optimism.md` in `reports/experiments/<name>/`; the two results are in folders there.
 
     Args:
         root: The project.
@@ -38,7 +38,7 @@ def measure_optimism(root: Path, setting: Setting, runner: Runner) -> Path:
         The path of `optimism.md`.
 
     Raises:
-        InputError: If the setting cannot be, or a subset of some fold lacks a class.
+        InputError: If the setting is invalid, or a subset of some fold lacks a class.
         StageFailedError: If an input is missing or a stage fails.
         TransientError: If a lock stays held or a server does not answer, however often tried.
     """
@@ -85,13 +85,12 @@ def write_optimism(root: Path, name: str) -> None:
 
 
 def describe_optimism(root: Path, name: str) -> dict[str, Any]:
-    """Return what `optimism.json` says.
+    """Return the content of `optimism.json`.
 
     `num_patches`, `num_cases` (tested), `num_folds`; `split_unit`: for `case` and `patch`, `auroc`
-    and
-    `balanced_accuracy` (value, low, high), `mean_fold_auroc`, `num_training_patches` and
+    and `balanced_accuracy` (value, low, high), `mean_fold_auroc`, `num_training_patches` and
     `num_training_cases` (by fold), `share_touching_train` (0-1, of the tested patches); `optimism`:
-    patch minus case by metric (value, low, high); `others`: the same of AUROC for each other
+    patch minus case by metric (value, low, high); `others`: the same for AUROC of each other
     scoring (members, baselines) by name: `case`, `patch`, `optimism`.
 
     Raises:
@@ -116,7 +115,7 @@ def describe_optimism(root: Path, name: str) -> dict[str, Any]:
 
 
 def format_optimism(name: str, content: Mapping[str, Any]) -> str:
-    """Return the Markdown page, from what `optimism.json` holds."""
+    """Return the Markdown page, from the content of `optimism.json`."""
     ways = [content["split_unit"][split_unit] for split_unit in WAYS]
     rows = {
         "AUROC": [format_estimate(way["auroc"]) for way in ways],

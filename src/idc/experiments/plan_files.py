@@ -1,4 +1,4 @@
-"""What people ask experiments for: plans such as `configs/screen.yaml`, and `KEY=VALUE`."""
+"""The input of experiments: plans such as `configs/screen.yaml`, and `KEY=VALUE` settings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,15 +15,15 @@ Content = TypeVar("Content", bound=Section)
 
 
 def read_plan(path: Path, kind: type[Content], *, example: str) -> Content:
-    """Read a plan's file and check the form of all that it holds.
+    """Read the file of a plan and validate its content.
 
     Args:
         path: The file.
-        kind: What it must hold.
-        example: The project's own file of that kind, named where this one is missing.
+        kind: The model of its content.
+        example: The project's own file of that kind, named if this one is missing.
 
     Raises:
-        InputError: Naming the file, the first key at fault, and the fault.
+        InputError: Naming the file, the first key with an error, and the error.
     """
     content = load_yaml(path, if_missing=f"name a file like {example}")
     try:
@@ -38,8 +38,8 @@ def read_overrides(path: Path | None, settings: Sequence[str]) -> dict[str, Any]
     """Return new parameter values by dotted key.
 
     Args:
-        path: A file that nests them as params.yaml does, such as `configs/demo.yaml`; None: none.
-        settings: `KEY=VALUE` each; they win over the file.
+        path: A file that nests them as params.yaml does, such as `configs/demo.yaml`, or None.
+        settings: `KEY=VALUE` each; they take precedence over the file.
 
     Raises:
         InputError: If the file is missing or holds no keys, or a setting is not `KEY=VALUE`.

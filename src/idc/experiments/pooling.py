@@ -1,13 +1,13 @@
 """Out-of-fold predictions of a cross-validation, pooled into one scoring of every tested patch.
 
 Each fold has a model of its own, so a logit of 1 does not mean the same in two folds: pooled as
-they are, the logits would be ranked by fold as well as by tissue. So each fold's logits first go
-through the line that `fit_calibration` finds on that fold's val set, to which its test cases are
-strangers; then a logit is a log-odds of IDC+ in every fold, and one ranking holds for all. The
-decision is taken at the threshold that Youden's J chooses on the same val set.
+they are, the logits would be ranked by fold as well as by tissue. So the logits of each fold are
+first mapped by the line that `fit_calibration` fits on that fold's val set, which shares no case
+with its test set; then a logit is a log-odds of IDC+ in every fold, and one ranking is valid for
+all. The decision is made at the threshold that Youden's J chooses on the same val set.
 
-The line is as uncertain as a val set of few cases makes it, and what it adds between folds counts
-against the pooled AUROC; the mean of the folds' own AUROCs, which no line touches, stands beside.
+With few cases in val the line is uncertain, and the differences that it adds between folds lower
+the pooled AUROC; the mean of the folds' own AUROCs, which no line affects, is reported as well.
 """
 
 from collections.abc import Mapping
@@ -41,12 +41,12 @@ _HALF = 0.5  # between the decisions 0 and 1
 
 @dataclass(frozen=True)
 class FoldPoint:
-    """What a fold's val set says about one of its logits: the line, and where IDC+ begins."""
+    """What is fitted on the val set of a fold for one of its logits: the line and the threshold."""
 
     slope: float
     intercept: float
     threshold: float
-    """Of the calibrated probability, by Youden's J."""
+    """On the calibrated probability, by Youden's J."""
 
     def calibrate(self, logit: np.ndarray) -> np.ndarray:
         """Return the log-odds of IDC+ for each logit, float64."""
@@ -54,7 +54,7 @@ class FoldPoint:
         return log_odds
 
     def decide(self, logit: np.ndarray) -> np.ndarray:
-        """Return the decision for each logit, int8: 1 where the probability is large enough."""
+        """Return the decision for each logit, int8: 1 if the probability reaches the threshold."""
         y_score = Calibration(self.slope, self.intercept).apply(logit)
         return (y_score >= self.threshold).astype(np.int8)
 
@@ -75,9 +75,9 @@ def pool_folds(folds: Mapping[int, pd.DataFrame], *, tested_once: TestedOnce = "
 
     Args:
         folds: Per fold what `idc.data.tables.load_scores` returns: columns `case`, `x`, `y`,
-            `split`, `y_true`, `logit`, and perhaps further `logit_*` and `y_score_*` (probabilities
-            of baselines, which become `logit_*`), which all folds must then have. Where whole cases
-            are tested, `logit_context` is added: the mean of `logit` over touching patches.
+            `split`, `y_true`, `logit`, and optionally further `logit_*` and `y_score_*`
+            (probabilities of baselines, which become `logit_*`), the same in all folds. If whole
+            cases are tested, `logit_context` is added: the mean of `logit` over touching patches.
         tested_once: `case`, or `patch` for folds of `split.mode` patch, which leak.
 
     Raises:
@@ -140,8 +140,8 @@ def measure_pooled(pooled: Pooled, bootstrap: Bootstrap) -> dict[str, Any]:
 
     Returns:
         Per logit column `<column>/auroc` and `<column>/balanced_accuracy`, each with `_low` and
-        `_high` of its 95 % interval over all tested cases (it tells how much cases differ, not
-        how much another training would); `mean_fold_auroc` of `logit`, weighted by patches;
+        `_high` of its 95 % interval over all tested cases (it covers the variation of cases, not
+        that of training); `mean_fold_auroc` of `logit`, weighted by patches;
         `num_cases` and so on; `differences`: per other column, by how much `logit` is better in
         `auroc` and `balanced_accuracy`, paired by case (value, low, high); `folds`: per fold its
         AUROC without an interval, its numbers of patches and cases, and its calibration and
@@ -176,9 +176,9 @@ def measure_pooled(pooled: Pooled, bootstrap: Bootstrap) -> dict[str, Any]:
 
 
 def decide_pooled(pooled: Pooled) -> pd.DataFrame:
-    """Return the pooled patches as `idc.evaluation.summary` takes a decided subset.
+    """Return the pooled patches in the form of a decided subset for `idc.evaluation.summary`.
 
-    Columns `case`, `x`, `y`, `y_true`, `y_score`, `y_pred` and, where whole cases were tested,
+    Columns `case`, `x`, `y`, `y_true`, `y_score`, `y_pred` and, if whole cases were tested,
     `context_y_score` and `context_y_pred`.
     """
     table = pooled.predictions

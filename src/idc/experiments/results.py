@@ -1,10 +1,11 @@
-"""Results of cross-validations: pooled, read, and set against each other.
+"""Results of cross-validations: pooling, reading and comparing them.
 
 A *scoring file* is Parquet with one row per tested patch: `case`, `x`, `y`, `y_true` (0 or 1),
 `fold` (the fold that tested it), optionally `y_pred` (0 or 1, decided on `logit`), and one column
 per scoring: `logit` and `logit_*`, or else every other column of numbers, named after what scored.
-A score is any finite number, larger is more like IDC+; scores of different folds stand in one
-column, so they must mean the same in each (probabilities, or logits calibrated on the fold's val).
+A score is any finite number; a larger one means IDC+ is more likely. Scores of different folds are
+in one column, so they must mean the same in each (probabilities, or logits calibrated on the fold's
+val).
 """
 
 from collections.abc import Mapping
@@ -37,18 +38,18 @@ from idc.runs.lineage import load_lock, recorded_md5
 
 PREDICTIONS_FILE = "predictions.parquet"
 
-_MINUTES = FOLDERS / ".training_minutes"  # by the model's digest: a model from the cache has some
+_MINUTES = FOLDERS / ".training_minutes"  # by model digest, for models from the cache
 _METRICS = ("auroc", "balanced_accuracy")
 _KEYS = [*PLACE, "y_true", "fold"]
 
 
 def keep_training_minutes(root: Path, workspace: Path, seconds: float) -> None:
-    """Remember how long the training of a workspace's model took, for whoever reuses it."""
+    """Record how long the training of a workspace's model took, for experiments that reuse it."""
     save_json(_minutes_path(root, workspace), {"minutes": seconds / 60})
 
 
 def load_training_minutes(root: Path, workspace: Path) -> float | None:
-    """Return how long the model's training took (its last run, if killed before); None: unknown."""
+    """Return how long the training took (only its last run if it was interrupted), or None."""
     path = _minutes_path(root, workspace)
     return float(load_json(path)["minutes"]) if path.exists() else None
 
@@ -58,11 +59,12 @@ def pool_results(
 ) -> None:
     """Pool the folds' test sets: write `predictions.parquet`, a scoring file, and `metrics.json`.
 
-    Where whole cases are tested, also `cases.json` and figures of them: burden beside a constant
-    predictor (the mean burden of the folds' val cases), agreement, worst cases, slide maps.
+    If whole cases are tested, also `cases.json` and figures of them: burden compared with a
+    constant predictor (the mean burden of the folds' val cases), agreement, worst cases, slide
+    maps.
 
-    How folds are made comparable: `idc.experiments.pooling`. The bootstrap is that of the section
-    `evaluate` in the root's `params.yaml`.
+    `idc.experiments.pooling` explains how folds are made comparable. The bootstrap follows the
+    section `evaluate` in the root's `params.yaml`.
 
     Args:
         root: The project.
@@ -115,11 +117,11 @@ def _save_cases(folder: Path, decided: pd.DataFrame, constant: float, bootstrap:
 
 
 def load_scorings(path: Path) -> pd.DataFrame:
-    """Read a scoring file (see the module's head), with `case` as text and places as int64.
+    """Read a scoring file (see the module docstring), with `case` as text and positions as int64.
 
     Raises:
-        InputError: If it is missing, no Parquet, lacks a column, holds no scoring, or an unusable
-            value.
+        InputError: If it is missing, not Parquet, lacks a column, or holds no scoring or an
+            unusable value.
     """
     try:
         table = pd.read_parquet(path)
@@ -161,7 +163,7 @@ def find_scorings(root: Path, name: str) -> Path:
 
 
 def score_columns(table: pd.DataFrame) -> list[str]:
-    """Return the names of the scorings in a table: its logits, or else all other numbers."""
+    """Return the names of the scorings in a table: its logits, or else all numeric columns."""
     if MAIN_LOGIT in table:
         return logit_columns(table)
     numbers = table.select_dtypes("number").columns
@@ -173,7 +175,7 @@ def compare_files(root: Path, first: Path, second: Path) -> dict[str, dict[str, 
 
     Returns:
         By `<column> - <column>` and metric, how much better the first file's scoring is. Balanced
-        accuracy is compared where both have decided on `logit`.
+        accuracy is compared if both files hold decisions on `logit`.
 
     Raises:
         InputError: If a file is wrong, or their patches or folds differ.
@@ -193,11 +195,11 @@ def compare_files(root: Path, first: Path, second: Path) -> dict[str, dict[str, 
 
 
 def read_figures(root: Path, name: str) -> dict[str, Any]:
-    """Read what `pool_results` found.
+    """Read the results that `pool_results` wrote.
 
     Returns:
         `num_patches`, `num_cases`; `auroc` and `balanced_accuracy` (value, low, high);
-        `mean_fold_auroc`; `folds`: a list of what `metrics.json` says per fold; `others`: AUROC
+        `mean_fold_auroc`; `folds`: the entries of `metrics.json` per fold; `others`: AUROC
         (value, low, high) of the other scorings of single patches, by name (members, baselines).
 
     Raises:
@@ -231,7 +233,7 @@ def compare_results(
         scoring: Instead of the fused logits, one of the `others` that `read_figures` names.
 
     Returns:
-        `auroc` and, of the fused logits, `balanced_accuracy` (value, low, high).
+        `auroc` and, for the fused logits, `balanced_accuracy` (value, low, high).
 
     Raises:
         InputError: If a file is missing or wrong, or their patches or folds differ.
@@ -250,7 +252,7 @@ def compare_results(
 def save_comparison(
     first: Path, second: Path, differences: Mapping[str, Mapping[str, Estimate]]
 ) -> Path:
-    """Write what `compare_files` found beside the first file; return the path."""
+    """Write the result of `compare_files` next to the first file; return the path."""
     name = second.parent.name if second.stem == "predictions" else second.stem
     path = first.parent / f"against-{name}.json"
     save_json(
@@ -292,7 +294,7 @@ def _minutes_path(root: Path, workspace: Path) -> Path:
 
 
 def _take_scoring(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return one scoring as `compare_scorings` takes it."""
+    """Return one scoring in the form that `compare_scorings` expects."""
     scoring = table[[*PLACE, "y_true"]].assign(y_score=table[name])
     if name == MAIN_LOGIT and "y_pred" in table:
         scoring["y_pred"] = table["y_pred"]

@@ -14,13 +14,13 @@ from idc.experiments.tables import format_estimate, save_page
 def run_screen(root: Path, plan: Plan, runner: Runner) -> dict[str, str]:
     """Run the base and every variant; keep `reports/experiments/screen.md` up to date after each.
 
-    A variant that fails is listed with its reason, and the others go on.
+    A variant that fails is listed with its reason, and the others continue.
 
     Returns:
-        Why variants failed, by name.
+        The reasons of failed variants, by name.
 
     Raises:
-        InputError: If the base cannot be run so.
+        InputError: If the base cannot be run with these settings.
         StageFailedError: If a stage of the base fails.
         TransientError: If a lock stays held or a server does not answer, however often tried.
     """
@@ -40,12 +40,12 @@ def run_screen(root: Path, plan: Plan, runner: Runner) -> dict[str, str]:
 
 
 def describe_variant(root: Path, plan: Plan, name: str) -> dict[str, Any]:
-    """Return what `screen.json` says of a variant whose results are there.
+    """Return the entry of `screen.json` for a variant that has results.
 
     `overrides`, `num_patches`, `num_cases`, `training_minutes` (None: unknown), `auroc` and
     `balanced_accuracy` (value, low, high); unless it is the base, `differences` to the base by
     metric (value, low, high); unless it is a repeat of the base, `trained` (False: the base's own
-    models, scored otherwise), `against_repeats`, the same differences to each of those where it was
+    models, scored differently), `against_repeats`, the same differences to each of those if it was
     trained, and `is_improvement`.
 
     Raises:
@@ -64,7 +64,7 @@ def describe_variant(root: Path, plan: Plan, name: str) -> dict[str, Any]:
     described["differences"] = compare_results(root, result, plan.result_name(BASE))
     if name in plan.base.repeats:
         return described
-    # no chance of a training lies between two scorings of the same models
+    # two scorings of the same models do not differ by the randomness of training
     trained = _models(figures) != _models(read_figures(root, plan.result_name(BASE)))
     repeats = {
         repeat: compare_results(root, result, plan.result_name(repeat))
@@ -90,9 +90,9 @@ def write_screen(
 
     Args:
         root: The project.
-        plan: What was to be run.
+        plan: The whole plan.
         done: What `describe_variant` returned for each variant so far, base first.
-        failed: Why a variant has no results, by name.
+        failed: The reason why a variant has no results, by name.
     """
     content = {
         "base": plan.base.model_dump(),
@@ -109,7 +109,7 @@ def write_screen(
 
 
 def format_screen(content: Mapping[str, Any]) -> str:
-    """Return the Markdown page of a screen, from what `screen.json` holds."""
+    """Return the Markdown page of a screen, from the content of `screen.json`."""
     folds = content["folds"]
     only = folds["only"]
     which = "all of them" if only is None else f"only {', '.join(map(str, only))}"

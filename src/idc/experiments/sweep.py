@@ -1,4 +1,4 @@
-"""What a sweep is asked for: a grid over parameters, and the points that it makes."""
+"""The plan of a sweep: a grid over parameters, and its points."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,9 +27,9 @@ class GridPoint:
     """One combination of values of the grid."""
 
     label: str
-    """What it sets, such as `learning_rate=0.001 batch_size=32`: its name in MLflow."""
+    """Its values, such as `learning_rate=0.001 batch_size=32`: its name in MLflow."""
     name: str
-    """Its name in Prefect and of its workspace."""
+    """The name of its run in Prefect and of its workspace."""
     overrides: Overrides
     """New parameter values by dotted key."""
 
@@ -38,15 +38,15 @@ class SweepPlan(Section):
     """All of a file like `configs/sweep.yaml`."""
 
     name: Name
-    """Names the sweep: its MLflow experiment ends in it."""
+    """The name of the sweep, with which the name of its MLflow experiment ends."""
     overrides: Overrides
-    """New parameter values by dotted key, in force at every point."""
+    """New parameter values by dotted key, for every point."""
     grid: Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], Field(min_length=1)]
     """The values of each parameter, by dotted key; every combination is a point."""
     max_parallel: Annotated[int, Field(ge=1, le=64)]
-    """Points that run at a time."""
+    """Points that run at the same time."""
     gpu_slots: Annotated[int, Field(ge=1)] | None
-    """Stages that use the GPU at a time, unless the server has a limit `gpu`; null sets none."""
+    """Stages that use the GPU at the same time, unless the server has a limit `gpu`; null: any."""
 
     def points(self, experiment: str) -> list[GridPoint]:
         """Return the points of the grid, the last parameter changing fastest.
@@ -71,11 +71,11 @@ class SweepPlan(Section):
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that is known to be possible."""
+    """A sweep whose points have all been checked."""
 
     name: str
     experiment: str
-    """MLflow experiment of its runs: nothing else lies there."""
+    """MLflow experiment of its runs, which holds nothing else."""
     points: list[GridPoint]
     max_parallel: int
     gpu_slots: int | None
@@ -114,7 +114,7 @@ def load_sweep(path: Path, root: Path) -> Sweep:
 def result_rows(
     metrics: Mapping[str, Mapping[str, float]], keys: Sequence[str]
 ) -> list[dict[str, str | float]]:
-    """Return a row per point for people to read, the best by the first key first.
+    """Return a row per point for people to read, sorted by the first key, best first.
 
     Args:
         metrics: Final metrics of each point, by its label.
@@ -128,7 +128,7 @@ def result_rows(
 
 
 def _short_names(keys: tuple[str, ...]) -> dict[str, str]:
-    """Return the last part of each dotted key, the whole key where two would be called the same."""
+    """Return the last part of each dotted key, or the whole key if the last part is ambiguous."""
     last = [key.rpartition(".")[2] for key in keys]
     return {
         key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)

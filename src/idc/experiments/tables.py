@@ -1,4 +1,4 @@
-"""How results of experiments are written down: numbers, tables, pages."""
+"""Writing the results of experiments: numbers, tables, pages."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +15,13 @@ def save_page(folder: Path, stem: str, content: Mapping[str, Any], page: str) ->
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
+    """Write UTF-8 text atomically."""
     with replacing_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def format_comparison(differences: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """Return what `compare_files` found as a Markdown table."""
+    """Return the result of `compare_files` as a Markdown table."""
     lines = ["| first - second | metric | difference |", "|---|---|---|"]
     lines += [
         f"| {pair} | {metric} | {format_estimate(vars(estimate), sign='+')} |"
@@ -38,6 +38,6 @@ def format_estimate(estimate: Mapping[str, float], sign: str = "") -> str:
 
 
 def format_counts(counts: list[int]) -> str:
-    """Return the one number where all are equal, else the least and the largest."""
+    """Return one number if all are equal, else the smallest and the largest."""
     least, largest = min(counts), max(counts)
     return f"{least:,}" if least == largest else f"{least:,} to {largest:,}"

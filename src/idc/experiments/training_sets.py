@@ -1,4 +1,4 @@
-"""How large the training sets of folds are, known before anything trains."""
+"""The sizes of the folds' training sets, computed before anything is trained."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -63,5 +63,5 @@ def load_pool(workspace: Path) -> Pool:
 
 
 def largest_equal_size(subsets: Iterable[pd.DataFrame]) -> int:
-    """Return how many patches, half per class, each of the training sets can give."""
+    """Return how many patches, half per class, every one of the training sets can provide."""
     return 2 * min(int(subset["label"].value_counts().min()) for subset in subsets)

@@ -2,9 +2,9 @@
 
 Shifts are differences of means in standard deviations of single training patches (Cohen's d with
 the training spread), so one limit serves all. The embedding's shift is the root mean square of the
-shifts of its features: how far the mean new patch lies from the mean training patch as the model
-sees them. Nothing is tested: with thousands of patches of a few cases every shift would be
-significant; how large it is matters.
+shifts of its features: the distance of the mean new patch from the mean training patch as the model
+sees them. There is no significance test: with thousands of patches of a few cases every shift would
+be significant; its size is what matters.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,18 +19,18 @@ from idc.data.patches import evenly_spaced_rows
 from idc.data.split.profile import measure_stain
 
 _MAX_MEASURED = 20_000
-_NUM_EMBEDDED = 1000  # new patches, and as many old ones: their means err by 1/32 of an SD
+_NUM_EMBEDDED = 1000  # new patches, and as many old ones: the standard error is 1/32 of an SD
 _MAX_NAMED = 20
 
 
 @dataclass(frozen=True)
 class ModelView:
-    """How a model sees patches, and saw those it learnt from."""
+    """How a model embeds patches, and embedded those it was trained on."""
 
     embed: Callable[[np.ndarray], np.ndarray]
     """Rows of today's pixel store -> float32 (rows, features)."""
     mean_embedding: np.ndarray
-    """Of its training patches, (features,)."""
+    """Of the training patches, (features,)."""
     num_training_patches: Sequence[int]
     """Of IDC- and of IDC+, whose shares new patches are embedded in."""
 
@@ -46,16 +46,16 @@ def measure_drift(
 
     Args:
         profile: As `idc.data.split.profile.build_profile` returns it.
-        index: Today's, as `idc.data.tables.INDEX_SCHEMA` says.
+        index: Today's, following `idc.data.tables.INDEX_SCHEMA`.
         pixels: Today's pixel store.
         view: The model's embedding.
         config: Limits.
 
     Returns:
         `num_new_cases`, `new_cases` (the first twenty), `num_changed_cases`,
-        `num_missing_cases`, `num_patches` (of new and changed cases); and where there are any,
+        `num_missing_cases`, `num_patches` (of new and changed cases); and if there are any,
         `idc_share`, `statistics` and `embedding`, each figure with `drifted`; `drifted`: the names
-        of all that is beyond its limit.
+        of all figures beyond their limit.
     """
     counts = index["case"].value_counts()
     known = pd.Series(profile["num_patches"], dtype="int64")
@@ -136,14 +136,14 @@ def _compare_embeddings(
 def _in_shares(
     rows: np.ndarray, label: np.ndarray, num_training_patches: Sequence[int], number: int
 ) -> np.ndarray:
-    """Take patches in the class shares of training: another mixture alone would be a shift."""
+    """Take patches in the class shares of training: another mixture would itself be a shift."""
     total = sum(num_training_patches)
     by_class = [rows[label[rows] == value] for value in (0, 1)]
     shares = [count / total for count in num_training_patches]
     fit = min(
         len(of_class) / share for of_class, share in zip(by_class, shares, strict=True) if share
     )
-    if fit < 1:  # a class is missing: all there are must do
+    if fit < 1:  # a class is missing: use all patches there are
         return evenly_spaced_rows(rows, number)
     number = int(min(number, fit))
     parts = [

@@ -1,4 +1,4 @@
-"""Is there anything new to learn from, and is it like what the champion knows?"""
+"""Whether there are new data to train on, and whether they resemble the champion's."""
 
 import logging
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from idc.tracking.registry import Registry, Version
 
 log = logging.getLogger(__name__)
 
-_EARLIER_PROFILE = "profile.json"  # as models of before December 2026 have it
+_EARLIER_PROFILE = "profile.json"  # as in models from before December 2026
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,21 @@ class NewData:
 
     is_new: bool
     why: str
-    """In one sentence."""
+    """The reason, in one sentence."""
 
 
 def find_new_data(root: Path, params: Params) -> NewData:
-    """Compare the archive with what the challenger was made from; check it when it differs.
+    """Compare the archive with that of the challenger; check it if it differs.
 
-    The archives are listed and their names checked, not decoded: the stage ingest does that.
+    The archives are listed and their names checked, but not decoded: the stage ingest does that.
 
     Args:
         root: The project.
         params: The name of the model.
 
     Raises:
-        InputError: If there is no archive, it contradicts itself, or it is not the one that its
-            pointer names, as after a `git pull` alone.
+        InputError: If there is no archive, it is inconsistent, or it is not the one that its
+            pointer names, as after a `git pull` without `dvc pull`.
         StoreUnavailableError: If a tracking server does not answer.
     """
     sources = find_sources(root / layout.RAW)
@@ -68,8 +68,8 @@ def write_drift_report(root: Path, params: Params) -> dict[str, Any] | None:
         params: Limits, the name of the model, the device.
 
     Returns:
-        As `idc.lifecycle.drift.measure_drift`, with `champion`, its version; also in
-        `reports/drift.json`. None where there is no champion, or it has no profile.
+        The result of `idc.lifecycle.drift.measure_drift`, with `champion`, its version; also in
+        `reports/drift.json`. None if there is no champion, or it has no profile.
 
     Raises:
         InputError: If the archive is not ingested.
@@ -100,7 +100,7 @@ def _load_profile(registry: Registry, champion: Version) -> dict[str, Any] | Non
 
 
 def _judge_known(registry: Registry, challenger: Version) -> NewData:
-    """Say what is left to do where the archive is the one the challenger was made from."""
+    """Say what remains to be done if the archive is the one the challenger was made from."""
     known = f"{layout.RAW} is what {challenger} was made from"
     champion = registry.champion()
     if champion is not None and champion.version == challenger.version:
@@ -114,7 +114,7 @@ def _judge_known(registry: Registry, challenger: Version) -> NewData:
 def _measure(
     registry: Registry, champion: Version, profile: dict[str, Any], root: Path, params: Params
 ) -> dict[str, Any]:
-    # here: whoever only asks for news is spared torch
+    # imported here: looking for new data does not need torch
     from idc.lifecycle.drift import ModelView, measure_drift
     from idc.models.bundle import load_mean_embedding, load_model
     from idc.models.networks.device import choose_device

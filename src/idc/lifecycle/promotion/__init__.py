@@ -1,1 +1,1 @@
-"""When a challenger becomes the champion: both scored now, on cases neither ever saw."""
+"""When a challenger becomes the champion: both are scored now, on cases that neither has seen."""

@@ -1,10 +1,10 @@
-"""The rule: better beyond doubt in balanced accuracy, and no worse than a margin elsewhere.
+"""The rule: superior in balanced accuracy, and not inferior by more than a margin elsewhere.
 
-Superiority is tested by the lower bound of the paired difference; each margin by the bound that
-looks at the loss, as a test of non-inferiority (ICH E9, section 3.3.2): a loss is not ruled out
-because it was not found, but because a loss as large as the margin would have been. Calibration is
-judged by the Brier score: a mean over patches, which the bootstrap of few cases follows, while a
-calibration error by bins leans upwards in small samples.
+Superiority is tested by the lower bound of the paired difference; each margin by the bound on the
+side of the loss, as a test of non-inferiority (ICH E9, section 3.3.2): a loss is ruled out not
+because none was found, but because a loss as large as the margin would have been found. Calibration
+is judged by the Brier score: a mean over patches, for which the bootstrap over few cases works,
+whereas a binned calibration error is biased upwards in small samples.
 """
 
 from dataclasses import asdict, dataclass
@@ -17,12 +17,12 @@ from idc.evaluation.compare import paired_differences
 from idc.evaluation.statistics.bootstrap import Bootstrap, bootstrap_metrics, summarise_cases
 from idc.lifecycle.promotion.gate import GateScores
 
-_HALF = 0.5  # between the decisions 0 and 1
+_HALF = 0.5  # separates the decisions 0 and 1
 _OF_DECISIONS = ("balanced_accuracy", "sensitivity", "specificity")
-_SUPERIORITY_ERROR = 0.025  # one-sided: the chance that a model no better is promoted, per decision
+_SUPERIORITY_ERROR = 0.025  # one-sided: probability per decision that a model no better passes
 _MARGIN_ERROR = 0.05
-"""One-sided: the chance that a loss as large as a margin passes, per margin. Larger than the other,
-because about 20 gate cases cannot show at .025 that an equal model loses no more than a margin."""
+"""One-sided: the probability, per margin, that a loss as large as the margin passes. Larger than
+the other, because about 20 gate cases cannot show at .025 that an equal model stays within it."""
 _OF_SCORES = ("auroc", "brier")
 
 
@@ -37,7 +37,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to promote, and everything it rests on."""
+    """Whether to promote, and all that the decision is based on."""
 
     promote: bool
     reasons: tuple[Reason, ...]
@@ -60,8 +60,8 @@ def decide(
     Args:
         y_true: Labels, 0 or 1, (patches,).
         case: Case id of each patch, (patches,).
-        champion: What the champion says of the patches; None where there is none yet.
-        challenger: What the challenger says of the same patches.
+        champion: The champion's predictions; None if there is no champion yet.
+        challenger: The challenger's predictions for the same patches.
         config: The margins.
         bootstrap: Of cases.
 
@@ -90,7 +90,7 @@ def compare(
     config: PromotionConfig,
     bootstrap: Bootstrap,
 ) -> tuple[dict[str, dict[str, float]], tuple[Reason, ...]]:
-    """Return the paired differences with their 95 % intervals, and what each rule makes of them.
+    """Return the paired differences with their 95 % intervals, and the outcome of each rule.
 
     The arguments are those of `decide`.
     """

@@ -1,4 +1,4 @@
-"""The gate: cases that pay for promotion decisions alone, so that test is never spent on them."""
+"""The gate: cases used for promotion decisions only, so that test is never used for them."""
 
 import hashlib
 from collections.abc import Collection
@@ -25,7 +25,7 @@ class Gate:
     """All pool patches of the gate cases, and their pixels."""
 
     patches: pd.DataFrame
-    """Rows of `idc.data.tables.SPLITS_SCHEMA`, ordered by case, x and y."""
+    """Rows following `idc.data.tables.SPLITS_SCHEMA`, ordered by case, x and y."""
     pixels: np.ndarray
     """The whole store, uint8 (patches, 50, 50, 3); `patches["row"]` points into it."""
 
@@ -40,7 +40,7 @@ class Gate:
         return self.patches["label"].to_numpy()
 
     def digest(self) -> str:
-        """Return 64 hex digits over case, place, label and pixels of every patch, read now."""
+        """Return 64 hex digits over case, position, label and current pixels of every patch."""
         digest = hashlib.sha256()
         names = self.patches[["case", "x", "y", "label"]].astype(str).agg(",".join, axis=1)
         for name, row in zip(names, self.patches["row"], strict=True):
@@ -51,7 +51,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class GateScores:
-    """What one model says of the gate, at its own frozen operating point."""
+    """The predictions of one model on the gate, at its own frozen operating point."""
 
     y_score: np.ndarray
     """Calibrated probability of IDC+, float64 (patches,)."""
@@ -63,11 +63,11 @@ def take_gate(splits: pd.DataFrame, pixels: np.ndarray) -> Gate:
     """Return today's gate.
 
     Args:
-        splits: As `idc.data.tables.SPLITS_SCHEMA` says.
+        splits: Follows `idc.data.tables.SPLITS_SCHEMA`.
         pixels: The pixel store.
 
     Raises:
-        InputError: If no case is on the gate, or its patches are of one class.
+        InputError: If no case is in the gate, or its patches are all of one class.
     """
     patches = splits[splits["split"] == "gate"].sort_values(["case", "x", "y"], ignore_index=True)
     if patches.empty:
@@ -85,7 +85,7 @@ def take_gate(splits: pd.DataFrame, pixels: np.ndarray) -> Gate:
 
 
 def reject_seen_cases(gate_cases: Collection[str], splits: pd.DataFrame, model: str) -> None:
-    """Check that a model neither trained on a gate case nor was chosen or calibrated on one.
+    """Check that a model was neither trained nor selected nor calibrated on a gate case.
 
     Args:
         gate_cases: Case ids of today's gate.
@@ -93,7 +93,7 @@ def reject_seen_cases(gate_cases: Collection[str], splits: pd.DataFrame, model: 
         model: Name of the model, for the message.
 
     Raises:
-        InputError: Naming the cases it has seen.
+        InputError: Naming the cases that it has seen.
     """
     seen = sorted(set(splits.loc[splits["split"].isin(_SEEN), "case"]) & set(gate_cases))
     if seen:
@@ -107,7 +107,7 @@ def reject_seen_cases(gate_cases: Collection[str], splits: pd.DataFrame, model: 
 def score_gate(
     gate: Gate, bundle: Path, operating_point: Path, runtime: RuntimeConfig
 ) -> GateScores:
-    """Score the gate as the stage predict would, and decide as the served model does.
+    """Score the gate as the stage `predict` does, and decide as the served model does.
 
     Args:
         gate: Today's gate.
@@ -116,7 +116,8 @@ def score_gate(
         runtime: Device, threads and patches per pass.
 
     Raises:
-        InputError: If the model is damaged or of another version, or the point is of another model.
+        InputError: If the model is damaged or of another version, or the operating point belongs to
+            another model.
     """
     model, spec = load_model(bundle)
     point = OperatingPoint.load(operating_point, model_digest=digest_bundle(bundle))

@@ -1,4 +1,4 @@
-"""Reading the promotion log: who was champion before, what was interrupted, how often it looked."""
+"""Reading the promotion log: earlier champions, interrupted entries, looks at the gate."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,9 +6,9 @@ from idc.tracking.registry import Entry
 
 
 def former_champions(entries: Iterable[Entry]) -> list[str]:
-    """Return the versions that were champion, oldest first, the last being the one the log ends at.
+    """Return the versions that were champion, oldest first; the last is the one at the log's end.
 
-    A rollback takes away what it left, so rolling back twice goes two champions back.
+    A rollback removes the version that it left, so rolling back twice goes two champions back.
     """
     champions: list[str] = []
     for entry in entries:
@@ -26,17 +26,17 @@ def former_champions(entries: Iterable[Entry]) -> list[str]:
 
 
 def find_unfinished(entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries that were never closed: something ended the command in between."""
+    """Return the entries that were never closed because the command was interrupted."""
     return [entry for entry in entries if entry.state == "decided"]
 
 
 def count_looks(
     entries: Sequence[Entry], gate_cases: frozenset[str], *, models: str, gate_digest: str
 ) -> int:
-    """Return how many comparisons have looked at this gate, the one at hand included.
+    """Return how many comparisons have looked at this gate, including the current one.
 
-    A gate that grew is the same one as long as half of today's cases were in it. The same two
-    models compared once more on the same patches count once: they answer the same.
+    A gate that grew counts as the same as long as half of today's cases were in it. The same two
+    models compared again on the same patches count once: the result is the same.
 
     Args:
         entries: The promotion log.

@@ -1,8 +1,8 @@
-"""Compare challenger and champion now, decide, and move the alias; or take a promotion back.
+"""Compare challenger and champion now, decide, and move the alias; or undo a promotion.
 
-The log says what will happen before the alias moves and that it has after. Whatever ends the
-command in between leaves the alias at the old or at the new champion, and the next call finds the
-open entry and closes it by where the alias is.
+The log records the intention before the alias moves, and the completion after. If the command is
+interrupted in between, the alias is at the old or at the new champion; the next call finds the open
+entry and closes it according to where the alias is.
 """
 
 import logging
@@ -27,32 +27,32 @@ from idc.tracking.registry import Registry, Version, name_models
 log = logging.getLogger(__name__)
 
 MAX_LOOKS = 20
-"""Decisions on one gate before a warning: by then a model that is no better has been promoted once
-with a chance of up to 1 - .975^20 = .4."""
+"""Decisions on one gate before a warning: by then the probability that a model that is no better
+has been promoted is up to 1 - .975^20 = .4."""
 
 _TEST_FIGURES = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "brier")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `promote` found and did."""
+    """The result of `promote`."""
 
     promoted: bool
     champion: str | None
-    """Version that is champion now; None where there is none."""
+    """Version that is champion now; None if there is none."""
     content: dict[str, Any]
-    """What `decision.json` holds."""
+    """The content of `decision.json`."""
 
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Two models that were scored on one gate; without a champion, one."""
+    """Two models that were scored on one gate; only one if there is no champion."""
 
     gate: Gate
     champion: Version | None
     challenger: Version
     digests: dict[str, str]
-    """Of the gate when it was scored, by version."""
+    """Digest of the gate when it was scored, by version."""
 
 
 def promote(root: Path, params: Params, *, dry_run: bool) -> Outcome:
@@ -61,14 +61,14 @@ def promote(root: Path, params: Params, *, dry_run: bool) -> Outcome:
     Args:
         root: The project; its `data/splits.csv` and pixels are today's.
         params: Margins, the name of the model, the device.
-        dry_run: Decide and log the look, but move nothing.
+        dry_run: Decide and log the look at the gate, but move nothing.
 
     Returns:
         The decision; also in `reports/decision.json` and in the promotion log.
 
     Raises:
         InputError: If there is no challenger, the gate is unusable, a model has seen one of
-            its cases or does not say what it has seen, or the champion changed meanwhile.
+            its cases or has no record of what it has seen, or the champion changed meanwhile.
         StoreUnavailableError: If a tracking server does not answer.
     """
     registry = Registry(root, params)
@@ -120,10 +120,10 @@ def promote(root: Path, params: Params, *, dry_run: bool) -> Outcome:
 
 
 def rollback(root: Path, params: Params) -> tuple[str | None, str]:
-    """Return to the champion before, and log it; return both versions, the former first.
+    """Return to the previous champion, and log it; return both versions, the replaced one first.
 
     Raises:
-        InputError: If the log knows no earlier champion, or the registry lacks it.
+        InputError: If the log has no earlier champion, or the registry lacks it.
         StoreUnavailableError: If a tracking server does not answer.
     """
     registry = Registry(root, params)
@@ -144,7 +144,7 @@ def rollback(root: Path, params: Params) -> tuple[str | None, str]:
 
 
 def repair_log(registry: Registry) -> None:
-    """Close log entries that something interrupted, by where the alias is."""
+    """Close interrupted log entries according to where the alias is."""
     for entry in find_unfinished(registry.entries()):
         now = registry.champion()
         moves = entry.kind in ("promote", "rollback")
@@ -197,7 +197,7 @@ def _reject_moved_champion(registry: Registry, champion: Version | None) -> None
 def _describe(
     registry: Registry, compared: _Comparison, decision: Decision, config: PromotionConfig
 ) -> dict[str, Any]:
-    """Return what `decision.json` holds."""
+    """Return the content of `decision.json`."""
     champion, challenger, digests = compared.champion, compared.challenger, compared.digests
     looks = count_looks(
         registry.entries(),
@@ -235,7 +235,7 @@ def _describe_version(
         "model_digest": version.model_digest,
         "git_commit": version.commit,
         "gate_digest": digests[version.version],
-        # for people to read: each on the test set of its own split, and never decisive
+        # for information: each on the test set of its own split, and never part of the decision
         "test": {
             key: metrics[f"test/{key}"]
             for name in _TEST_FIGURES

@@ -1,1 +1,1 @@
-"""Where a registered model comes from, and whether it can be made again."""
+"""Where a registered model comes from, and whether it can be reproduced."""

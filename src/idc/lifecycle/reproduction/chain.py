@@ -18,9 +18,9 @@ class Link:
 
     name: str
     value: str | None
-    """None where nothing recorded tells it."""
+    """None if it was not recorded."""
     remark: str = ""
-    """What is known beside it, or why it is not known."""
+    """Further information, or why the value is not known."""
 
     def __str__(self) -> str:
         value = self.value or "not known"
@@ -31,7 +31,7 @@ def trace(root: Path, params: Params, version: str) -> list[Link]:
     """Return the chain of a model version, from the raw archive to the decisions about it.
 
     Args:
-        root: The project, whose archive and git the chain is held against.
+        root: The project, with whose archive and git the chain is compared.
         params: The name of the model.
         version: Its number in the registry.
 

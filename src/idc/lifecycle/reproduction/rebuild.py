@@ -1,7 +1,7 @@
-"""Make a registered model again from what is recorded, and hold its predictions against it.
+"""Rebuild a registered model from its records, and compare its predictions.
 
-In a workspace with a store of its own, so that nothing of it reaches the registry. Every ingredient
-is held against its recorded digest before anything runs; a missing one is refused by its name.
+It runs in a workspace with a store of its own, so that nothing reaches the registry. Every input is
+checked against its recorded digest before anything runs; an error names the one that is missing.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ from idc.tracking.registry import Registry, Version
 log = logging.getLogger(__name__)
 
 MAX_LOGIT_DIFFERENCE = 0.01
-"""Of any patch, on another machine or with other versions: it moves a probability by at most .0025,
-below what is reported. On the same machine and versions every bit must agree."""
+"""For any patch, on another machine or with other versions: it changes a probability by at most
+.0025, less than is reported. On the same machine and versions every bit must agree."""
 
 _STAGES = ("ingest", "sample", "split", "train", "predict")
 _INPUTS = ("src/", str(layout.CASE_LISTS), str(layout.LABEL_OVERRIDES))
@@ -50,9 +50,9 @@ class Reproduction:
 
     num_patches: int
     same_environment: bool
-    """Whether machine and versions are those the model was trained with."""
+    """Whether machine and versions are the same as in training."""
     different: Mapping[str, tuple[str, str]]
-    """What differs of them: recorded and present value, by name."""
+    """Differences between the two: recorded and present value, by name."""
     bit_equal: bool
     """Whether every logit agrees bit for bit."""
     max_logit_difference: float
@@ -69,7 +69,7 @@ def reproduce(root: Path, params: Params, version: str) -> Reproduction:
         version: Its number in the registry.
 
     Raises:
-        InputError: Naming the ingredient that is missing, or the stage that failed.
+        InputError: Naming the input that is missing, or the stage that failed.
         StoreUnavailableError: If a tracking server does not answer.
     """
     registry = Registry(root, params)
@@ -105,9 +105,9 @@ def compare_predictions(
     """Compare the fusion's logits patch by patch.
 
     Args:
-        recorded: As `idc.data.tables.RECORDED_LOGITS_SCHEMA` says.
+        recorded: Follows `idc.data.tables.RECORDED_LOGITS_SCHEMA`.
         rebuilt: Likewise.
-        different: What differs between the environments; empty where nothing does.
+        different: Differences between the environments; empty if there are none.
         tolerance: Largest difference of a logit in another environment.
 
     Raises:
@@ -133,7 +133,7 @@ def compare_predictions(
 
 
 def _take_code(root: Path, workspace: Path, commit: str) -> None:
-    """Put the code of a commit into the workspace, where git has it; else leave today's."""
+    """Put the code of a commit into the workspace if git has it; else leave today's."""
     clean = commit.removesuffix("-dirty")
     if commit == "none" or not knows_commit(root, clean):
         log.info("the code's commit %s is not here: today's code must do", commit)
@@ -215,9 +215,9 @@ def _run_stages(workspace: Path) -> None:
 
 
 def _take_case_subsets(root: Path, workspace: Path, stages: dict[str, Any]) -> None:
-    """Give the run the subsets of today: the file is append-only, so they hold those of then.
+    """Give the run today's subsets: the file is append-only, so it contains the earlier ones.
 
-    Code from before December 2026 looks for them under another name, with another header.
+    Code from before December 2026 expects another name and another header.
     """
     subsets = root / layout.CASE_SUBSETS
     if not subsets.exists():
@@ -230,7 +230,7 @@ def _take_case_subsets(root: Path, workspace: Path, stages: dict[str, Any]) -> N
 
 
 def _load_device(workspace: Path, params: Params) -> RuntimeConfig:
-    """Return where the rebuilt model ran; the other parameters of then may be none of today's."""
+    """Return where the rebuilt model ran; its other parameters may no longer exist."""
     recorded = yaml.safe_load((workspace / layout.PARAMS).read_text(encoding="utf-8"))
     return params.runtime.model_copy(update={"device": recorded["runtime"]["device"]})
 
@@ -238,7 +238,7 @@ def _load_device(workspace: Path, params: Params) -> RuntimeConfig:
 def _compare_environment(
     registry: Registry, version: Version, runtime: RuntimeConfig
 ) -> dict[str, tuple[str, str]]:
-    """Return what differs between the training's environment and this one."""
+    """Return the differences between the environment of the training and this one."""
     present = describe_environment(choose_device(runtime))
     recorded = registry.environment(version)
     names = sorted(present.keys() | recorded.keys())
