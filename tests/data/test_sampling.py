@@ -125,7 +125,7 @@ pools = st.dictionaries(
 
 
 @given(pools, st.integers(1, 30), st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_draw_manifest_when_drawn_from_any_pool_then_is_balanced_to_the_patch(
     make_index, cases, half, seed
 ):
@@ -135,7 +135,7 @@ def test_draw_manifest_when_drawn_from_any_pool_then_is_balanced_to_the_patch(
 
 
 @given(pools, st.data(), st.integers(0, 2**32 - 1), st.none() | st.integers(1, 10))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_draw_manifest_when_drawn_smaller_then_is_a_prefix_of_the_larger(
     make_index, cases, data, seed, cap
 ):
@@ -149,7 +149,7 @@ def test_draw_manifest_when_drawn_smaller_then_is_a_prefix_of_the_larger(
 
 
 @given(pools, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_draw_manifest_when_the_archive_is_in_another_order_then_draws_the_same(
     make_index, cases, seed, order
 ):

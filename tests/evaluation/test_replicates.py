@@ -81,7 +81,7 @@ def assert_equals_resampled(subset, counts):
 
 @pytest.mark.parametrize("decimals", [None, 2, 1, 0])
 def test_replicate_metrics_when_patches_are_resampled_then_equal_scikit_learn(decimals):
-    assert_equals_resampled(make_subset(decimals), draw_counts(NUM_CASES, Bootstrap(30, 5)))
+    assert_equals_resampled(make_subset(decimals), draw_counts(NUM_CASES, Bootstrap(10, 5)))
 
 
 def test_replicate_metrics_when_cases_exceed_the_cap_then_equal_scikit_learn():

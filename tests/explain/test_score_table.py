@@ -212,6 +212,7 @@ def test_score_when_fast_then_it_is_what_the_explainer_says(subject, store, num_
     assert np.allclose(score(store), slow, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_patches", [10, 5000])
 def test_scores_when_there_is_a_texture_member_then_its_contribution_is_no_source(
     store, test_set, draw_texture, config, num_patches

@@ -30,6 +30,7 @@ with live_run(Path.cwd(), params, "abc", training="t1", resumed=False) as live:
 pytestmark = pytest.mark.timeout(600)  # making a store's tables takes minutes on a busy machine
 
 
+@pytest.mark.slow
 def test_run_when_its_process_is_killed_then_gc_closes_it_and_not_before_and_it_can_go_on(
     tmp_path, change_params, project_root, monkeypatch, capsys
 ):

@@ -282,6 +282,7 @@ def test_draw_learning_curve_when_series_share_sizes_then_they_stand_beside_each
     assert [each.get_text() for each in axes.get_xticklabels()] == ["1,000", "2,000"]
 
 
+@pytest.mark.slow
 def test_drawing_needs_no_pyplot():
     imports = "import sys; from idc.figures import cases, curves, intervals, training"
     code = f"{imports}; sys.exit('matplotlib.pyplot' in sys.modules)"

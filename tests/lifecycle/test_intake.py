@@ -108,6 +108,7 @@ def test_news_when_a_pointer_changed_alone_then_refuses_naming_the_ways_out(
         news_of(project)
 
 
+@pytest.mark.slow
 def test_intake_when_imported_then_torch_is_not():
     code = "import sys, idc.lifecycle.intake, flows.retraining; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

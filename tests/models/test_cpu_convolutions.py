@@ -151,6 +151,7 @@ def test_a_copy_computes_with_its_own_weights():
     assert model.depthwise(torch.rand(1, 8, 5, 5)).abs().max() > 0
 
 
+@pytest.mark.slow
 def test_a_network_in_training_is_scored_by_onnx_runtime_like_any_other(caplog):
     torch.manual_seed(0)
     config = load_params(Path("params.yaml")).model.model_copy(

@@ -52,6 +52,7 @@ def reject_warnings(caplog):
     assert [record.message for record in caplog.records] == []
 
 
+@pytest.mark.slow
 def test_scorer_when_the_three_real_backbones_are_used_then_converts_them_rightly(images, caplog):
     model = create_used_fusion("efficientnet_b0", "resnet50", "densenet121")
     scorer = create_scorer(model, CPU, SIZE_PX, num_images=MANY)

@@ -277,6 +277,7 @@ def ends(project):
     return [client.get_run(entry.run_id).info.status for entry in project.registry().entries()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_promote_when_killed_beside_the_move_then_the_alias_is_whole_and_the_log_is_mended(
     project, score_as, kill_half_way, after
@@ -295,6 +296,7 @@ def test_promote_when_killed_beside_the_move_then_the_alias_is_whole_and_the_log
     assert ends(project) == (["FINISHED"] * 2 if after else ["KILLED", "FINISHED"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_rollback_when_killed_beside_the_move_then_the_alias_is_whole_and_the_log_is_mended(
     project, score_as, kill_half_way, after
@@ -318,6 +320,7 @@ def test_rollback_when_killed_beside_the_move_then_the_alias_is_whole_and_the_lo
     assert ends(project)[2:] == (["FINISHED"] if after else ["KILLED", "FINISHED"])
 
 
+@pytest.mark.slow
 def test_rollback_when_killed_then_a_dry_run_too_closes_the_log(project, score_as, kill_half_way):
     champion = project.add_version("r1", alias="champion")
     project.add_version("r2")
@@ -330,6 +333,7 @@ def test_rollback_when_killed_then_a_dry_run_too_closes_the_log(project, score_a
     assert states(project) == ["done"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_log_when_killed_while_an_entry_is_closed_then_the_next_command_closes_it_whole(
     project, score_as, kill_half_way, after

@@ -172,6 +172,7 @@ def test_run_when_nothing_is_wrong_then_there_are_no_groups_of_errors(
     assert "no test patch is IDC-, predicted IDC+: no groups of them" in caplog.text
 
 
+@pytest.mark.slow
 def test_run_when_repeated_then_every_byte_is_the_same(folder, change_params):
     contents = []
     for _ in range(2):
@@ -239,6 +240,7 @@ def test_run_when_the_folder_holds_another_architecture_then_says_so_in_one_line
     assert len(str(raised.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_run_when_there_is_a_texture_member_then_the_tables_hold_its_contribution(
     folder, change_params, draw_texture
 ):

@@ -138,6 +138,7 @@ def test_run_when_backbones_are_frozen_then_the_model_holds_the_weights_it_began
     assert sorted((tmp_path / ".idc/embeddings").rglob("*embeddings.npy")) == kept
 
 
+@pytest.mark.slow
 def test_run_when_a_texture_member_is_wanted_then_it_joins_what_is_trained_without_it(
     trainable_pixels, splits, change_params, monkeypatch, caplog
 ):
@@ -168,6 +169,7 @@ def test_run_when_a_texture_member_is_wanted_then_it_joins_what_is_trained_witho
     assert said.endswith(f"{spec.val_auroc:.4f} without")
 
 
+@pytest.mark.slow
 def test_run_when_the_training_side_is_large_then_a_part_of_it_is_profiled(
     trainable_pixels, splits, change_params, monkeypatch
 ):

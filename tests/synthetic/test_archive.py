@@ -121,6 +121,7 @@ def test_create_archive_when_the_seed_is_another_then_so_are_the_bytes(tmp_path,
     assert written[0] != written[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("difficulty", ["texture", "real"])
 def test_create_archive_when_more_processes_draw_then_bytes_are_the_same(tmp_path, difficulty):
     written = []
@@ -180,6 +181,7 @@ def test_create_archive_when_the_total_is_given_then_holds_exactly_that(
     assert len({name.case for name in names}) == num_cases
 
 
+@pytest.mark.slow
 def test_create_archive_when_the_total_is_given_then_cases_vary_as_the_published_ones(tmp_path):
     path = tmp_path / "a.zip"
     create_archive(path, ArchivePlan(num_cases=40, num_patches=3000, seed=2, nested=False))

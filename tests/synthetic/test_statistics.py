@@ -79,6 +79,7 @@ def slivers(real) -> pd.DataFrame:
     return real[(real["height_px"] != PATCH_SIZE_PX) | (real["width_px"] != PATCH_SIZE_PX)]
 
 
+@pytest.mark.slow
 def test_create_archive_when_real_then_neighbours_agree_as_often_as_published(real):
     assert 0.94 < agreement(real) < 0.97
 

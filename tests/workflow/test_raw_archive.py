@@ -240,6 +240,7 @@ def copy_cases(source: Path, target: Path, cases: list[str]) -> None:
                 part.writestr(entry, whole.read(entry))
 
 
+@pytest.mark.slow
 def test_archive_when_added_then_repro_runs_its_stages_once(added, copy_of):
     assert added.ran == UNTIL_SPLIT
     project = copy_of(added)
