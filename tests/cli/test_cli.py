@@ -67,7 +67,7 @@ def test_any_stage_when_the_code_is_another_checkouts_then_it_refuses(project, c
     assert "set PYTHONPATH=" in error_of(capsys, "sample")
 
 
-def test_check_when_the_tracking_server_is_away_then_the_code_says_try_again(
+def test_check_when_the_tracking_server_is_down_then_the_code_says_try_again(
     project, capsys, monkeypatch
 ):
     main(["synth", "data/raw/a.zip", "--cases", "2", "--patches-per-case", "6"])

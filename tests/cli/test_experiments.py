@@ -52,7 +52,7 @@ def test_optimism_when_measured_then_prints_its_page(asked, capsys):
     assert capsys.readouterr().out == "| a table |\n"
 
 
-def test_learning_curve_when_sizes_are_given_then_patches_and_cases_are_told_apart(asked, capsys):
+def test_learning_curve_when_sizes_are_given_then_patches_and_cases_are_kept_apart(asked, capsys):
     options = ("--patches", "100", "200", "--cases", "5", "9", "--only", "1")
     assert main(["learning-curve", "mine", *options]) == 0
     sizes = learning_curve.Sizes((100, 200), (5, 9))

@@ -146,7 +146,7 @@ def test_case_subsets_when_the_file_of_the_earlier_name_holds_no_case_then_goes_
     assert load_case_subsets(path, FRACTIONS, 17) == {}
 
 
-def test_join_case_subsets_when_a_side_has_the_earlier_header_then_the_result_has_todays():
+def test_join_case_subsets_when_a_subset_has_the_earlier_header_then_the_result_has_todays():
     today = EARLIER.replace("side", "subset")
     assert join_case_subsets(today, EARLIER) == today
     assert join_case_subsets(EARLIER, today + "c,val\n") == today + "c,val\n"

@@ -26,7 +26,7 @@ def compare_every_pair(pixels, groups, max_difference):
 
 
 @pytest.mark.parametrize("max_difference", [4.0, 8.0, 15.0])
-def test_find_twins_when_compared_with_every_pair_then_none_is_missed_and_none_invented(
+def test_find_duplicates_when_compared_with_every_pair_then_none_is_missed_and_none_invented(
     pixels, max_difference
 ):
     groups = np.array_split(np.random.default_rng(1).permutation(300), 3)
@@ -36,13 +36,13 @@ def test_find_twins_when_compared_with_every_pair_then_none_is_missed_and_none_i
     assert set(zip(found["row"], found["other"], strict=True)) == wanted
 
 
-def test_find_twins_when_found_then_says_the_difference_of_the_pixels(pixels):
+def test_find_duplicates_when_found_then_says_the_difference_of_the_pixels(pixels):
     found = find_duplicates(pixels, [np.array([0]), np.array([1])], max_difference=255.0)
     gap = pixels[0].astype(float) - pixels[1].astype(float)
     assert found["difference"].tolist() == pytest.approx([np.sqrt((gap**2).mean())], rel=1e-6)
 
 
-def test_find_twins_when_a_group_is_empty_then_finds_none(pixels):
+def test_find_duplicates_when_a_group_is_empty_then_finds_none(pixels):
     empty = np.zeros(0, np.int64)
     assert find_duplicates(pixels, [np.arange(5), empty], max_difference=255.0).empty
 

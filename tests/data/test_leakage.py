@@ -66,7 +66,7 @@ def test_measure_leakage_when_two_subsets_hold_equal_pixels_then_names_the_pair(
     ]  # fmt: skip
 
 
-def test_measure_leakage_when_equal_pixels_are_on_one_side_then_counts_none(measure):
+def test_measure_leakage_when_equal_pixels_are_in_one_subset_then_counts_none(measure):
     pixels = noise(2)
     pixels[1] = pixels[0]
     leakage = measure(("a", 1, 1, "train"), ("b", 51, 1, "train"), pixels=pixels)
@@ -81,7 +81,7 @@ def test_measure_leakage_when_equal_pixels_are_glass_then_counts_none(measure):
 
 
 @pytest.mark.parametrize(("change", "count"), [(4, 1), (6, 0)])
-def test_measure_leakage_when_pixels_differ_by_little_then_counts_near_twins(
+def test_measure_leakage_when_pixels_differ_by_little_then_counts_near_duplicates(
     measure, change, count
 ):
     pixels = noise(2) // 2
@@ -104,7 +104,7 @@ def test_refuse_leakage_when_an_identical_patch_is_on_two_subsets_then_names_the
         reject_leakage(leakage)
 
 
-def test_refuse_leakage_when_patches_are_only_near_twins_then_lets_them_pass(measure):
+def test_refuse_leakage_when_patches_are_only_near_duplicates_then_lets_them_pass(measure):
     pixels = noise(2) // 2
     pixels[1] = pixels[0] + 1
     reject_leakage(measure(("a", 1, 1, "train"), ("b", 51, 1, "test"), pixels=pixels))

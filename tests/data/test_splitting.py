@@ -61,7 +61,7 @@ def lists(tmp_path):
     return write
 
 
-def test_split_patches_when_cases_are_assigned_then_no_case_is_on_two_sides(index):
+def test_split_patches_when_cases_are_assigned_then_no_case_is_in_two_subsets(index):
     assert all(len(subsets) == 1 for subsets in subsets_by_case(split(index, config())).values())
 
 
@@ -89,13 +89,13 @@ def test_split_patches_when_done_then_rows_are_sorted_and_point_at_the_index(ind
     assert (index.loc[splits["row"], "case"].to_numpy() == splits["case"]).all()
 
 
-def test_split_patches_when_the_index_is_shuffled_then_deals_the_same(index):
+def test_split_patches_when_the_index_is_shuffled_then_assigns_the_same(index):
     shuffled = index.sample(frac=1.0, random_state=3).reset_index(drop=True)
     fractions = SubsetFractions(**FRACTIONS)
     assert assign_cases(shuffled, fractions, 17) == assign_cases(index, fractions, 17)
 
 
-def test_split_patches_when_the_seed_differs_then_deals_otherwise(index):
+def test_split_patches_when_the_seed_differs_then_assigns_otherwise(index):
     fractions = SubsetFractions(**FRACTIONS)
     assert assign_cases(index, fractions, 17) != assign_cases(index, fractions, 18)
 
@@ -105,7 +105,7 @@ def test_split_patches_when_a_gate_is_wanted_then_fills_it(index):
     assert "gate" in set(split(index, config(fractions=fractions))["split"])
 
 
-def test_split_patches_when_a_side_gets_no_case_then_names_it(make_index):
+def test_split_patches_when_a_subset_gets_no_case_then_names_it(make_index):
     with pytest.raises(InputError, match=r"subset \w+ has no IDC- and no IDC\+ patch"):
         split(make_index({"a": (5, 5), "b": (5, 5)}), config())
 
@@ -115,7 +115,7 @@ def test_split_patches_when_no_test_is_wanted_then_refuses(index):
         split(index, config(fractions={"val": 0.2, "gate": 0.0, "test": 0.0}))
 
 
-def test_split_patches_when_a_side_lacks_a_class_then_names_side_and_class(make_index, lists,
+def test_split_patches_when_a_subset_lacks_a_class_then_names_subset_and_class(make_index, lists,
                                                                            tmp_path):  # fmt: skip
     index = make_index({"a": (5, 5), "b": (5, 5), "c": (5, 0)})
     chosen = config("lists", lists=lists(val=["b"], test=["c"]))
@@ -141,7 +141,7 @@ def test_split_patches_when_the_rest_is_dropped_then_only_listed_cases_stay(inde
     assert set(splits["case"]) == {"c00", "c01", "c02"}
 
 
-def test_split_patches_when_val_is_carved_then_takes_its_share_of_the_train_cases(
+def test_split_patches_when_val_is_drawn_from_train_then_takes_its_share_of_the_train_cases(
     index, lists, tmp_path
 ):
     fractions = {"val": 0.25, "gate": 0.0, "test": 0.0}
@@ -153,13 +153,15 @@ def test_split_patches_when_val_is_carved_then_takes_its_share_of_the_train_case
     assert sizes["val"] / (sizes["val"] + sizes["train"]) == pytest.approx(0.25, abs=0.04)
 
 
-def test_split_patches_when_there_is_a_list_for_val_then_nothing_is_carved(index, lists, tmp_path):
+def test_split_patches_when_there_is_a_list_for_val_then_none_is_drawn_from_train(
+    index, lists, tmp_path
+):
     chosen = config("lists", lists=lists(val=["c01"], test=["c03", "c04"]))
     splits = split(index, chosen, tmp_path)
     assert set(splits.loc[splits["split"] == "val", "case"]) == {"c01"}
 
 
-def test_split_patches_when_val_is_carved_then_it_is_as_in_the_mode_case_of_the_rest(
+def test_split_patches_when_val_is_drawn_from_train_then_it_is_as_in_the_mode_case_of_the_rest(
     index, lists, tmp_path
 ):
     fractions = {"val": 0.12, "gate": 0.1, "test": 0.2}
@@ -172,7 +174,7 @@ def test_split_patches_when_val_is_carved_then_it_is_as_in_the_mode_case_of_the_
     } == {case: {subset} for case, subset in expected.items()}
 
 
-def test_split_patches_when_val_is_carved_then_test_cases_stay_where_they_are(
+def test_split_patches_when_val_is_drawn_from_train_then_test_cases_stay_where_they_are(
     index, lists, tmp_path
 ):
     fractions = {"val": 0.25, "gate": 0.0, "test": 0.0}
@@ -193,19 +195,19 @@ def test_split_patches_when_a_case_is_on_two_lists_then_names_it(index, lists, t
         split(index, chosen, tmp_path)
 
 
-def test_deal_patches_when_assigned_then_each_label_gets_its_shares(index):
+def test_assign_patches_when_assigned_then_each_label_gets_its_shares(index):
     subsets = assign_patches(index, SubsetFractions(**FRACTIONS), 17)
     shares = pd.crosstab(index["label"], subsets, normalize="index")
     assert shares["val"].tolist() == pytest.approx([0.15, 0.15], abs=0.01)
     assert shares["test"].tolist() == pytest.approx([0.25, 0.25], abs=0.01)
 
 
-def test_deal_patches_when_assigned_then_cases_are_on_several_sides(index):
+def test_assign_patches_when_assigned_then_cases_are_in_several_subsets(index):
     splits = split(index, config("patch"))
     assert max(len(subsets) for subsets in subsets_by_case(splits).values()) == 3
 
 
-def test_deal_patches_when_the_index_is_shuffled_then_deals_the_same(index):
+def test_assign_patches_when_the_index_is_shuffled_then_assigns_the_same(index):
     fractions = SubsetFractions(**FRACTIONS)
     shuffled = index.sample(frac=1.0, random_state=3)
     pd.testing.assert_series_equal(
@@ -214,7 +216,7 @@ def test_deal_patches_when_the_index_is_shuffled_then_deals_the_same(index):
     )  # fmt: skip
 
 
-def test_deal_patches_when_assigned_then_test_patches_do_not_follow_the_manifests_order(index):
+def test_assign_patches_when_assigned_then_test_patches_do_not_follow_the_manifests_order(index):
     subsets = assign_patches(index, SubsetFractions(**FRACTIONS), 17)
     in_test = (subsets == "test").to_numpy()
     drawn_first = pd.Series(rank_patches(index, 17)).rank(pct=True)[in_test]
@@ -240,7 +242,7 @@ def pool_of(cases):
 
 @given(case_counts, st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
-def test_deal_cases_when_given_any_cases_then_each_gets_one_known_side(cases, seed):
+def test_assign_cases_when_given_any_cases_then_each_gets_one_known_subset(cases, seed):
     subsets = assign_cases(pool_of(cases), FOUR_SUBSETS, seed)
     assert set(subsets) == set(cases)
     assert set(subsets.values()) <= {"train", "val", "gate", "test"}
@@ -248,7 +250,7 @@ def test_deal_cases_when_given_any_cases_then_each_gets_one_known_side(cases, se
 
 @given(case_counts, case_counts, st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
-def test_deal_cases_when_cases_are_added_or_gone_then_known_ones_keep_their_side(
+def test_assign_cases_when_cases_are_added_or_gone_then_known_ones_keep_their_subset(
     before, after, seed
 ):
     first = assign_cases(pool_of(before), FOUR_SUBSETS, seed)
@@ -260,7 +262,7 @@ def test_deal_cases_when_cases_are_added_or_gone_then_known_ones_keep_their_side
 
 @given(case_counts, st.integers(0, 2**32 - 1), st.randoms(use_true_random=False))
 @settings(max_examples=20, deadline=None)
-def test_deal_cases_when_patches_come_in_another_order_then_deals_the_same(cases, seed, random):
+def test_assign_cases_when_patches_come_in_another_order_then_assigns_the_same(cases, seed, random):
     pool = pool_of(cases)
     order = list(range(len(pool)))
     random.shuffle(order)
@@ -271,7 +273,7 @@ def test_deal_cases_when_patches_come_in_another_order_then_deals_the_same(cases
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=10, deadline=None)
-def test_deal_cases_when_cases_are_many_then_prevalence_is_within_three_points(seed):
+def test_assign_cases_when_cases_are_many_then_prevalence_is_within_three_points(seed):
     rng = np.random.default_rng(seed)
     sizes = rng.lognormal(6.3, 0.8, 200).astype(int) + 20
     idc = (sizes * rng.beta(1.2, 2.7, 200)).astype(int)
@@ -282,7 +284,7 @@ def test_deal_cases_when_cases_are_many_then_prevalence_is_within_three_points(s
     assert subsets.value_counts().min() >= 15
 
 
-def test_deal_cases_when_two_thirds_are_new_then_new_ones_fill_what_is_short(index):
+def test_assign_cases_when_two_thirds_are_new_then_new_ones_fill_what_is_short(index):
     known = dict.fromkeys(sorted(CASES)[:13], "test")
     subsets = assign_cases(index, FOUR_SUBSETS, 17, known=known)
     new = [subset for case, subset in subsets.items() if case not in known]
@@ -292,7 +294,7 @@ def test_deal_cases_when_two_thirds_are_new_then_new_ones_fill_what_is_short(ind
 
 @given(case_counts, st.integers(3, 7), st.integers(0, 2**32 - 1))
 @settings(max_examples=15, deadline=None)
-def test_deal_folds_when_every_fold_is_tested_then_each_case_is_tested_once(cases, num, seed):
+def test_assign_folds_when_every_fold_is_tested_then_each_case_is_tested_once(cases, num, seed):
     pool = pool_of(cases)
     tested = [
         case
@@ -305,7 +307,7 @@ def test_deal_folds_when_every_fold_is_tested_then_each_case_is_tested_once(case
     assert sorted(tested) == sorted(cases)
 
 
-def test_deal_folds_when_one_is_tested_then_the_next_one_is_val(index):
+def test_assign_folds_when_one_is_tested_then_the_next_one_is_val(index):
     first = assign_folds(index, FoldsConfig(num_folds=5, test_fold=1), 17)
     second = assign_folds(index, FoldsConfig(num_folds=5, test_fold=2), 17)
     assert {c for c, s in first.items() if s == "val"} == {
@@ -318,32 +320,32 @@ def patch_folds(index, num, seed=17):
     return pd.DataFrame({f.test_fold: assign_patch_folds(index, f, seed) for f in folds})
 
 
-def test_deal_patch_folds_when_every_fold_is_tested_then_each_patch_is_tested_and_val_once(index):
+def test_assign_patch_folds_when_every_fold_is_tested_then_each_patch_is_tested_and_val_once(index):
     subsets = patch_folds(index, 5)
     assert ((subsets == "test").sum(axis=1) == 1).all()
     assert ((subsets == "val").sum(axis=1) == 1).all()
     assert ((subsets == "train").sum(axis=1) == 3).all()
 
 
-def test_deal_patch_folds_when_assigned_then_folds_are_equal_in_size_and_label(index):
+def test_assign_patch_folds_when_assigned_then_folds_are_equal_in_size_and_label(index):
     tested = patch_folds(index, 5).eq("test").idxmax(axis=1)
     counts = pd.crosstab(tested, index["label"])
     assert (counts.max() - counts.min() <= 1).all()
 
 
-def test_deal_patch_folds_when_assigned_then_the_manifests_order_says_nothing_of_the_fold(index):
+def test_assign_patch_folds_when_assigned_then_the_manifests_order_says_nothing_of_the_fold(index):
     tested = patch_folds(index, 5).eq("test").idxmax(axis=1)
     drawn = pd.Series(rank_patches(index, 17), index=index.index).groupby(index["label"]).rank()
     first_half = drawn <= drawn.groupby(index["label"]).transform("median")
     assert pd.crosstab(tested, first_half, normalize="index")[True].between(0.4, 0.6).all()
 
 
-def test_deal_patch_folds_when_the_index_is_shuffled_then_deals_the_same(index):
+def test_assign_patch_folds_when_the_index_is_shuffled_then_assigns_the_same(index):
     shuffled = index.sample(frac=1.0, random_state=3)
     pd.testing.assert_frame_equal(patch_folds(shuffled, 4).sort_index(), patch_folds(index, 4))
 
 
-def test_split_patches_when_patches_are_folded_then_cases_are_on_all_sides(index):
+def test_split_patches_when_patches_are_folded_then_cases_are_in_all_subsets(index):
     splits = split(index, config("patch", folds={"num_folds": 5, "test_fold": 2}))
     assert set(splits["split"]) == {"train", "val", "test"}
     assert (splits.groupby("case")["split"].nunique() == 3).mean() > 0.9
@@ -389,7 +391,7 @@ def test_split_patches_when_patches_are_capped_then_they_are_the_manifests_first
 
 @pytest.mark.parametrize(("cap", "sizes"), [("max_train_cases", (3, 7, 12)),
                                             ("max_train_patches", (20, 60, 100))])  # fmt: skip
-def test_split_patches_when_the_cap_grows_then_smaller_training_sides_are_within_larger(
+def test_split_patches_when_the_cap_grows_then_smaller_training_sets_are_within_larger(
     index, cap, sizes
 ):
     nested = [set(training(index, **{cap: size})["row"]) for size in sizes]
@@ -417,7 +419,7 @@ def test_order_cases_when_others_leave_then_the_order_of_the_rest_stays():
     assert order_cases(sorted(rest, reverse=True), 17) == rest
 
 
-def test_split_patches_when_labels_are_corrected_then_train_has_them_and_no_other_side(index):
+def test_split_patches_when_labels_are_corrected_then_train_has_them_and_no_other_subset(index):
     manifest = index.rename_axis("row").reset_index().assign(label=lambda t: 1 - t["label"])
     manifest = manifest.astype({"label": "int8"})
     splits = split_patches(index, manifest, config(), SEED, case_lists=None, case_subsets={})
@@ -426,13 +428,15 @@ def test_split_patches_when_labels_are_corrected_then_train_has_them_and_no_othe
     assert (splits["label"].to_numpy() != archived).tolist() == on_train.tolist()
 
 
-def test_split_patches_when_folds_are_wanted_then_gate_is_empty_and_known_sides_are_ignored(index):
+def test_split_patches_when_folds_are_wanted_then_gate_is_empty_and_known_subsets_are_ignored(
+    index,
+):
     chosen = config(folds={"num_folds": 4, "test_fold": 0})
     splits = split(index, chosen, known=dict.fromkeys(CASES, "test"))
     assert set(splits["split"]) == {"train", "val", "test"}
 
 
-def test_split_patches_when_sides_are_known_then_follows_them(index):
+def test_split_patches_when_subsets_are_known_then_follows_them(index):
     known = dict.fromkeys(list(CASES)[:3], "val")
     subsets = subsets_by_case(split(index, config(), known=known))
     assert all(subsets[case] == {"val"} for case in known)

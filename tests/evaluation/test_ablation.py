@@ -72,7 +72,7 @@ def differences(**gains):
         ((-0.03, -0.04, -0.02), "is worse than its best single member, b"),
     ],
 )
-def test_describe_gain_when_the_interval_lies_so_then_says_it(gain, words):
+def test_describe_gain_when_the_interval_is_so_then_says_it(gain, words):
     text = describe_gain(
         differences(a=(0.2, 0.1, 0.3), b=gain, trees=(-1, -1, -1)), {"a": "a", "b": "b"}
     )

@@ -88,7 +88,7 @@ def test_no_other_cut_does_better(rule, seed):
     assert found == pytest.approx((below.max(initial=0.0) + above.min()) / 2)
 
 
-def test_cut_lies_midway_and_ties_take_the_lowest():
+def test_cut_is_midway_and_ties_take_the_lowest():
     assert choose_threshold(np.array([0, 1]), np.array([0.2, 0.6]), "youden") == pytest.approx(0.4)
     # cuts at 0.3 and at 0.7 are equally good
     assert choose_threshold(

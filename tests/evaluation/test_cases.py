@@ -38,7 +38,7 @@ def full_grid(case, rows, columns):
     return pd.DataFrame({"case": case, "x": 50 * column + 1, "y": 50 * row + 1})
 
 
-def test_measure_burden_when_cases_differ_then_tells_shares_and_errors_of_each():
+def test_measure_burden_when_cases_differ_then_gives_shares_and_errors_of_each():
     cases = measured()
     assert cases["case"].tolist() == ["a", "b", "c"]
     assert cases["num_patches"].tolist() == [4, 2, 1]
@@ -179,7 +179,7 @@ def test_dice_when_nothing_is_idc_or_called_so_then_is_undefined():
     assert dice(np.zeros(3), np.array([0, 1, 0])) == 0.0
 
 
-def test_measure_dice_when_some_cases_are_complete_then_tells_each_kind_of_decision():
+def test_measure_dice_when_some_cases_are_complete_then_gives_each_kind_of_decision():
     context = np.array([0, 1, 0, 0, 1, 0, 0])
     found = measure_dice(CASE, Y_TRUE, {"patch": Y_PRED, "context": context}, ["a", "b"])
     assert found[["case", "num_patches", "burden"]].to_numpy().tolist() == [

@@ -36,7 +36,7 @@ def test_roc_keeps_ends_and_area(num_patches):
 
 
 @pytest.mark.parametrize("num_patches", [9, 20_000])
-def test_pr_keeps_ends_and_lies_on_the_curve(num_patches):
+def test_pr_keeps_ends_and_is_on_the_curve(num_patches):
     y_true, y_score = draw_subset(num_patches)
     points = pr_points(y_true, y_score)
     assert list(points.columns) == ["recall", "precision", "threshold"]

@@ -218,7 +218,7 @@ def test_subgroup_table_when_the_patches_are_unusable_then_says_so(patches, chan
         measure(change(patches))
 
 
-def test_measure_regions_when_regions_differ_then_small_ones_are_told_apart():
+def test_measure_regions_when_regions_differ_then_small_ones_are_kept_apart():
     # per case a region of 8 patches of which 6 are called, and one of 9 that all are
     rows = [(1 + 50 * i, 1, 1.0 if i < 6 else -3.0) for i in range(8)]
     rows += [(1 + 50 * i, 501, 1.0) for i in range(9)]

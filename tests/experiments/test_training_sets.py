@@ -32,7 +32,7 @@ def least_class(*subsets):
     return min(int((subset["label"] == label).sum()) for subset in subsets for label in (0, 1))
 
 
-def test_training_side_when_assigned_by_case_then_holds_whole_cases_and_by_patch_it_does_not(pool):
+def test_training_set_when_assigned_by_case_then_holds_whole_cases_and_by_patch_it_does_not(pool):
     by_case, by_patch = (
         pool.training_set(split_unit, NUM_FOLDS, 0) for split_unit in ("case", "patch")
     )
@@ -44,7 +44,7 @@ def test_training_side_when_assigned_by_case_then_holds_whole_cases_and_by_patch
     assert len(by_patch) == pytest.approx(100, abs=15)
 
 
-def test_largest_equal_size_when_sides_differ_then_twice_the_rarest_class_of_any():
+def test_largest_equal_size_when_subsets_differ_then_twice_the_rarest_class_of_any():
     subsets = [
         pd.DataFrame({"label": [0] * zeros + [1] * ones}) for zeros, ones in ((9, 5), (4, 7))
     ]

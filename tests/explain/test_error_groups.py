@@ -51,7 +51,7 @@ def test_errors_when_found_then_the_most_confident_of_each_kind_come_first(test_
     assert errors["is_border"].all()
 
 
-def test_groups_when_errors_lie_in_two_clouds_then_they_are_told_apart(test_set):
+def test_groups_when_errors_are_in_two_clouds_then_they_are_kept_apart(test_set):
     wide = pd.concat([test_set.assign(case=test_set["case"] + name) for name in "abcd"])
     errors = find_errors(wide.assign(row=np.tile(np.arange(40), 4)), max_errors=100)
     grouped = group_errors(errors, cluster_points(errors))

@@ -43,7 +43,7 @@ def test_reference_when_another_model_scores_or_rows_are_shuffled_then_is_the_sa
     assert set(draw_reference(test_set, num_patches=32, seed=2)["row"]) != set(panel["row"])
 
 
-def test_reference_when_the_side_is_small_or_of_one_label_then_takes_what_there_is(test_set):
+def test_reference_when_the_subset_is_small_or_of_one_label_then_takes_what_there_is(test_set):
     positive = test_set[test_set["y_true"] == 1].head(5)
     panel = draw_reference(positive, num_patches=32, seed=1)
     assert sorted(panel["row"]) == sorted(positive.loc[~positive["sliver"], "row"])

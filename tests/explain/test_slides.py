@@ -33,7 +33,7 @@ def test_spread_scores_then_the_mean_of_a_patch_is_its_probability():
     np.testing.assert_allclose(spread[2, 0], [0] * 5 + [1.0] * 5)
 
 
-def test_draw_attention_then_each_block_lies_where_its_patch_does(cases):
+def test_draw_attention_then_each_block_is_where_its_patch_does(cases):
     patches = cases[cases["case"] == "c"].iloc[1:].assign(y_score=0.5)
     spread = np.full((24, 10, 10), 0.5, np.float32)
     spread[0] = 1.0  # the patch at x 51, y 1

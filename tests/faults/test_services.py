@@ -267,7 +267,7 @@ def test_run_when_an_override_is_wrong_then_watching_it_exits_by_the_result(mach
     assert "override train.epoch: params.yaml has no such parameter" in told["text"]
 
 
-def test_run_when_its_flow_is_killed_then_no_trainer_is_left_and_the_crash_is_told(machine):
+def test_run_when_its_flow_is_killed_then_no_trainer_is_left_and_the_crash_is_reported(machine):
     run_id = machine.start_run("pipeline/local", {"train.epochs": 39, "train.patience": 39})
     wait_until(lambda: machine.has_checkpoint(run_id), "a checkpoint")
     trainer = machine.trainer(run_id)

@@ -231,7 +231,7 @@ def test_draw_slide_maps_when_a_place_is_empty_then_it_is_empty_in_all_three():
         assert np.ma.getmaskarray(image.get_array()).tolist() == np.isnan(TRUTH).tolist()
 
 
-def test_draw_slide_maps_when_a_case_is_tall_then_the_bar_lies_below_its_patches():
+def test_draw_slide_maps_when_a_case_is_tall_then_the_bar_is_below_its_patches():
     tall = np.zeros((90, 20))
     axes = cases.draw_slide_maps("8914", tall, tall, tall).axes[0]
     (bar,) = axes.get_lines()

@@ -41,13 +41,13 @@ def _small_models(monkeypatch):
     monkeypatch.setattr(plain_cnn_module, "_EPOCHS", 2)
 
 
-def test_score_baseline_when_textures_have_equal_colour_then_dictionary_tells_them(textures):
+def test_score_baseline_when_textures_have_equal_colour_then_dictionary_separates_them(textures):
     scores = score_baseline("dictionary", textures, TRAIN, LABELS[TRAIN], SCORED, 17)
     assert auroc(LABELS[SCORED], scores) > 0.99
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_score_baseline_when_brightness_tells_the_class_then_learns_it(name, textures, monkeypatch):
+def test_score_baseline_when_brightness_shows_the_class_then_learns_it(name, textures, monkeypatch):
     monkeypatch.setattr(plain_cnn_module, "_EPOCHS", 8)
     pixels = textures // 2 + np.where(LABELS == 1, 100, 0).astype(np.uint8)[:, None, None, None]
     scores = score_baseline(name, pixels, TRAIN, LABELS[TRAIN], SCORED, 17)

@@ -18,7 +18,7 @@ def test_colour_statistics_when_rows_are_chosen_then_are_mean_and_sd_per_channel
     np.testing.assert_allclose(colour_statistics(pixels, np.array([7, 2])), expected, rtol=1e-5)
 
 
-def test_fit_colour_baseline_when_brightness_tells_the_class_then_learns_it(pixels):
+def test_fit_colour_baseline_when_brightness_shows_the_class_then_learns_it(pixels):
     labels = np.arange(20) % 2
     statistics = colour_statistics(pixels, np.arange(20))
     model = fit_colour_baseline(statistics[:10], labels[:10])

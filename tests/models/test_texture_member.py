@@ -70,7 +70,7 @@ def images_of(patches, size_px=SIZE_PX):
 
 
 @torch.no_grad()
-def test_learn_when_textures_have_equal_colour_then_tells_them(texture, pixels):
+def test_learn_when_textures_have_equal_colour_then_separates_them(texture, pixels):
     logits = texture(images_of(pixels[TESTED]))
     assert logits.shape == (len(TESTED), 1)
     assert auroc(LABELS[TESTED], logits[:, 0].numpy()) > 0.9

@@ -40,7 +40,7 @@ def test_proxied_server_when_a_result_is_published_then_files_and_model_come_bac
     assert 0.0 <= scored["probability"][0] <= 1.0
 
 
-def test_training_when_the_server_is_away_twice_then_no_epoch_is_lost_and_its_run_is_finished(
+def test_training_when_the_server_is_down_twice_then_no_epoch_is_lost_and_its_run_is_finished(
     result, tmp_path, monkeypatch
 ):
     port = free_port()

@@ -191,7 +191,7 @@ def test_store_when_another_version_made_it_then_backup_and_upgrade_are_named(
     assert fix.startswith("`idc backup FOLDER`, then `mlflow db upgrade sqlite:///")
 
 
-def test_store_when_its_server_is_away_then_no_password_is_shown(
+def test_store_when_its_server_is_down_then_no_password_is_shown(
     project, change_params, monkeypatch
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:1")

@@ -41,7 +41,7 @@ def test_failure_when_a_stage_runs_elsewhere_then_it_is_final():
         require_success("train", Finished(1, lines))
 
 
-def test_failure_when_the_tracking_server_is_away_then_it_is_worth_another_try():
+def test_failure_when_the_tracking_server_is_down_then_it_is_worth_another_try():
     lines = (
         "idc publish: try again: tracking server http://x does not answer",
         "ERROR: failed to reproduce 'publish': failed to run: python -m idc publish, "

@@ -192,7 +192,7 @@ def test_run_when_a_logit_is_nan_then_names_column_and_row(measure, predictions)
 
 
 @pytest.mark.parametrize(("subset", "label"), [("val", 0), ("test", 1)])
-def test_run_when_a_side_is_of_one_class_then_names_it(measure, predictions, subset, label):
+def test_run_when_a_subset_is_of_one_class_then_names_it(measure, predictions, subset, label):
     of_subset = predictions["split"] == subset
     one = predictions.assign(y_true=predictions["y_true"].where(~of_subset, label).astype("int8"))
     sign = "-+"[label]
@@ -201,7 +201,7 @@ def test_run_when_a_side_is_of_one_class_then_names_it(measure, predictions, sub
     assert not OPERATING_POINT.exists()
 
 
-def test_run_when_a_side_is_empty_then_names_it(measure, predictions):
+def test_run_when_a_subset_is_empty_then_names_it(measure, predictions):
     with pytest.raises(InputError, match="0 patches of val are there"):
         measure(predictions[predictions["split"] == "test"])
 
@@ -212,7 +212,7 @@ def test_run_when_a_case_is_not_in_the_split_table_then_names_it(measure, predic
         measure(predictions, splits[splits["case"] != "test3"])
 
 
-def test_run_when_a_case_is_on_another_side_then_names_it(measure, predictions):
+def test_run_when_a_case_is_in_another_subset_then_names_it(measure, predictions):
     splits = list_splits(predictions)
     moved = splits.assign(split=splits["split"].where(splits["case"] != "val2", "gate"))
     with pytest.raises(InputError, match="has case val2 on val"):

@@ -57,7 +57,7 @@ def test_name_other_checkpoints_when_there_are_some_then_says_they_are_not_used(
     assert "1 checkpoints of other parameters, data or code are not used" in caplog.text
 
 
-def test_run_when_the_training_side_is_smaller_than_a_batch_then_says_so(
+def test_run_when_the_training_set_is_smaller_than_a_batch_then_says_so(
     splits, index, change_params, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -170,7 +170,7 @@ def test_run_when_a_texture_member_is_wanted_then_it_joins_what_is_trained_witho
 
 
 @pytest.mark.slow
-def test_run_when_the_training_side_is_large_then_a_part_of_it_is_profiled(
+def test_run_when_the_training_set_is_large_then_a_part_of_it_is_profiled(
     trainable_pixels, splits, change_params, monkeypatch
 ):
     monkeypatch.setattr(train, "_NUM_PROFILED", 3)

@@ -249,7 +249,7 @@ def test_create_archive_when_masks_are_wanted_then_they_fit_patches_and_agree_wi
     assert roc_auc_score([0] * len(shares[0]) + [1] * len(shares[1]), shares[0] + shares[1]) > 0.9
 
 
-def test_create_archive_when_texture_tells_then_colour_does_not(archive):
+def test_create_archive_when_texture_shows_the_class_then_colour_does_not(archive):
     patches = archive.patches
     colour = np.array([[*p.mean(axis=(0, 1)), *p.std(axis=(0, 1))] for p in patches.values()])
     labels = np.array([name.label for name in patches])

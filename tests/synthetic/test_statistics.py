@@ -120,7 +120,7 @@ def test_create_archive_when_real_then_some_idc_is_over_half_white(real):
     assert 0.03 < (real.loc[real["label"] == 1, "white"] > 0.5).mean() < 0.13
 
 
-def test_create_archive_when_real_then_colour_tells_much_but_not_all(real):
+def test_create_archive_when_real_then_colour_separates_much_but_not_all(real):
     model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
     score = cross_val_predict(
         model,

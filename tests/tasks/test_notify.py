@@ -61,7 +61,7 @@ def receiver():
 
 
 @pytest.mark.parametrize("event", ["promotion", "drift"])
-def test_notify_when_the_environment_names_an_address_then_it_is_told(
+def test_notify_when_the_environment_names_an_address_then_it_is_notified(
     receiver, monkeypatch, event, caplog
 ):
     monkeypatch.setenv(URL_VARIABLE, receiver.url)
@@ -78,7 +78,7 @@ def test_notify_when_the_environment_names_an_address_then_it_is_told(
     assert SECRET not in caplog.text
 
 
-def test_notify_failure_when_a_flow_fails_then_the_receiver_is_told_why(receiver, monkeypatch):
+def test_notify_failure_when_a_flow_fails_then_the_receiver_gets_the_reason(receiver, monkeypatch):
     monkeypatch.setenv(URL_VARIABLE, receiver.url)
 
     @flow(name="doomed", on_failure=[notify_failure])
@@ -113,14 +113,14 @@ def test_notify_failure_when_the_flow_was_called_by_another_then_the_caller_alon
     assert "the archive is damaged" in told["text"]
 
 
-def test_deliver_when_a_secret_block_holds_the_address_then_it_is_told(receiver, monkeypatch):
+def test_deliver_when_a_secret_block_holds_the_address_then_it_is_notified(receiver, monkeypatch):
     Secret(value=receiver.url).save("idc-address", overwrite=True)
     monkeypatch.setenv(BLOCK_VARIABLE, "secret/idc-address")
     assert deliver("drift", "stain", "shifted", pytest.fail) == 1
     assert receiver.got[0]["subject"] == "stain"
 
 
-def test_deliver_when_a_notification_block_is_named_then_it_is_told(receiver, monkeypatch):
+def test_deliver_when_a_notification_block_is_named_then_it_is_notified(receiver, monkeypatch):
     CustomWebhookNotificationBlock(
         name="receiver", url=receiver.url, json_data={"told": "{{subject}}: {{body}}"}
     ).save("idc-block", overwrite=True)
@@ -157,5 +157,5 @@ def test_deliver_when_an_address_cannot_be_used_then_warns_and_fails_nothing(mon
     assert url not in warnings[0]
 
 
-def test_deliver_when_nothing_is_named_then_tells_nobody():
+def test_deliver_when_nothing_is_named_then_notifies_nobody():
     assert deliver("drift", "stain", "shifted", pytest.fail) == 0

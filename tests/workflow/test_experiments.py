@@ -109,7 +109,7 @@ def test_screen_when_run_then_every_case_but_the_excluded_is_tested_once_and_a_t
 OUT = ("--set", "split.exclude=out.txt")
 
 
-def test_optimism_when_run_then_both_ways_test_the_same_patches_from_equal_training_sides(project):
+def test_optimism_when_run_then_both_ways_test_the_same_patches_from_equal_training_sets(project):
     output = project.experiments("optimism", "leak", "--folds", str(NUM_FOLDS), *OUT)
     assert "# Optimism `leak`" in output
     content = load_json(project.results("leak/optimism.json"))
