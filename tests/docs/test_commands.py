@@ -35,9 +35,6 @@ TINY = SMALL | {
     "train.patience": 1,
     "train.learning_rate": 0.001,
     "train.weight_decay": 0.02,
-    "explain.methods": ["saliency"],
-    "explain.num_reference": 2,
-    "explain.num_slides": 0,
 }
 
 

@@ -40,11 +40,11 @@ from prefect import flow
 def retraining(overrides: dict | None = None) -> None:
     time.sleep(45)
 '''
-PATIENCE_S = 300  # much for one run, little for a machine at work
+PATIENCE_S = 600  # much for one run, little for a machine at work
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(shutil.which("git") is None, reason="needs git"),
 ]
 
@@ -218,15 +218,18 @@ def test_services_when_the_port_is_taken_by_another_then_it_says_which_variable_
     assert not list(other.glob(".idc/services/*.json"))
 
 
-def test_two_runs_when_at_once_then_both_finish_right_in_workspaces_of_their_own(machine):
-    ids = [
-        machine.start_run("pipeline/local", {"train.epochs": 2}),
-        machine.start_run("pipeline/local", {"evaluate.threshold_rule": "f1"}),
-    ]
-    for run_id in ids:
-        assert machine.wait_for(run_id, "Completed", "Failed", "Crashed") == "Completed", (
-            machine.message(run_id)
-        )
+def test_two_runs_when_at_once_then_both_finish_right_and_watching_one_exits_with_0(machine):
+    other = machine.start_run("pipeline/local", {"train.epochs": 2})
+    watched = machine.run(
+        "prefect", "deployment", "run", "pipeline/local", "--watch",
+        "--param", 'overrides={"evaluate.threshold_rule": "f1"}', expect=0,
+    )  # fmt: skip
+    ids = [other, re.search(r"UUID: (\S+)", watched).group(1)]
+    assert machine.state(ids[1]) == "Completed"
+    assert machine.wait_for(other, "Completed", "Failed", "Crashed") == "Completed", (
+        machine.message(other)
+    )
+    assert [machine.told(run_id) for run_id in ids] == [[], []]
     published = [load_json(machine.workspace(run_id) / PUBLISHED) for run_id in ids]
     by_id = {run.info.run_id: run for run in machine.runs()}
     params = [by_id[item["run_id"]].data.params for item in published]
@@ -240,19 +243,6 @@ def test_two_runs_when_at_once_then_both_finish_right_in_workspaces_of_their_own
         machine.workspace(run_id) for run_id in ids
     }
     assert git(machine.folder, "status", "--porcelain", "-uno") == ""
-
-
-def test_run_when_it_is_watched_then_its_end_is_the_exit_code(machine):
-    output = machine.run(
-        "prefect", "deployment", "run", "pipeline/local", "--watch",
-        "--param", 'overrides={"train.epochs": 2}', expect=0,
-    )  # fmt: skip
-    run_id = re.search(r"UUID: (\S+)", output).group(1)
-    assert machine.state(run_id) == "Completed"
-    published = load_json(machine.workspace(run_id) / PUBLISHED)["run_id"]
-    (run,) = (run for run in machine.runs() if run.info.run_id == published)
-    assert run.data.params["train.epochs"] == "2"
-    assert machine.told(run_id) == []
 
 
 def test_run_when_an_override_is_wrong_then_watching_it_exits_by_the_result(machine):

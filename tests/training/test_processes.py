@@ -22,7 +22,7 @@ NUM_PATCHES = 96
 def create_project(project_root, tmp_path, make_index):
     """Make a folder in which `idc train` runs on 64 patches, 8 steps an epoch."""
 
-    def create(name, **runtime):
+    def create(name, batch_size=8, **runtime):
         root = tmp_path / name
         (root / PIXELS).parent.mkdir(parents=True)
         index = make_index({"a": (32, 32), "b": (16, 16)})
@@ -38,7 +38,7 @@ def create_project(project_root, tmp_path, make_index):
         content = yaml.safe_load((project_root / PARAMS).read_text(encoding="utf-8"))
         content["model"] |= {"backbones": ["test_resnet"], "pretrained": "none", "size_px": 32}
         content["model"] |= {"texture_member": False}
-        content["train"] |= {"epochs": 12, "patience": 12, "batch_size": 8}
+        content["train"] |= {"epochs": 12, "patience": 12, "batch_size": batch_size}
         content["runtime"] |= {"num_threads": 1, "checkpoint_interval_s": 0.0, "device": "cpu"}
         content["runtime"] |= runtime
         (root / PARAMS).write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -132,9 +132,9 @@ def test_train_when_two_processes_are_asked_for_then_one_of_them_tracks_and_writ
 def test_train_when_a_batch_cannot_be_shared_then_says_so_once_more_at_the_end(
     create_project, project_root
 ):
-    root = create_project("uneven", num_devices=3)
+    root = create_project("uneven", batch_size=7, num_devices=2)
     process = start(root, project_root)
     _, said = process.communicate(timeout=200)
     assert process.returncode == 2
-    assert "train.batch_size: 8 cannot be shared equally by 3 processes" in said
-    assert said.strip().splitlines()[-1].startswith("idc train: error: one of the 3 processes")
+    assert "train.batch_size: 7 cannot be shared equally by 2 processes" in said
+    assert said.strip().splitlines()[-1].startswith("idc train: error: one of the 2 processes")

@@ -25,10 +25,14 @@ from idc.tracking.chosen_metrics import MAX_METRICS
 from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[2]
-# two backbones, the texture member and all baselines of the defaults: what bytes might differ by
+# two backbones, the texture member, all baselines of the defaults and scored methods: what bytes
+# might differ by
 OVERRIDES = {key: value for key, value in SMALL.items() if key != "baselines.names"} | {
     "model.backbones": ["test_resnet", "test_efficientnet"],
     "model.texture_member": True,
+    "explain.methods": ["integrated_gradients", "grad_cam"],
+    "explain.num_reference": 6,
+    "explain.num_mosaics": 2,
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -30,13 +30,6 @@ PARTS = (
     "src/idc", "data/case_lists", "data/label_overrides.csv", ".dvc/config", ".dvc/.gitignore",
     ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml",
 )  # fmt: skip
-OVERRIDES = SMALL | {
-    "baselines.names": ["trees", "dictionary"],  # as the project has it
-    "explain.methods": ["saliency", "layer_cam"],
-    "explain.num_reference": 2,
-    "explain.num_slides": 0,
-    "explain.num_mosaics": 0,
-}
 UNTIL_SPLIT = ["ingest", "sample", "split"]
 NUM_CASES, NUM_FIRST_CASES = 16, 12
 
@@ -204,7 +197,7 @@ def new_project(parent: Path) -> Project:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, target)
-    override_params(folder / "params.yaml", OVERRIDES)
+    override_params(folder / "params.yaml", SMALL)
     project = Project(folder)
     project.git("init", "--quiet")
     project.commit_all()
