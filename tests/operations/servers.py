@@ -14,7 +14,8 @@ from pathlib import Path
 
 import httpx
 
-START_S, END_S = 600, 20  # a machine may be busy with trainings
+START_S = 600  # a machine may be busy with trainings
+END_S = 8  # between SIGTERM and SIGKILL, which a Prefect server often needs
 
 
 @dataclass(frozen=True)
