@@ -25,13 +25,13 @@ def gate():
     return y_true, case
 
 
-@pytest.mark.slow  # some 20 s: hundreds of simulated decisions
+@pytest.mark.slow  # some 10 s: hundreds of simulated decisions
 def test_rule_when_models_are_equal_then_hardly_ever_promotes(config):
     held = simulate(Truth(0.0, 0.0), NUM_CASES, NUM_DRAWS, config, BOOTSTRAP.num_replicates, seed=5)
     assert held.all(axis=1).mean() <= 0.05
 
 
-@pytest.mark.slow  # some 20 s: hundreds of simulated decisions
+@pytest.mark.slow  # some 10 s: hundreds of simulated decisions
 def test_rule_when_sensitivity_is_truly_worse_then_blocks_a_better_balanced_accuracy(config):
     held = simulate(
         Truth(-0.05, 0.14), NUM_CASES, NUM_DRAWS, config, BOOTSTRAP.num_replicates, seed=5
@@ -41,7 +41,7 @@ def test_rule_when_sensitivity_is_truly_worse_then_blocks_a_better_balanced_accu
     assert sensitivity.mean() <= 0.1
 
 
-@pytest.mark.slow  # some 20 s: hundreds of simulated decisions
+@pytest.mark.slow  # some 10 s: hundreds of simulated decisions
 def test_rule_when_the_challenger_is_truly_better_then_mostly_promotes(config):
     held = simulate(
         Truth(0.08, 0.08), NUM_CASES, NUM_DRAWS, config, BOOTSTRAP.num_replicates, seed=5
