@@ -20,6 +20,73 @@ def test_backbone_when_weights_are_in_a_folder_then_loads_them(tmp_path):
         assert torch.equal(loaded[name], tensor), name
 
 
+@pytest.fixture
+def resnet(tmp_path):
+    """`resnet(rename)`: a network, and a folder with its weights under other keys."""
+
+    def save(rename=lambda key: key, leave_out=(), **more):
+        net = Backbone("test_resnet", "none").net
+        weights = {rename(key): tensor for key, tensor in net.state_dict().items()}
+        weights = {key: tensor for key, tensor in weights.items() if key not in leave_out}
+        save_file(weights | more, tmp_path / "test_resnet.safetensors")
+        return net, str(tmp_path)
+
+    return save
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.resnet.", "backbone.module.encoder_q."])
+def test_backbone_when_keys_have_a_prefix_then_loads_them_and_says_so(resnet, caplog, prefix):
+    caplog.set_level("INFO")
+    classifier = {f"{prefix}fc.weight": torch.zeros(2, 2)}
+    net, folder = resnet(lambda key: prefix + key, **classifier)
+    require_weights(("test_resnet",), folder)
+    loaded = Backbone("test_resnet", folder).net.state_dict()
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in net.state_dict().items())
+    assert f"without their prefix {prefix}" in caplog.text
+    assert "1 tensors are not used" in caplog.text
+
+
+def test_backbone_when_counters_of_batch_norms_are_missing_then_loads_the_rest(resnet):
+    net, _ = resnet()
+    counters = [key for key in net.state_dict() if key.endswith("num_batches_tracked")]
+    assert counters
+    net, folder = resnet(leave_out=counters)
+    loaded = Backbone("test_resnet", folder).net.state_dict()
+    assert torch.equal(loaded["conv1.0.weight"], net.state_dict()["conv1.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"leave_out": ["layer3.0.conv1.weight"]}, r"lacks 1 of the \d+ tensors of test_resnet"),
+        ({"rename": lambda key: key.replace(".", "/")}, "holds no tensor of test_resnet"),
+        ({"conv1.0.weight": torch.zeros(1)}, r"conv1\.0\.weight has shape \(1,\), in test_resn"),
+    ],
+)  # fmt: skip
+def test_backbone_when_weights_do_not_fit_then_check_and_training_refuse(resnet, change, says):
+    _, folder = resnet(**change)
+    for use in (
+        lambda: require_weights(("test_resnet",), folder),
+        lambda: Backbone("test_resnet", folder),
+    ):
+        with pytest.raises(InputError, match=says):
+            use()
+
+
+def test_backbone_when_the_weights_are_of_another_network_then_refuses(tmp_path):
+    other = Backbone("test_efficientnet", "none").net.state_dict()
+    save_file(other, tmp_path / "test_resnet.safetensors")
+    with pytest.raises(InputError, match="test_resnet"):
+        require_weights(("test_resnet",), str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02pickle", b"\xff" * 64])
+def test_backbone_when_the_file_is_no_safetensors_then_says_so_in_a_line(tmp_path, content):
+    (tmp_path / "test_resnet.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=r"test_resnet\.safetensors cannot be read"):
+        require_weights(("test_resnet",), str(tmp_path))
+
+
 def test_cam_layer_when_asked_then_its_maps_have_stride_16():
     backbone, shapes = Backbone("test_resnet", "none").eval(), []
     backbone.cam_layer().register_forward_hook(lambda _, __, maps: shapes.append(maps.shape[2:]))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from idc.core.errors import InputError
+from idc.models.networks.weights_file import load_weights_file, match_tensors, tensor_shapes
 
 _CAM_STRIDE = 16  # at stride 32 a 64-px image ends as a 2x2 map, on which a CAM means nothing
 
@@ -50,10 +51,10 @@ class Backbone(nn.Module):
 
 
 def require_weights(names: tuple[str, ...], pretrained: str) -> None:
-    """Check that the pretrained weights of every backbone can be had, without loading them.
+    """Check that the pretrained weights of every backbone can be had and fit, without loading them.
 
     Raises:
-        InputError: Naming the backbone and the ways out.
+        InputError: Naming the backbone, or the file, and the ways out.
     """
     if pretrained == "none":
         return
@@ -62,7 +63,12 @@ def require_weights(names: tuple[str, ...], pretrained: str) -> None:
         if pretrained == "imagenet":
             _require_hub_weights(name)
         else:
-            _weights_file(name, pretrained)
+            match_tensors(name, _weights_file(name, pretrained), _expected_shapes(name))
+
+
+def _expected_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):  # shapes alone: nothing is drawn
+        return tensor_shapes(timm.create_model(name, pretrained=False, num_classes=0))
 
 
 def _create_net(name: str, pretrained: str) -> nn.Module:
@@ -70,10 +76,10 @@ def _create_net(name: str, pretrained: str) -> nn.Module:
     if pretrained == "none":
         return timm.create_model(name, pretrained=False, num_classes=0)  # type: ignore[no-any-return]
     if pretrained != "imagenet":
-        overlay = {"file": str(_weights_file(name, pretrained))}
-        return timm.create_model(  # type: ignore[no-any-return]
-            name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay
-        )
+        path = _weights_file(name, pretrained)
+        net: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
+        load_weights_file(net, name, path)
+        return net
     try:
         return timm.create_model(name, pretrained=True, num_classes=0)  # type: ignore[no-any-return]
     except (OSError, RuntimeError) as error:
