@@ -1,14 +1,19 @@
 """Is there anything new to learn from?"""
 
+import json
 import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 from mlflow.entities import Dataset, DatasetInput
 
+from idc.core import layout
 from idc.core.errors import InputError
-from idc.lifecycle.intake import _load_profile, find_new_data
+from idc.data.split.profile import build_profile
+from idc.data.tables import INDEX_SCHEMA, save_table
+from idc.lifecycle.intake import _load_profile, find_new_data, write_drift_report
 from idc.runs.lineage import file_md5, folder_md5
 from idc.tracking.recording import RAW_DATASET
 from tests.promotion.conftest import empty_store, project, trained  # noqa: F401  (fixtures)
@@ -120,3 +125,45 @@ def test_profile_when_published_under_either_name_then_is_read(project, name):  
     version = project.registry().load(project.add_version("r1", files=files))
     profile = _load_profile(project.registry(), version)
     assert profile == (None if name is None else {"idc_share": 0.3})
+
+
+@pytest.fixture
+def ingested(project, make_index):  # noqa: F811
+    """An archive of two training cases and a darker new one; the profile knows the first two."""
+    index = make_index({"a": (8, 4), "b": (8, 4), "new": (6, 6)})
+    pixels = np.random.default_rng(4).integers(120, 220, (len(index), 50, 50, 3), np.uint8)
+    pixels[index["case"] == "new"] -= 100
+    save_table(project.root / layout.INDEX, index, INDEX_SCHEMA)
+    np.save(project.root / layout.PIXELS, pixels)
+    known = index[index["case"] != "new"]
+    return build_profile(known, known.assign(split="train"), pixels)
+
+
+def add_champion(project, **options):  # noqa: F811
+    version = project.add_version("r1", **options)
+    project.client.set_registered_model_alias("idc-fusion", "champion", version)
+
+
+def test_drift_report_when_a_new_case_is_darker_then_names_it_and_the_champion(
+    project, ingested  # noqa: F811
+):  # fmt: skip
+    add_champion(project, files={layout.TRAINING_PROFILE.name: json.dumps(ingested)})
+    report = write_drift_report(project.root, project.params)
+    assert json.loads((project.root / layout.DRIFT).read_text()) == report
+    assert (report["champion"], report["new_cases"], report["num_patches"]) == ("1", ["new"], 12)
+    assert {"mean_red", "mean_optical_density"} <= set(report["drifted"])
+    assert report["figures"]["mean_red"]["shift"] < -1
+    assert np.isfinite(report["figures"]["embedding"]["shift"])  # by the champion's own network
+
+
+@pytest.mark.parametrize("has_champion", [False, True])
+def test_drift_report_when_there_is_nothing_to_compare_with_then_there_is_none(
+    project, ingested, caplog, has_champion  # noqa: F811
+):  # fmt: skip
+    caplog.set_level("INFO")
+    if has_champion:
+        add_champion(project)  # of an earlier version, which kept no profile
+    assert write_drift_report(project.root, project.params) is None
+    assert not (project.root / layout.DRIFT).exists()
+    why = "has no training_profile.json" if has_champion else "there is no champion yet"
+    assert why in caplog.text

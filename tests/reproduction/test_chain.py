@@ -59,3 +59,38 @@ def test_trace_when_there_is_no_such_version_then_names_those_there_are(project)
     project.add_version("r1")
     with pytest.raises(InputError, match="no idc-fusion version 7; it has 1"):
         trace(project.root, project.params, "7")
+
+
+def test_trace_when_decisions_were_logged_then_each_is_a_link_of_both_versions(project):
+    first, second = project.add_version("r1"), project.add_version("r2")
+    registry = project.registry()
+    before = registry.load(first)
+    registry.log_decision("promote", before=before, version=registry.load(second), content={})
+    project.client.set_registered_model_alias("idc-fusion", "champion", second)
+    for version in (first, second):
+        decision = chain_of(project, version)["decision"]
+        assert decision.value == "promote 2"
+        assert "champion before: 1" in decision.remark
+    assert chain_of(project, second)["model version"].remark == "challenger, champion"
+
+
+def test_trace_when_the_lock_lacks_a_stage_and_the_clone_the_data_then_says_so(project):
+    lock = "stages:\n  ingest:\n    deps:\n    - {path: data/raw, md5: a.dir}\n"
+    chain = chain_of(project, project.add_version("r1", files={"dvc.lock": lock}))
+    assert chain["raw archive"].remark == "there is no data/raw here"
+    assert chain["manifest"].value is None
+    assert "records no data/manifest.csv of stage sample" in chain["manifest"].remark
+
+
+@pytest.mark.parametrize(
+    ("commit", "value", "remark"),
+    [
+        ("none", None, "it was made without git"),
+        ("abc-dirty", "abc", "tracked files were modified, not in the git of this clone"),
+    ],
+)
+def test_trace_when_the_code_was_not_a_commit_then_says_so(project, commit, value, remark):
+    version = project.add_version("r1")
+    project.client.set_model_version_tag("idc-fusion", version, "git_commit", commit)
+    link = chain_of(project, version)["git commit"]
+    assert (link.value, link.remark) == (value, remark)

@@ -1,11 +1,15 @@
 """When a rebuilt model counts as the same, and what is refused before anything runs."""
 
+import subprocess
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from idc.core.errors import InputError
+from idc.core.git import git
 from idc.data.tables import RECORDED_LOGITS_SCHEMA, save_table
 from idc.lifecycle.reproduction import rebuild
 from idc.lifecycle.reproduction.rebuild import compare_predictions, reproduce
@@ -139,3 +143,72 @@ def test_reproduce_when_the_parameters_are_of_an_earlier_version_then_the_device
 ):
     (tmp_path / "params.yaml").write_text("pretrain: {gone: 1}\nruntime: {device: cuda, gone: 1}\n")
     assert rebuild._load_device(tmp_path, change_params()).device == "cuda"
+
+
+@pytest.fixture
+def stages(monkeypatch, workspace, predictions):
+    """Stands for the five stages: notes what runs where, and leaves these predictions."""
+    ran = []
+
+    def run(command, *, cwd, env, **_):
+        stage = command[-1]
+        ran.append((stage, cwd, env["MLFLOW_TRACKING_URI"]))
+        if stage == "predict":
+            save_table(cwd / "data/predictions.parquet", stages.made, RECORDED_LOGITS_SCHEMA)
+        failed = stage == stages.failing
+        return subprocess.CompletedProcess(command, failed, "", "first\nlast line\n")
+
+    stages = SimpleNamespace(ran=ran, made=predictions, failing=None)
+    monkeypatch.setattr(rebuild, "subprocess", SimpleNamespace(run=run))
+    return stages
+
+
+def test_reproduce_when_all_is_there_then_runs_five_stages_and_compares(
+    project, workspace, stages, predictions
+):
+    version = project.add_version("r1", files=project.recorded)
+    stages.made = shifted(predictions, 0.005)
+    found = reproduce(project.root, project.params, version)
+    order = ["ingest", "sample", "split", "train", "predict"]
+    assert [stage for stage, _, _ in stages.ran] == order
+    # nothing of it reaches the project's own store
+    own = f"sqlite:///{workspace}/mlruns/mlflow.db"
+    assert {(cwd, store) for _, cwd, store in stages.ran} == {(workspace, own)}
+    assert found.num_patches == len(predictions)
+    assert found.max_logit_difference == pytest.approx(0.005, abs=1e-6)
+    # the version records no environment, so nothing here is the same
+    assert found.different["torch"][0] == "unknown"
+    assert found.reproduced
+
+
+def test_reproduce_when_a_stage_fails_then_names_it_with_its_last_line(project, workspace, stages):
+    stages.failing = "train"
+    refuse(project, "train failed in .*: last line")
+    assert [stage for stage, _, _ in stages.ran][-1] == "train"
+
+
+def test_reproduce_when_git_has_the_commit_then_the_code_is_of_then(tmp_path):
+    root, workspace = tmp_path / "root", tmp_path / "workspace"
+    for folder in (root / "src/idc", workspace / "src/idc"):
+        folder.mkdir(parents=True)
+    (root / "src/idc/code.py").write_text("of then")
+    (root / "notes.txt").write_text("no code")
+    git(root, "init", "--quiet")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "-m", "first")
+    commit = git(root, "rev-parse", "HEAD")
+    (root / "src/idc/code.py").write_text("of today")
+    (workspace / "src/idc/new.py").write_text("of today")
+    rebuild._take_code(root, workspace, f"{commit}-dirty")
+    assert (workspace / "src/idc/code.py").read_text() == "of then"
+    assert not (workspace / "src/idc/new.py").exists()
+    assert not (workspace / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("commit", ["none", "0" * 40])
+def test_reproduce_when_git_lacks_the_commit_then_todays_code_stays(tmp_path, caplog, commit):
+    caplog.set_level("INFO")
+    (tmp_path / "code.py").write_text("of today")
+    rebuild._take_code(tmp_path, tmp_path, commit)
+    assert (tmp_path / "code.py").read_text() == "of today"
+    assert "today's code must do" in caplog.text

@@ -1,6 +1,8 @@
 import contextlib
 import os
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from idc.core.errors import InputError, StoreUnavailableError
 from idc.tracking.connection import check_store, describe_faults, tracking_uri
 from idc.tracking.live import live_run
 from idc.tracking.orphans import list_orphans
+from idc.tracking.parents import close_parent, open_parent, place_below
 from idc.tracking.publishing import ALIAS, publish_result
 from idc.tracking.registry import list_aliased_digests
 
@@ -343,3 +346,75 @@ def test_check_store_when_the_folder_cannot_be_written_then_says_so(tmp_path, mo
     monkeypatch.setattr("os.access", access)
     with pytest.raises(InputError, match=r"mlflow\.db cannot be written \(no permission"):
         check_store(tmp_path)
+
+
+def test_parent_when_opened_again_then_it_is_the_same_run_and_children_name_it(
+    tmp_path, empty_store
+):
+    root = open_root(tmp_path, empty_store)
+    client = MlflowClient(tracking_uri(root), tracking_uri(root))
+    parent = open_parent(root, "idc sweep rates", "sweep rates")
+    assert client.get_run(parent.run_id).info.status == "RUNNING"
+    close_parent(root, parent, failed=True)
+    assert client.get_run(parent.run_id).info.status == "FAILED"
+
+    assert open_parent(root, "idc sweep rates", "sweep rates") == parent
+    assert client.get_run(parent.run_id).info.status == "RUNNING"
+    assert open_parent(root, "idc sweep rates", "sweep others") != parent
+    assert list_orphans(root) == []  # this process is alive, and the tags say that it is theirs
+
+    experiment = client.get_experiment_by_name("idc sweep rates").experiment_id
+    child = client.create_run(experiment).info.run_id
+    place_below(root, parent, child)
+    tags = client.get_run(child).data.tags
+    assert (tags["mlflow.parentRunId"], tags["sweep"]) == (parent.run_id, "sweep rates")
+    close_parent(root, parent, failed=False)
+    assert client.get_run(parent.run_id).info.status == "FINISHED"
+
+
+@pytest.fixture
+def tracking_server(monkeypatch):
+    """A server whose `/health` answers the code that the test sets."""
+    codes = [200]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(codes[-1] if self.path == "/mlflow/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}/mlflow/")
+        yield codes
+        server.shutdown()
+
+
+@pytest.mark.parametrize("code", [200, 401, 403])
+def test_check_store_when_the_server_answers_or_guards_its_health_then_it_passes(
+    tmp_path, tracking_server, code
+):
+    tracking_server.append(code)
+    check_store(tmp_path)
+
+
+def test_check_store_when_the_server_fails_then_says_try_again(tmp_path, tracking_server):
+    tracking_server.append(503)
+    with pytest.raises(StoreUnavailableError, match="answers 503"):
+        check_store(tmp_path)
+
+
+def test_check_store_when_the_databases_driver_is_missing_then_names_the_package(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg2://me:secret@127.0.0.1/x")
+    monkeypatch.setattr("sqlalchemy.create_engine", fail_to_import)
+    with pytest.raises(InputError, match="needs the package psycopg2") as caught:
+        check_store(tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+def fail_to_import(*_, **__):
+    raise ModuleNotFoundError("No module named 'psycopg2'", name="psycopg2")
