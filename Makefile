@@ -3,8 +3,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= pinned
-BIN := $(abspath $(VENV))/bin
-export PATH := $(BIN):$(PATH)
+# not by abspath, which takes a space in the path of the clone for two paths
+BIN := $(VENV)/bin
+export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/src:$(CURDIR)
 include src/idc/core/quiet.env
 export $(shell sed -n 's/^\([A-Z_]*\)=.*/\1/p' src/idc/core/quiet.env)

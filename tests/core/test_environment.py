@@ -1,7 +1,10 @@
 """One home of the settings that keep the tools quiet."""
 
+import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,43 @@ def test_makefile_when_it_runs_a_command_then_that_sees_the_settings():
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.splitlines()  # fmt: skip
     assert {f"{name}={value}" for name, value in QUIET.items()} <= set(shown)
+
+
+def test_makefile_when_the_clone_has_a_space_in_its_path_then_its_python_runs(tmp_path):
+    folder = tmp_path / "my clone"
+    (folder / "src/idc/core").mkdir(parents=True)
+    for name in ("Makefile", "src/idc/core/quiet.env", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    for name in ("constraints.txt", "constraints-torch.txt", ".dvc/config.local"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/python").symlink_to(sys.executable)
+    (folder / ".venv/.installed").touch()
+    shown = subprocess.run(
+        ["make", "-s", "-f", "-", "shown"],
+        input="include Makefile\nshown: setup ; @$(BIN)/python -V && command -v python\n",
+        cwd=folder, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert shown[0].startswith("Python 3")
+    assert shown[1] == str(folder / ".venv/bin/python")
+
+
+def test_pictures_when_a_notebook_or_a_style_of_the_user_is_there_then_neither_counts(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\naxes.grid: True\n")
+    code = (
+        "from idc.cli import main; main(['params', '--count']); import matplotlib.pyplot as plt;"
+        "print(plt.get_backend(), plt.rcParams['text.usetex'], plt.rcParams['axes.grid'])"
+    )
+    environment = os.environ | {
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "MPLCONFIGDIR": str(tmp_path),
+    }
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert shown[-1] == "agg False False"
 
 
 def test_dockerfile_when_it_sets_one_then_to_the_same_value():

@@ -24,7 +24,7 @@ from idc.cli.command import (
     unknown,
 )
 from idc.core import layout
-from idc.core.environment import QUIET
+from idc.core.environment import PICTURES, QUIET
 from idc.core.errors import (
     EXIT_UNAVAILABLE,
     InputError,
@@ -114,9 +114,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         raise unknown("command", name, list(COMMANDS), "`idc --help`")
     command = COMMANDS[name]
     options = parse_options(command, arguments)
-    # here alone, before anything that reads them is imported; what the user has set holds
-    for variable, value in QUIET.items():
-        os.environ.setdefault(variable, value)
+    # here alone, before anything that reads them is imported
+    os.environ.update({**QUIET, **os.environ, **PICTURES})  # what the user has set of QUIET holds
     if not command.anywhere:
         _require_own_code()
     return command.run(options)

@@ -15,6 +15,15 @@ def _read_settings(path: Path) -> dict[str, str]:
 QUIET = MappingProxyType(_read_settings(Path(__file__).with_name("quiet.env")))
 """What keeps the tools from asking the network or reporting use, by name of the variable."""
 
+PICTURES = MappingProxyType(
+    {"MPLBACKEND": "agg", "MATPLOTLIBRC": str(Path(__file__).with_name("matplotlibrc"))}
+)
+"""What keeps pictures the same wherever they are drawn, by name of the variable.
+
+A notebook leaves its own backend in `MPLBACKEND`, which a stage could not import; a user's
+matplotlibrc would change fonts and grids of outputs whose bytes DVC compares.
+"""
+
 
 def own_environment(root: Path) -> dict[str, str]:
     """Return today's environment with the code of `root`, this Python, and `QUIET`."""
