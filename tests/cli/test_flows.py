@@ -22,15 +22,21 @@ class StartedError(Exception):
 
 
 @pytest.fixture
-def start(project, monkeypatch):
-    """`start("pipeline")`: run a command and return what the process would have become."""
-    started = []
+def started(project, monkeypatch):
+    """What the process would have become: program, arguments, environment."""
+    calls = []
 
     def execve(program, arguments, environment):
-        started.append((program, arguments, environment))
+        calls.append((program, arguments, environment))
         raise StartedError
 
     monkeypatch.setattr(os, "execve", execve)
+    return calls
+
+
+@pytest.fixture
+def start(project, started):
+    """`start("pipeline")`: run a command and return the arguments of the program it becomes."""
 
     def run(*arguments):
         with pytest.raises(StartedError):
@@ -40,7 +46,6 @@ def start(project, monkeypatch):
         assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(project / "src")
         return arguments[1:]
 
-    run.started = started
     return run
 
 
@@ -72,12 +77,12 @@ def test_flow_when_values_are_changed_then_set_wins_over_the_file(start, project
 )
 @pytest.mark.parametrize("command", ["pipeline", "retrain"])
 def test_flow_when_a_value_is_wrong_then_one_line_says_so_and_nothing_starts(
-    start, capsys, command, options, said
+    started, project, capsys, command, options, said
 ):
     assert main([command, *options]) == EXIT_INPUT
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
-    assert start.started == []
+    assert started == []
 
 
 def test_sweep_when_its_plan_holds_then_the_flow_starts_with_it(start, project):
@@ -85,11 +90,11 @@ def test_sweep_when_its_plan_holds_then_the_flow_starts_with_it(start, project):
     assert start("sweep", "mine.yaml") == ["-m", "flows.sweep", "mine.yaml"]
 
 
-def test_sweep_when_a_point_is_wrong_then_names_it_and_nothing_starts(start, project, capsys):
+def test_sweep_when_a_point_is_wrong_then_names_it_and_nothing_starts(started, project, capsys):
     (project / "mine.yaml").write_text(SWEEP.replace("0.002", "-1"))
     assert main(["sweep", "mine.yaml"]) == EXIT_INPUT
     assert "mine.yaml: learning_rate=-1" in capsys.readouterr().err
-    assert start.started == []
+    assert started == []
 
 
 def test_sweep_when_no_plan_is_named_then_it_is_the_projects_own(start, project, project_root):

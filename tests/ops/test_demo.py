@@ -32,7 +32,7 @@ def machine(tmp_path, monkeypatch, project_root):
         return subprocess.CompletedProcess(command, codes.get(command[3], 0))
 
     monkeypatch.setattr(demo, "copy_project", copy_project)
-    monkeypatch.setattr(demo.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     for name in ("PREFECT_API_URL", "PREFECT_API_KEY", "IDC_NOTIFY_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.setenv(name, "https://production")
     (tmp_path / "configs").mkdir()

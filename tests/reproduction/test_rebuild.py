@@ -148,19 +148,18 @@ def test_reproduce_when_the_parameters_are_of_an_earlier_version_then_the_device
 @pytest.fixture
 def stages(monkeypatch, workspace, predictions):
     """Stands for the five stages: notes what runs where, and leaves these predictions."""
-    ran = []
+    played = SimpleNamespace(ran=[], made=predictions, failing=None)
 
     def run(command, *, cwd, env, **_):
         stage = command[-1]
-        ran.append((stage, cwd, env["MLFLOW_TRACKING_URI"]))
+        played.ran.append((stage, cwd, env["MLFLOW_TRACKING_URI"]))
         if stage == "predict":
-            save_table(cwd / "data/predictions.parquet", stages.made, RECORDED_LOGITS_SCHEMA)
-        failed = stage == stages.failing
+            save_table(cwd / "data/predictions.parquet", played.made, RECORDED_LOGITS_SCHEMA)
+        failed = stage == played.failing
         return subprocess.CompletedProcess(command, failed, "", "first\nlast line\n")
 
-    stages = SimpleNamespace(ran=ran, made=predictions, failing=None)
     monkeypatch.setattr(rebuild, "subprocess", SimpleNamespace(run=run))
-    return stages
+    return played
 
 
 def test_reproduce_when_all_is_there_then_runs_five_stages_and_compares(

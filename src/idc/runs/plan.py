@@ -44,12 +44,13 @@ def plan_run(root: Path) -> list[PlannedStage]:
     graph = yaml.safe_load((root / DVC_FILE).read_text(encoding="utf-8"))["stages"]
     planned: list[PlannedStage] = []
     for name, stage in graph.items():
-        reasons = ("it never ran",)
         if name in ran:
-            reasons = tuple(_reasons(status.get(name, []), _recorded_paths(ran[name])))
+            reasons = _reasons(status.get(name, []), _recorded_paths(ran[name]))
+        else:
+            reasons = ["it never ran"]
         running = [known.name for known in planned if known.reasons or known.after]
         after = tuple(before for before in running if _reads(stage, graph[before]))
-        planned.append(PlannedStage(name, reasons, after))
+        planned.append(PlannedStage(name, tuple(reasons), after))
     return planned
 
 
