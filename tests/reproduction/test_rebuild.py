@@ -210,4 +210,4 @@ def test_reproduce_when_git_lacks_the_commit_then_todays_code_stays(tmp_path, ca
     (tmp_path / "code.py").write_text("of today")
     rebuild._take_code(tmp_path, tmp_path, commit)
     assert (tmp_path / "code.py").read_text() == "of today"
-    assert "today's code must do" in caplog.text
+    assert "today's code is used" in caplog.text

@@ -28,7 +28,7 @@ _CONFIDENT = (0.9, 0.99)
 
 
 def audit_labels(root: Path, name: str) -> Path:
-    """Write `audit.csv`, `audit.png` (the first 24) and `audit.md` beside a result.
+    """Write `audit.csv`, `audit.png` (the first 24) and `audit.md` next to a result.
 
     Patches that `data/label_overrides.csv` already corrects are left out. A row of the list holds
     `case`, `x`, `y`, `label`, `probability`, `num_neighbours`, `neighbour_idc_share` (empty where

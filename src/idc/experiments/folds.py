@@ -124,7 +124,7 @@ def check_overrides(
     Args:
         root: The project.
         overrides: New values by dotted key.
-        also_set: Keys that the experiment sets, beside those that folds set.
+        also_set: Keys that the experiment sets, in addition to those that folds set.
 
     Raises:
         InputError: If a key is no parameter, a value breaks its rule, or the experiment sets it.

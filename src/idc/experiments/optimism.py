@@ -97,7 +97,7 @@ def describe_optimism(root: Path, name: str) -> dict[str, Any]:
         InputError: If a result is missing, or they are of different patches.
     """
     figures = {split_unit: read_figures(root, f"{name}/{split_unit}") for split_unit in WAYS}
-    # tested in other folds, by nature: that is the difference to be measured
+    # the folds necessarily differ: that difference is what is measured
     optimism = compare_results(root, f"{name}/patch", f"{name}/case", same_folds=False)
     return {
         "num_patches": figures["case"]["num_patches"],

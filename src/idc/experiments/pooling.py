@@ -34,7 +34,7 @@ from idc.evaluation.threshold.calibration import Calibration, choose_threshold, 
 MAIN_LOGIT = "logit"
 CONTEXT_LOGIT = "logit_context"
 TestedOnce = Literal["case", "patch"]
-"""What one fold alone may test: a whole case, or where patches were assigned to folds, a patch."""
+"""What only one fold may test: a whole case or, if patches were assigned to folds, a patch."""
 
 _HALF = 0.5  # between the decisions 0 and 1
 

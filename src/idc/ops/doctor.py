@@ -24,22 +24,22 @@ SERVICES = STATE / "services"
 _MIN_FREE_GB = 5.0
 
 State = Literal["ok", "off", "missing"]
-"""`off`: not there, and no run in place needs it; `missing`: a run would fail."""
+"""`off`: absent, and a run in place does not need it; `missing`: a run would fail."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing."""
+    """The state of one thing that was checked."""
 
     what: str
     state: State
     said: str
     fix: str = ""
-    """The command, or what else to do; empty where nothing is wrong."""
+    """The command that fixes it, or another instruction; empty if nothing is wrong."""
 
 
 def require_inputs(params: Params, root: Path) -> None:
-    """Check what a run needs: archives, a store, weights.
+    """Check what a run needs: archives, a store, weights. Nothing is written.
 
     Raises:
         InputError: Naming what is missing and what to do.
@@ -57,7 +57,7 @@ def require_inputs(params: Params, root: Path) -> None:
 
 
 def examine(params: Params, root: Path) -> list[Finding]:
-    """Look at everything that a run, in place or by a deployment, stands on."""
+    """Check everything that a run, in place or of a deployment, depends on. Nothing is written."""
     return [
         _archive(root),
         *_store(root),
@@ -104,7 +104,7 @@ def _store(root: Path) -> list[Finding]:
         return [Finding("MLflow store", "missing", str(error), fix)]
     found = [Finding("MLflow store", "ok", shown_uri(root))]
     if orphans:
-        said = f"{len(orphans)} stand as RUNNING, their process is dead: {', '.join(orphans)}"
+        said = f"{len(orphans)} still RUNNING though their process is dead: {', '.join(orphans)}"
         found.append(Finding("MLflow runs", "off", said, "idc gc --yes"))
     return found
 
@@ -124,14 +124,14 @@ def _missing(what: str, error: InputError) -> Finding:
 
 def _require_weights(params: Params, root: Path) -> None:
     if params.model.pretrained == "none" or _already_trained(params, root):
-        return  # timm need not be asked, and takes seconds to import
+        return  # timm is not needed, and takes seconds to import
     from idc.models.networks.backbones import require_weights
 
     require_weights(params.model.backbones, params.model.pretrained)
 
 
 def _already_trained(params: Params, root: Path) -> bool:
-    """Say whether the recorded model was built from these weights: then none are needed."""
+    """Say whether the recorded model was built from these weights, which are then not needed."""
     if not (root / DVC_LOCK).exists():
         return False
     train = load_lock(root).get("train", {})
@@ -156,7 +156,7 @@ def _remote(root: Path) -> Finding:
 
 
 def _prefect(root: Path) -> list[Finding]:
-    """Missing services count as such only where `make up` began and `make down` did not end."""
+    """Services count as missing only if `make up` started them and `make down` did not end them."""
     absent: State = "missing" if any((root / SERVICES).glob("*.json")) else "off"
     try:
         url = prefect_api.api_url()
@@ -196,7 +196,7 @@ def _pool(root: Path, name: str, absent: State) -> list[Finding]:
     else:
         found = [Finding(what, "ok", pool["type"])]
     workers = prefect_api.ask(f"/work_pools/{name}/workers/filter", {})
-    # the server takes a killed worker for alive for a while
+    # for a while the server considers a killed worker alive
     gone = prefect_api.worker_name(root) if _has_died(root, "worker") else None
     live = [
         worker["name"]
@@ -245,7 +245,7 @@ def _ui(root: Path) -> list[Finding]:
 
 
 def _has_died(root: Path, service: str) -> bool:
-    """Say whether `make up` started it and its process is gone since."""
+    """Say whether `make up` started it and its process has ended since."""
     record = root / SERVICES / f"{service}.json"
     return record.is_file() and is_dead(ProcessId(**load_json(record)["process"]))
 
@@ -267,7 +267,7 @@ def _disk(root: Path) -> list[Finding]:
 
 
 def _size_gb(folder: Path) -> float:
-    """Return what the files below take on the disk, those with several names once."""
+    """Return the disk space of the files below, counting hard links once."""
     sizes: dict[tuple[int, int], int] = {}
     for place, _, names in os.walk(folder):
         for name in names:
@@ -280,7 +280,7 @@ def _size_gb(folder: Path) -> float:
 
 
 def _dvc(root: Path, *arguments: str) -> str:
-    """Return what DVC printed, nothing where it failed: its own commands say why."""
+    """Return what DVC printed, or nothing if it failed: DVC's own commands say why."""
     try:
         return dvc(root, *arguments)
     except InputError:

@@ -1,4 +1,4 @@
-"""The tags of git that name recorded runs, `idc-run/` and the start of the result digest."""
+"""The git tags of recorded runs: `idc-run/` and the first digits of the result digest."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs that stand as RUNNING though their process is dead."""
+"""Runs that are still RUNNING although their process is dead."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from idc.tracking.recording import read_process
 
 
 def list_orphans(root: Path) -> list[str]:
-    """Return the ids of runs that stand as RUNNING though their process is surely dead.
+    """Return the ids of runs that are RUNNING although their process is certainly dead.
 
     Raises:
         InputError: If the local store cannot be written.

@@ -136,7 +136,7 @@ def _take_code(root: Path, workspace: Path, commit: str) -> None:
     """Put the code of a commit into the workspace if git has it; else leave today's."""
     clean = commit.removesuffix("-dirty")
     if commit == "none" or not knows_commit(root, clean):
-        log.info("the code's commit %s is not here: today's code must do", commit)
+        log.info("the commit %s of the code is not here: today's code is used", commit)
         return
     packed = subprocess.run(
         ["git", "-C", str(root), "archive", "--format=tar", clean], capture_output=True, check=True
@@ -148,7 +148,7 @@ def _take_code(root: Path, workspace: Path, commit: str) -> None:
             shutil.rmtree(workspace / layout.RAW, ignore_errors=True)
         archive.extractall(workspace, members, filter="data")
     pointers = sorted((workspace / layout.RAW).glob("*.dvc"))
-    if pointers:  # what is missing is named below
+    if pointers:  # the check that follows names what is missing
         names = [str(path.relative_to(workspace)) for path in pointers]
         with contextlib.suppress(InputError):
             dvc(workspace, "checkout", "--quiet", "--force", "--allow-missing", *names)
