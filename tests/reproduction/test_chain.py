@@ -94,3 +94,9 @@ def test_trace_when_the_code_was_not_a_commit_then_says_so(project, commit, valu
     project.client.set_model_version_tag("idc-fusion", version, "git_commit", commit)
     link = chain_of(project, version)["git commit"]
     assert (link.value, link.remark) == (value, remark)
+
+
+def test_trace_when_there_is_no_store_then_says_so_and_creates_none(tmp_path, change_params):
+    with pytest.raises(InputError, match="no idc-fusion version 1: the MLflow store is empty"):
+        trace(tmp_path, change_params(), "1")
+    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ from idc.core import layout
 from idc.core.config import Params
 from idc.core.errors import InputError
 from idc.runs.lineage import folder_md5, knows_commit, load_lock, recorded_md5, result_digest
+from idc.tracking.connection import is_empty
 from idc.tracking.registry import Registry, Version
 
 
@@ -39,6 +40,11 @@ def trace(root: Path, params: Params, version: str) -> list[Link]:
         InputError: If the registry has no such version.
         StoreUnavailableError: If a tracking server does not answer.
     """
+    if is_empty(root):  # opening the registry would create a store
+        raise InputError(
+            f"there is no {params.publish.model_name} version {version}: the MLflow store is empty",
+            fix="run `make repro`, or set MLFLOW_TRACKING_URI to the store that has it",
+        )
     registry = Registry(root, params)
     found = registry.load(version)
     return [
