@@ -233,12 +233,13 @@ def _require_file(path: Path) -> None:
 def _writing(path: Path) -> Iterator[sqlite3.Connection | None]:
     """Open the local store as a writer would, and write nothing; None if there is no store yet."""
     try:
-        _require_writable_folder(path)
-        if not path.exists():
+        file = path.resolve()
+        _require_writable_folder(file)
+        if not file.exists():
             yield None
             return
         # without mode=rw, SQLite would create a file that was removed meanwhile
-        uri = f"{path.resolve().as_uri()}?mode=rw"
+        uri = f"{file.as_uri()}?mode=rw"
         with closing(sqlite3.connect(uri, uri=True, timeout=_LOCK_TIMEOUT_S)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
@@ -257,7 +258,7 @@ def _require_writable_folder(path: Path) -> None:
     Raises:
         OSError: If not.
     """
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    folder = next(folder for folder in path.parents if folder.exists())
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
