@@ -219,7 +219,7 @@ def test_store_patches_when_some_are_unreadable_then_lists_each_with_its_reason(
     [
         (b"", "is empty"),
         (encode(make_pixels(0))[:1000], "ends in the middle"),
-        (encode(make_pixels(0, width=51)), "is 51x50 px, a patch has at most 50 a subset"),
+        (encode(make_pixels(0, width=51)), "is 51x50 px, a patch has at most 50 a side"),
     ],
 )
 def test_store_patches_when_one_is_unreadable_then_says_why(tmp_path, store, content, reason):

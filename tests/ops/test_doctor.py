@@ -12,7 +12,7 @@ import mlflow
 import pytest
 
 from idc.core.files import save_json
-from idc.core.processes import identify_process
+from idc.core.process_ids import identify_process
 from idc.ops import doctor, prefect_api
 from idc.ops.doctor import SERVICES, examine
 from idc.runs.lineage import file_md5

@@ -1,3 +1,7 @@
+import base64
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import cv2
@@ -64,3 +68,80 @@ def test_served_model_when_predict_averaged_or_not_then_scores_like_predict(
 
     assert np.abs(score(True) - score(False)).max() > 1e-4, "averaging must make a difference"
     np.testing.assert_allclose(table["probability"], score(d4_average), atol=1e-6)
+
+
+@pytest.fixture
+def served(bundle, tmp_path):
+    return load_served(bundle, make_point(digest_bundle(bundle)), tmp_path)
+
+
+PNG = cv2.imencode(".png", PIXELS[0])[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        bytearray(PNG),
+        base64.b64encode(PNG).decode(),
+        base64.b64encode(PNG),
+        np.bytes_(base64.b64encode(PNG)),  # as `inputs` and `instances` arrive at the server
+        np.str_(base64.b64encode(PNG).decode()),
+    ],
+    ids=["bytearray", "text", "bytes of text", "numpy bytes", "numpy text"],
+)
+def test_served_model_when_an_image_comes_in_another_form_then_scores_it_alike(served, image):
+    tables = [served.predict(None, pd.DataFrame({"image": [each]})) for each in (PNG, image)]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_served_model_when_there_is_no_row_then_answers_with_none(served):
+    table = served.predict(None, pd.DataFrame({"image": []}, index=pd.RangeIndex(0)))
+    assert table.dtypes.astype(str).to_dict() == {"probability": "float64", "prediction": "int64"}
+    assert len(table) == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        ({"picture": [PNG]}, "no column is called image, there are picture"),
+        (
+            {"image": [PNG, PIXELS[0].tolist()]},
+            "image 1: is a list, not the bytes of a PNG or JPEG",
+        ),
+        ({"image": [None]}, "image 0: is a NoneType"),
+        ({"image": ["a patch"]}, "image 0: is neither PNG nor JPEG, nor base64 of one"),
+        ({"image": [b""]}, "image 0: is empty"),
+        ({"image": [PNG[:40]]}, "image 0: holds fewer pixels than"),
+    ],
+)
+def test_served_model_when_what_comes_is_no_image_then_says_which_and_why(served, column, says):
+    with pytest.raises(InputError, match=says):
+        served.predict(None, pd.DataFrame(column))
+
+
+def test_served_model_when_only_its_own_requirements_are_there_then_scores(bundle, tmp_path):
+    make_point(digest_bundle(bundle)).save(tmp_path / "point.json")
+    (tmp_path / "patch.png").write_bytes(PNG)
+    code = """
+import sys
+for name in ("isal", "psutil", "albumentations", "albucore", "dvc", "prefect", "captum",
+             "pytorch_grad_cam", "pandera", "ruamel"):
+    sys.modules[name] = None  # as if it were not installed
+from types import SimpleNamespace
+import pandas as pd
+from idc.serving.pyfunc_model import FusionModel
+served = FusionModel()
+artifacts = {"bundle": sys.argv[1], "operating_point": sys.argv[2]}
+served.load_context(SimpleNamespace(artifacts=artifacts))
+image = open(sys.argv[3], "rb").read()
+print(served.predict(None, pd.DataFrame({"image": [image]}))["probability"][0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, bundle, tmp_path / "point.json", tmp_path / "patch.png"],
+        env=os.environ, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = load_served(bundle, make_point(digest_bundle(bundle)), tmp_path).predict(
+        None, pd.DataFrame({"image": [PNG]})
+    )
+    assert float(done.stdout.split()[-1]) == pytest.approx(table["probability"][0], abs=1e-6)

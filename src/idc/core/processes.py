@@ -1,25 +1,20 @@
-"""Processes: many jobs in several of them, and which one still lives."""
+"""Many jobs in several processes."""
 
 import os
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
-
-import psutil
 
 from idc.core.errors import InputError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_SAME_START_S = 1.0  # the system's clock may be set a little between two looks
 _JOBS_PER_PROCESS = 3  # one at work, the others ready: no process waits, memory stays bounded
 
 
@@ -28,37 +23,6 @@ def count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-@dataclass(frozen=True)
-class ProcessId:
-    """One process among all that ever had its number."""
-
-    host: str
-    pid: int
-    started: float
-    """Seconds since 1970, as the system tells it."""
-
-
-def identify_process(pid: int) -> ProcessId:
-    """Return which process of this host has the number now.
-
-    Raises:
-        psutil.NoSuchProcess: If none has.
-    """
-    return ProcessId(socket.gethostname(), pid, psutil.Process(pid).create_time())
-
-
-def is_dead(process: ProcessId) -> bool:
-    """Say whether the process has surely ended; of another host's nothing is sure."""
-    if process.host != socket.gethostname():
-        return False
-    try:
-        found = psutil.Process(process.pid)
-        another = abs(found.create_time() - process.started) > _SAME_START_S
-        return another or found.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def map_in_processes(

@@ -12,6 +12,8 @@ import numpy as np
 from idc.core.errors import InputError
 
 PATCH_SIZE_PX = 50
+PATCH_SHAPE = (PATCH_SIZE_PX, PATCH_SIZE_PX, 3)
+"""Height, width and RGB of one patch in the pixel store."""
 
 FLAGS = ("sliver", "near_blank", "blank", "out_of_focus", "ink")
 """Quality flags: `sliver` by the archived size, the others by `idc.data.quality`."""

@@ -14,7 +14,7 @@ from idc.core.dvc import dvc
 from idc.core.errors import InputError, StoreUnavailableError
 from idc.core.files import load_json
 from idc.core.layout import CASE_SUBSETS, DVC_LOCK, MLRUNS, PARAMS, RAW, STATE
-from idc.core.processes import ProcessId, is_dead
+from idc.core.process_ids import ProcessId, is_dead
 from idc.ops import prefect_api
 from idc.runs.lineage import load_lock, reject_stale_pointers, stale_pointers
 from idc.runs.workspace import WORKSPACES

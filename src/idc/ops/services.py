@@ -23,7 +23,7 @@ import psutil
 
 from idc.core.errors import InputError
 from idc.core.files import load_json, save_json
-from idc.core.processes import ProcessId, identify_process, is_dead
+from idc.core.process_ids import ProcessId, identify_process, is_dead
 from idc.ops import prefect_api
 from idc.ops.doctor import SERVICES
 from idc.runs.workspace import stage_environment

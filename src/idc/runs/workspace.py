@@ -37,7 +37,7 @@ from idc.core.layout import (
     UNCOMMITTED,
     WORKSPACE_RECORD,
 )
-from idc.core.processes import ProcessId, identify_process, is_dead
+from idc.core.process_ids import ProcessId, identify_process, is_dead
 from idc.core.removed_parameters import explain_removed
 
 WORKSPACES = Path(".workspaces")

@@ -15,7 +15,13 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from idc.core.errors import InputError
-from idc.data.ingest.decoding import UnreadableError, decode_patch, pad_to_patch
+from idc.data.ingest.decoding import (
+    UnreadableError,
+    decode_patch,
+    is_image_file,
+    pad_to_patch,
+)
+from idc.data.patches import PATCH_SHAPE
 
 _BATCH_SIZE = 256
 
@@ -54,7 +60,8 @@ class FusionModel(PythonModel):
         Args:
             context: Unused; MLflow passes it.
             model_input: Column `image`: bytes of a PNG or JPEG of at most 50x50 px, or the same
-                in base64.
+                in base64, as text or bytes: MLflow's server hands on either, by the kind of
+                request. There may be no rows.
             params: Unused; MLflow passes it.
 
         Returns:
@@ -62,11 +69,21 @@ class FusionModel(PythonModel):
             input.
 
         Raises:
-            InputError: Naming the first image that cannot be read.
+            InputError: If there is no such column; naming the first image that cannot be read.
         """
-        pixels = np.stack(
-            [_read_patch(place, image) for place, image in enumerate(model_input["image"])]
-        )
+        if "image" not in model_input:
+            raise InputError(
+                f"no column is called image, there are {', '.join(map(str, model_input))}",
+                fix="send a column image with the bytes of a PNG or JPEG each",
+            )
+        pixels = np.zeros((len(model_input), *PATCH_SHAPE), np.uint8)
+        for place, image in enumerate(model_input["image"]):
+            pixels[place] = _read_patch(place, image)
+        if len(pixels) == 0:
+            return pd.DataFrame(
+                {"probability": np.zeros(0), "prediction": np.zeros(0, np.int64)},
+                index=model_input.index,
+            )
         logits = self._scorer.score(
             pixels, np.arange(len(pixels)), d4_average=self._point.d4_average
         )
@@ -79,12 +96,31 @@ class FusionModel(PythonModel):
         )
 
 
-def _read_patch(place: int, image: bytes | str) -> np.ndarray:
+def _read_patch(place: int, image: object) -> np.ndarray:
     try:
-        content = base64.b64decode(image, validate=True) if isinstance(image, str) else image
-        return pad_to_patch(decode_patch(content)[0])
-    except (binascii.Error, UnreadableError) as error:
+        return pad_to_patch(decode_patch(_to_bytes(image))[0])
+    except UnreadableError as error:
         raise InputError(f"image {place}: {error}") from None
+
+
+def _to_bytes(image: object) -> bytes:
+    """Return the bytes of an image file from them or from base64, as text or bytes.
+
+    Raises:
+        UnreadableError: If it is something else.
+    """
+    if isinstance(image, str):
+        image = image.encode()
+    if not isinstance(image, bytes | bytearray | memoryview):
+        kind = type(image).__name__
+        raise UnreadableError(f"is a {kind}, not the bytes of a PNG or JPEG, nor their base64")
+    content = bytes(image)
+    if is_image_file(content):
+        return content
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error:
+        raise UnreadableError("is neither PNG nor JPEG, nor base64 of one") from None
 
 
 set_model(FusionModel())

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from idc.core.processes import is_dead
+from idc.core.process_ids import is_dead
 from idc.tracking.connection import connect, is_empty
 from idc.tracking.recording import read_process
 

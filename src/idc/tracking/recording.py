@@ -8,7 +8,7 @@ from mlflow.entities import Metric, Param, Run
 from mlflow.tracking import MlflowClient
 
 from idc.core.config import Params, flatten
-from idc.core.processes import ProcessId, identify_process
+from idc.core.process_ids import ProcessId, identify_process
 from idc.tracking.connection import ensure_experiment
 from idc.tracking.description import setup_tags
 

@@ -14,13 +14,12 @@ import numpy as np
 
 from idc.data.ingest.decoding import UnreadableError, decode_patch, pad_to_patch
 from idc.data.ingest.members import MemberReader, Places, unpack_places
-from idc.data.patches import PATCH_SIZE_PX
+from idc.data.patches import PATCH_SHAPE, PATCH_SIZE_PX
 from idc.data.quality import flag_quality
 
 PATCHES_PER_CHUNK = 512
 _PATCHES_PER_BLOCK = 64
 
-PATCH_SHAPE = (PATCH_SIZE_PX, PATCH_SIZE_PX, 3)
 PATCH_BYTES = PATCH_SIZE_PX * PATCH_SIZE_PX * 3
 
 

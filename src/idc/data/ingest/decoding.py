@@ -11,11 +11,16 @@ import struct
 
 import cv2
 import numpy as np
-from isal import isal_zlib
-from isal.igzip_lib import IsalError
 
 from idc.core.errors import InputError
 from idc.data.patches import PATCH_SIZE_PX
+
+try:
+    from isal import isal_zlib as zlib
+    from isal.igzip_lib import IsalError as InflateError
+except ImportError:  # the registered model's environment goes without: zlib gives the same bytes
+    import zlib  # type: ignore[no-redef]
+    from zlib import error as InflateError  # type: ignore[assignment]
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -53,7 +58,7 @@ def decode_patch(content: bytes) -> tuple[np.ndarray, str]:
     """
     height, width, kind = _read_header(content)
     if max(height, width) > PATCH_SIZE_PX:
-        raise UnreadableError(f"is {width}x{height} px, a patch has at most 50 a subset")
+        raise UnreadableError(f"is {width}x{height} px, a patch has at most 50 a side")
     plain = _inflate_png(content) if content.startswith(_PNG_SIGNATURE) else content
     pixels = cv2.imdecode(np.frombuffer(plain, np.uint8), _AS_STORED)
     if pixels is None:
@@ -63,17 +68,22 @@ def decode_patch(content: bytes) -> tuple[np.ndarray, str]:
     return np.asarray(pixels, dtype=np.uint8), kind
 
 
+def is_image_file(content: bytes) -> bool:
+    """Say whether the bytes begin as a PNG or JPEG does."""
+    return content.startswith((_PNG_SIGNATURE, _JPEG_SIGNATURE))
+
+
 def pad_to_patch(pixels: np.ndarray) -> np.ndarray:
     """Pad (height, width, 3) uint8 to 50x50 at the right and bottom by reflection.
 
     White padding would tell the label: slide-edge slivers are nearly all IDC-.
 
     Raises:
-        InputError: If a subset is longer than 50 px.
+        InputError: If a side is longer than 50 px.
     """
     height, width = pixels.shape[:2]
     if max(height, width) > PATCH_SIZE_PX:
-        raise InputError(f"a patch is at most {PATCH_SIZE_PX} px a subset, not {width}x{height}")
+        raise InputError(f"a patch is at most {PATCH_SIZE_PX} px a side, not {width}x{height}")
     below, right = PATCH_SIZE_PX - height, PATCH_SIZE_PX - width
     # "symmetric" repeats the border, so it also pads a patch one pixel thin
     return np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="symmetric")
@@ -109,10 +119,10 @@ def _inflate_png(content: bytes) -> bytes:
         return content  # in seven parts, whose sizes only the decoder knows; none is published
     row_bytes = 1 + (width * depth * _PNG_COLOURS[colour][1] + 7) // 8
     promised = height * row_bytes
-    inflate = isal_zlib.decompressobj()
+    inflate = zlib.decompressobj()
     try:
         rows = inflate.decompress(compressed, promised + 1)
-    except IsalError:  # type: ignore[misc]  # its stub takes it for an instance
+    except InflateError:  # type: ignore[misc]  # its stub takes it for an instance
         raise UnreadableError("does not inflate") from None
     if len(rows) > promised:
         raise UnreadableError("holds more pixels than its header says")
@@ -120,8 +130,8 @@ def _inflate_png(content: bytes) -> bytes:
         raise UnreadableError("holds fewer pixels than its header says")
     # one stored block (RFC 1951, 3.2.4): at most 50 rows of 401 bytes, 65,535 would fit
     size = struct.pack("<2H", promised, promised ^ 0xFFFF)
-    body = b"IDAT\x78\x01\x01" + size + rows + struct.pack(">L", isal_zlib.adler32(rows))
-    chunk = struct.pack(">L", len(body) - 4) + body + struct.pack(">L", isal_zlib.crc32(body))
+    body = b"IDAT\x78\x01\x01" + size + rows + struct.pack(">L", zlib.adler32(rows))
+    chunk = struct.pack(">L", len(body) - 4) + body + struct.pack(">L", zlib.crc32(body))
     return content[:_PNG_HEADER_BYTES] + palette + chunk + _IEND
 
 
@@ -155,6 +165,6 @@ def _read_jpeg_header(content: bytes) -> tuple[int, int, str]:
             width, height = image.size
             return height, width, f"8-bit {'greyscale' if image.mode == 'L' else 'RGB'} JPEG"
     except Image.DecompressionBombError:
-        raise UnreadableError("is over 10,000 px a subset, a patch has at most 50") from None
+        raise UnreadableError("is over 10,000 px a side, a patch has at most 50") from None
     except (OSError, ValueError, SyntaxError):
         raise UnreadableError("has no JPEG header") from None

@@ -21,7 +21,6 @@ from idc.core.progress import track
 from idc.data.ingest.archive import Listing
 from idc.data.ingest.chunks import (
     PATCH_BYTES,
-    PATCH_SHAPE,
     PATCHES_PER_CHUNK,
     Chunk,
     create_decoder,
@@ -29,7 +28,7 @@ from idc.data.ingest.chunks import (
 )
 from idc.data.ingest.decoding import UnreadableError, decode_patch
 from idc.data.ingest.members import PLACE_COLUMNS, MemberPlace, MemberReader, Places, unpack_places
-from idc.data.patches import FLAGS, PATCH_SIZE_PX
+from idc.data.patches import FLAGS, PATCH_SHAPE, PATCH_SIZE_PX
 
 
 @dataclass(frozen=True)

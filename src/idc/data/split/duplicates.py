@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from idc.data.patches import PATCH_SIZE_PX
 
-_BLOCKS = 5  # a subset, of 10 px each
+_BLOCKS = 5  # a side, of 10 px each
 _NUM_AXES = 10  # principal axes searched by tree: more would not prune better
 _ROWS_PER_CHUNK = 2048
 

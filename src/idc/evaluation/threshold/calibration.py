@@ -218,7 +218,7 @@ class _Ladder:
         return self._cut_below(rank, (num_idc, num_other))
 
     def _cut_below(self, rank: int, num_from: tuple[np.ndarray, np.ndarray]) -> float:
-        """Return the middle between the drawn scores on both subsets of the cut below `rank`."""
+        """Return the middle between the drawn scores on both sides of the cut below `rank`."""
         # at a rank that nothing was drawn from, as many are called as at the next one
         rising = -(num_from[0] + num_from[1])
         first, after = (
