@@ -412,13 +412,30 @@ def test_archive_when_the_directory_gives_absurd_numbers_then_one_line_names_the
 
 
 @pytest.mark.parametrize(
-    "name", ["../x.png", "a/../../x.png", "..", "/x.png", "a\\x.png", "..\\x.png", "C:/x.png"]
+    "name", ["../x.png", "a/../../x.png", "..", "/x.png", "..\\x.png", "a\\..\\x.png", "C:\\x.png"]
 )
 def test_list_members_when_a_path_leaves_its_folder_then_names_it(tmp_path, name):
     path = write_zip(tmp_path / "a.zip", {member(): b"", name: b""})
     with pytest.raises(InputError, match="leaves its folder") as refusal:
         list_members([path])
-    assert str(refusal.value).startswith(f"a.zip:{name} leaves")
+    shown = name.replace("\\", "/")
+    assert str(refusal.value).startswith(f"a.zip:{shown} leaves")
+
+
+def test_list_members_when_windows_wrote_backslashes_then_lists_the_patches(tmp_path):
+    plain = {member(): encode(make_pixels(0)), member(x=51, label=1): encode(make_pixels(1))}
+    path = write_zip(tmp_path / "a.zip", plain)
+    # zipfile itself replaces separators as it writes, so this is done to the bytes
+    content = path.read_bytes()
+    for name in plain:
+        content = content.replace(name.encode(), name.replace("/", "\\").encode())
+    path.write_bytes(content)
+    assert b"\\" in content
+    listing = list_members([path])
+    assert listing.members["label"].tolist() == [0, 1]
+    _, unreadable, pixels = store(listing, tmp_path)
+    assert not unreadable
+    np.testing.assert_array_equal(pixels, [make_pixels(0), make_pixels(1)])
 
 
 def test_list_members_when_dots_are_part_of_a_name_then_lists_the_patch(tmp_path):
@@ -511,6 +528,43 @@ def test_list_members_when_a_copy_is_a_link_that_points_nowhere_then_lists_the_p
     (folder / "b" / member()).parent.mkdir(parents=True)
     (folder / "b" / member()).symlink_to("nowhere")
     assert list_members([folder]).members["x"].tolist() == [1, 51]
+
+
+def test_list_members_when_cases_and_their_parent_are_links_then_lists_their_patches(tmp_path):
+    elsewhere = write_folder(tmp_path / "disk", {member(): b"", member(case="9", x=51): b""})
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "IDC").symlink_to(elsewhere)
+    assert list_members([raw]).members["case"].tolist() == ["8863", "9"]
+    (raw / "IDC").unlink()
+    for case in ("8863", "9"):
+        (raw / case).symlink_to(elsewhere / case)
+    listing = list_members([raw])
+    assert listing.members["case"].tolist() == ["8863", "9"]
+    with MemberReader([raw]) as reader:
+        assert reader.read(place_of(listing.members.iloc[0])) == b""
+
+
+def test_refuse_change_when_a_file_behind_a_link_changed_then_names_the_folder(tmp_path):
+    elsewhere = write_folder(tmp_path / "disk", {member(): b""})
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "IDC").symlink_to(elsewhere)
+    source = list_members([raw]).sources[0]
+    (elsewhere / member()).write_bytes(b"more")
+    with pytest.raises(InputError, match="was changed while it was read"):
+        source.reject_change()
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [("nowhere", "link .*/9 points nowhere"), ("..", "link .*/9 points to a folder that it is in")],
+)
+def test_list_members_when_a_link_hides_a_folder_then_names_it(tmp_path, target, says):
+    folder = write_folder(tmp_path / "raw", {member(): b""})
+    (folder / "9").symlink_to(target)
+    with pytest.raises(InputError, match=says):
+        list_members([folder])
 
 
 # --- changes ---

@@ -54,6 +54,24 @@ def test_read_directory_when_something_stands_before_the_zip_then_offsets_are_of
     assert path.read_bytes()[read_directory(path).loc[0, "offset"] :].startswith(b"PK\x03\x04")
 
 
+def test_read_directory_when_the_count_has_overflown_without_zip64_then_finds_all(path):
+    num_entries = (1 << 16) + 5
+    names = [f"{number}.png".encode() for number in range(num_entries)]
+    directory = b"".join(
+        struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 0, 0, 0, 0, 0, 0, len(name), *[0] * 6)
+        + name
+        for name in names
+    )  # fmt: skip
+    count = num_entries % (1 << 16)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, count, count, len(directory), 0, 0)
+    path.write_bytes(directory + end)
+    assert read_directory(path)["path"].tolist() == [name.decode() for name in names]
+    end = end.replace(struct.pack("<H", count), struct.pack("<H", count + 1))
+    path.write_bytes(directory + end)
+    with pytest.raises(zipfile.BadZipFile, match="65541 entries, 6 promised"):
+        read_directory(path)
+
+
 @pytest.mark.parametrize("note", [b"", struct.pack("<2H6s", 0x5455, 6, b"a date")])
 def test_read_directory_when_values_need_64_bits_then_reads_them(path, monkeypatch, note):
     # as if four bytes were too few from 100 on: zipfile then writes all that ZIP64 has

@@ -223,3 +223,13 @@ def test_overrides_when_written_then_comments_stay_and_only_those_lines_change(t
     assert "# at most so many patches of one case" in changed[0]
     assert changed[1] == "epochs: 3"
     assert len(changed) == 2
+
+
+def test_workspace_when_the_raw_folder_is_a_link_then_holds_the_archives(project, tmp_path):
+    disk = tmp_path / "disk"
+    (project / "data/raw").rename(disk)
+    (project / "data/raw").symlink_to(disk)
+    folder = create_workspace(project, project / WORKSPACES / "a", {"train.epochs": 3})
+    raw = folder / "data/raw"
+    assert not raw.is_symlink(), "what happens in a workspace stays there"
+    assert (raw / "archive.zip").read_bytes() == b"zip"

@@ -299,6 +299,8 @@ def _link_raw(source: Path, target: Path) -> None:
     """Make the raw archives visible in the workspace without copying their bytes."""
     if not source.is_dir():
         return
+    if target.is_symlink():  # where `source` itself is a link
+        target.unlink()
     shutil.rmtree(target, ignore_errors=True)
     try:
         shutil.copytree(source, target, copy_function=os.link)

@@ -7,9 +7,10 @@ its size.
 
 import hashlib
 import os
+import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from idc.data.ingest.zip_directory import read_directory
 
 _IMAGE = r"(?i)\.(png|jpe?g|tiff?|bmp)$"
 _LEFT_BY_MACOS = r"(^|/)(__MACOSX/|\._)"
-_UNSAFE = r"(^|/)\.\.(/|$)|^/|\\|^[A-Za-z]:"
+_UNSAFE = r"(^|/)\.\.(/|$)|^/|^[A-Za-z]:"
 _MAX_NAMES_IN_MESSAGE = 5
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
@@ -97,9 +98,9 @@ def list_members(paths: Iterable[Path]) -> Listing:
     """List every patch of all sources once; a copy gives way to the shallowest path.
 
     Raises:
-        InputError: If a zip cannot be read or holds what no patch archive does, an image is off the
-            name grammar, its label folder contradicts its name, or one place on a slide carries
-            two labels.
+        InputError: If a zip cannot be read or holds what no patch archive does, a link leads
+            nowhere or into itself, an image is off the name grammar, its label folder contradicts
+            its name, or one place on a slide carries two labels.
     """
     sources = tuple(Source(path, _state_of(path)) for path in paths)
     tables = [_files_of(source.path).assign(source=i) for i, source in enumerate(sources)]
@@ -129,14 +130,44 @@ def _state_of(source: Path) -> str:
     for file in files:
         try:
             facts = file.stat()
-        except OSError:  # a link that points nowhere: reading it will say so
+        except OSError:  # it went meanwhile: reading it will say so
             continue
         digest.update(os.fsencode(file) + f":{facts.st_size}:{facts.st_mtime_ns};".encode())
     return digest.hexdigest()
 
 
 def _files_below(folder: Path) -> list[Path]:
-    return [Path(top) / name for top, _, names in os.walk(folder) for name in names]
+    """Return every file below a folder, also behind links to files and folders.
+
+    Raises:
+        InputError: If a link that may be one to a folder points nowhere, or to a folder that it is
+            in.
+    """
+    return list(_walk(folder, frozenset()))
+
+
+def _is_image(path: Path) -> bool:
+    return re.search(_IMAGE, path.name) is not None
+
+
+def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    real = folder.resolve()
+    inside = above | {real, *real.parents}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = Path(entry)
+            if entry.is_dir():
+                if entry.is_symlink() and path.resolve() in inside:
+                    raise InputError(
+                        f"the link {path} points to a folder that it is in", fix="remove it"
+                    )
+                yield from _walk(path, inside)
+            elif entry.is_symlink() and not path.exists() and not _is_image(path):
+                raise InputError(
+                    f"the link {path} points nowhere", fix="mount what it points to, or remove it"
+                )
+            else:
+                yield path
 
 
 def _files_of(source: Path) -> pd.DataFrame:

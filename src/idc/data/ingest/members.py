@@ -106,7 +106,7 @@ def _read_entry(file: IO[bytes], member: MemberPlace) -> bytes:
         raise UnreadableError("is damaged in the archive (no entry where the directory says)")
     _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack_from(entry)
     start = _LOCAL_HEADER.size + name_bytes
-    name = entry[_LOCAL_HEADER.size : start]
+    name = entry[_LOCAL_HEADER.size : start].replace(b"\\", b"/")  # as the directory is read
     if name != member.path.encode() and name != member.path.encode("cp437", "replace"):
         raise UnreadableError("has another name in the archive than in its directory")
     start += extra_bytes

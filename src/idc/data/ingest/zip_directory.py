@@ -19,6 +19,9 @@ _MAX_COMMENT_BYTES = 0xFFFF
 _ENTRY_BYTES = 46
 _SEE_EXTRA = 0xFFFFFFFF  # a 32-bit field says: my value stands in the ZIP64 extra field
 _UTF8 = 0x800
+# without ZIP64, as macOS' own tool packs, the 16 bits of the count have overflown; that the
+# directory is whole is known from its bytes
+_NARROW_COUNTS = 1 << 16
 
 _WIDE_FIELDS = ("num_bytes", "stored_bytes", "offset")
 _FIELDS = {  # place in the entry, type
@@ -35,8 +38,8 @@ def read_directory(path: Path) -> pd.DataFrame:
     """List the files of a zip, without its folders.
 
     Returns:
-        `path` (str), and int64: `offset` (of the entry in the file), `stored_bytes`, `num_bytes`
-        (unpacked), `crc`, `method`, `flags`.
+        `path` (str, its parts separated by `/`), and int64: `offset` (of the entry in the file),
+        `stored_bytes`, `num_bytes` (unpacked), `crc`, `method`, `flags`.
 
     Raises:
         BadZipFile: If it is no zip, is cut off, or its directory contradicts itself.
@@ -47,12 +50,14 @@ def read_directory(path: Path) -> pd.DataFrame:
         directory = file.read(num_bytes)
     try:
         positions, ends = _walk(directory)
-        if len(positions) != num_entries:
+        if num_entries not in (len(positions), len(positions) % _NARROW_COUNTS):
             raise BadZipFile(f"{len(positions)} entries, {num_entries} promised")
         files = _read_entries(directory, positions, ends)
     except (struct.error, UnicodeDecodeError, IndexError) as error:
         raise BadZipFile(f"damaged directory: {error}") from None
     files["offset"] += shift
+    # Windows' tools have written its separator; no file of a patch archive has one in its name
+    files["path"] = files["path"].str.replace("\\", "/")
     return files[~files["path"].str.endswith("/")].reset_index(drop=True)
 
 
