@@ -5,12 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from idc.core.dvc import dvc
-from idc.core.environment import QUIET, own_environment
+from idc.core.environment import QUIET, exempt_loopback, own_environment
 from idc.core.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +75,51 @@ def test_dockerfile_when_it_sets_one_then_to_the_same_value():
     named = dict(re.findall(r"^(?:ENV)?\s+(\w+)=(\S+)", text, re.M))
     quiet = {name: value for name, value in QUIET.items() if "TIMEOUT" not in name}
     assert quiet.items() <= named.items()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, "127.0.0.1,::1,localhost"),
+        ({"no_proxy": "a.org, b.org"}, "127.0.0.1,::1,a.org,b.org,localhost"),
+        (
+            {"no_proxy": "a.org", "NO_PROXY": "b.org,localhost"},
+            "127.0.0.1,::1,a.org,b.org,localhost",
+        ),
+        ({"NO_PROXY": "*"}, "*,127.0.0.1,::1,localhost"),
+    ],
+)
+def test_exempt_loopback_then_this_machine_joins_what_was_exempt(before, after):
+    assert exempt_loopback(before) == {"no_proxy": after, "NO_PROXY": after}
+
+
+def test_own_environment_when_a_proxy_is_set_then_a_server_here_is_asked_directly(monkeypatch):
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        code = (
+            "import sys, httpx, requests\n"
+            "for address in sys.argv[1:]:\n"
+            "    print(requests.get(address).status_code, httpx.get(address).status_code)"
+        )
+        addresses = [f"http://{host}:{server.server_port}" for host in ("127.0.0.1", "localhost")]
+        shown = subprocess.run(
+            [sys.executable, "-c", code, *addresses],
+            env=own_environment(ROOT), capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        server.shutdown()
+    assert shown.split() == ["204"] * 4
 
 
 def test_own_environment_then_the_code_of_the_root_comes_first(tmp_path):

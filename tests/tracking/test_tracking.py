@@ -1,3 +1,4 @@
+import base64
 import contextlib
 import os
 import threading
@@ -13,7 +14,13 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.orm import Session
 
 from idc.core.errors import InputError, StoreUnavailableError
-from idc.tracking.connection import check_store, describe_faults, tracking_uri
+from idc.tracking.connection import (
+    check_experiment,
+    check_store,
+    describe_faults,
+    ensure_experiment,
+    tracking_uri,
+)
 from idc.tracking.live import live_run
 from idc.tracking.orphans import list_orphans
 from idc.tracking.parents import close_parent, open_parent, place_below
@@ -315,6 +322,22 @@ def test_check_store_when_the_store_is_no_database_then_says_so(tmp_path):
         check_store(tmp_path)
 
 
+def test_experiment_when_it_was_deleted_then_says_how_to_restore_it(tmp_path, empty_store):
+    root = open_root(tmp_path / "a", empty_store)
+    client = MlflowClient(tracking_uri(root), tracking_uri(root))
+    check_experiment(root, "idc")
+    number = ensure_experiment(client, "idc", root)
+    check_experiment(root, "idc")
+    client.delete_experiment(number)
+    says = f"idc was deleted in MLflow: restore it .*restore --experiment-id {number}"
+    with pytest.raises(InputError, match=says):
+        check_experiment(root, "idc")
+    with pytest.raises(InputError, match=says):
+        ensure_experiment(client, "idc", root)
+    client.restore_experiment(number)
+    assert ensure_experiment(client, "idc", root) == number
+
+
 def test_check_store_when_there_is_none_then_it_passes_and_creates_nothing(tmp_path):
     check_store(tmp_path)
     assert describe_faults(tmp_path) == []
@@ -374,12 +397,16 @@ def test_parent_when_opened_again_then_it_is_the_same_run_and_children_name_it(
 
 @pytest.fixture
 def tracking_server(monkeypatch):
-    """A server whose `/health` answers the code that the test sets."""
-    codes = [200]
+    """A server whose API answers the code that the test sets."""
+    codes, seen = [200], []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(codes[-1] if self.path == "/mlflow/health" else 404)
+            if self.path.startswith("/mlflow/api/2.0/mlflow/experiments/search"):
+                seen.append(self.headers.get("Authorization"))
+                self.send_response(codes[-1])
+            else:
+                self.send_response(404)
             self.end_headers()
 
         def log_message(self, *_):
@@ -388,20 +415,77 @@ def tracking_server(monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}/mlflow/")
-        yield codes
+        yield SimpleNamespace(codes=codes, seen=seen, port=server.server_port)
         server.shutdown()
 
 
-@pytest.mark.parametrize("code", [200, 401, 403])
-def test_check_store_when_the_server_answers_or_guards_its_health_then_it_passes(
+def test_check_store_when_the_server_answers_then_it_passes(tmp_path, tracking_server):
+    check_store(tmp_path)
+    assert tracking_server.seen == [None]
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_check_store_when_the_server_wants_credentials_then_says_how_to_give_them(
     tmp_path, tracking_server, code
 ):
-    tracking_server.append(code)
+    tracking_server.codes.append(code)
+    with pytest.raises(InputError, match=rf"rejects.*\({code}\).*MLFLOW_TRACKING_PASSWORD"):
+        check_store(tmp_path)
+
+
+def test_check_store_when_credentials_are_in_the_address_then_they_are_sent_and_never_shown(
+    tmp_path, tracking_server, monkeypatch
+):
+    address = f"http://me:planted-secret@127.0.0.1:{tracking_server.port}/mlflow"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     check_store(tmp_path)
+    encoded = base64.b64encode(b"me:planted-secret").decode()
+    assert tracking_server.seen == [f"Basic {encoded}"]
+    tracking_server.codes.append(503)
+    with pytest.raises(StoreUnavailableError) as raised:
+        check_store(tmp_path)
+    assert "planted-secret" not in str(raised.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:planted-secret@127.0.0.1:1")
+    with pytest.raises(StoreUnavailableError, match="does not answer") as raised:
+        check_store(tmp_path)
+    assert "planted-secret" not in str(raised.value)
+
+
+def test_check_store_when_another_server_is_there_then_says_so(
+    tmp_path, tracking_server, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{tracking_server.port}/other")
+    with pytest.raises(InputError, match="answers 404 to MLflow's API"):
+        check_store(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("localhost:5000", "localhost:5000 has no http.*: write http://localhost:5000"),
+        ("127.0.0.1:5000/mlflow", "has no http"),
+        ("file:./mlruns", "is a folder"),
+        ("./mlruns", "is a folder"),
+        ("/srv/mlruns", "is a folder.*name a database, as sqlite:////"),
+    ],
+)
+def test_check_store_when_the_address_is_none_that_can_be_used_then_says_which_can(
+    tmp_path, monkeypatch, uri, says
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(InputError, match=says):
+        check_store(tmp_path)
+
+
+def test_tracking_uri_when_the_path_is_relative_then_it_is_below_the_project(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    assert tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////srv/mlflow.db")
+    assert tracking_uri(tmp_path) == "sqlite:////srv/mlflow.db"
 
 
 def test_check_store_when_the_server_fails_then_says_try_again(tmp_path, tracking_server):
-    tracking_server.append(503)
+    tracking_server.codes.append(503)
     with pytest.raises(StoreUnavailableError, match="answers 503"):
         check_store(tmp_path)
 

@@ -24,7 +24,7 @@ from idc.cli.command import (
     unknown,
 )
 from idc.core import layout
-from idc.core.environment import PICTURES, QUIET
+from idc.core.environment import PICTURES, QUIET, exempt_loopback
 from idc.core.errors import (
     EXIT_UNAVAILABLE,
     InputError,
@@ -115,7 +115,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     command = COMMANDS[name]
     options = parse_options(command, arguments)
     # here alone, before anything that reads them is imported
-    os.environ.update({**QUIET, **os.environ, **PICTURES})  # what the user has set of QUIET holds
+    # (what the user has set of QUIET holds)
+    os.environ.update({**QUIET, **os.environ, **PICTURES, **exempt_loopback(os.environ)})
     if not command.anywhere:
         _require_own_code()
     return command.run(options)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,9 +26,28 @@ matplotlibrc would change fonts and grids of outputs whose bytes DVC compares.
 """
 
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def exempt_loopback(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that keep requests to this machine from a proxy.
+
+    Where a proxy is set and this machine is not exempt, as in most hospitals, MLflow and Prefect
+    would ask it for servers that it cannot reach, and wait for minutes.
+    """
+    exempt = {
+        host.strip()
+        for name in ("no_proxy", "NO_PROXY")
+        for host in environment.get(name, "").split(",")
+        if host.strip()
+    }
+    hosts = ",".join(sorted(exempt | set(_LOOPBACK)))
+    return {"no_proxy": hosts, "NO_PROXY": hosts}
+
+
 def own_environment(root: Path) -> dict[str, str]:
-    """Return today's environment with the code of `root`, this Python, and `QUIET`."""
-    environment = os.environ | QUIET
+    """Return today's environment with the code of `root`, this Python, and what is set here."""
+    environment = os.environ | QUIET | PICTURES | exempt_loopback(os.environ)
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     environment["PYTHONPATH"] = f"{root / 'src'}{os.pathsep}{root}"
     environment["PYTHONUNBUFFERED"] = "1"

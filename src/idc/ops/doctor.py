@@ -42,17 +42,18 @@ def require_inputs(params: Params, root: Path) -> None:
     """Check what a run needs: archives, a store, weights. Nothing is written.
 
     Raises:
-        InputError: Naming what is missing and what to do.
+        InputError: Naming what is missing or in the way, and what to do.
         StoreUnavailableError: If a tracking server does not answer.
     """
     from idc.data.ingest.archive import find_sources
     from idc.data.split.case_subsets import reject_earlier_name
-    from idc.tracking.connection import check_store
+    from idc.tracking.connection import check_experiment, check_store
 
     reject_earlier_name(root / CASE_SUBSETS)
     find_sources(root / RAW)
     reject_stale_pointers(root / RAW, by_content=False)
     check_store(root)
+    check_experiment(root, params.publish.experiment)
     _require_weights(params, root)
 
 

@@ -39,6 +39,7 @@ from idc.core.layout import (
 )
 from idc.core.process_ids import ProcessId, identify_process, is_dead
 from idc.core.removed_parameters import explain_removed
+from idc.core.store_uri import SQLITE, resolve_store_uri
 
 WORKSPACES = Path(".workspaces")
 
@@ -217,12 +218,18 @@ def stage_environment(root: Path) -> dict[str, str]:
     """Return the environment in which the stages of `root` run: its own code, this Python.
 
     In a workspace the store is the project's, unless `MLFLOW_TRACKING_URI` names another.
+
+    Raises:
+        InputError: If that names no store that can be used.
     """
     environment = own_environment(root) | _SETTINGS
     environment.pop("MLFLOW_RUN_ID", None)
-    if not environment.get("MLFLOW_TRACKING_URI") and is_workspace(root):
-        store = describe_workspace(root).root / MLRUNS / "mlflow.db"
-        environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{store}"
+    project = describe_workspace(root).root if is_workspace(root) else root
+    store = environment.get("MLFLOW_TRACKING_URI")
+    if store:
+        environment["MLFLOW_TRACKING_URI"] = resolve_store_uri(store, project)
+    elif project != root:
+        environment["MLFLOW_TRACKING_URI"] = f"{SQLITE}{project / MLRUNS}/mlflow.db"
     return environment
 
 

@@ -3,14 +3,14 @@
 import logging
 import os
 import sqlite3
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy
+from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
     RESOURCE_ALREADY_EXISTS,
@@ -19,14 +19,18 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.store.db.utils import _get_latest_schema_revision
 from mlflow.tracking import MlflowClient
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
 from idc.core.errors import InputError, StoreUnavailableError
 from idc.core.layout import MLRUNS
+from idc.core.store_uri import SQLITE, resolve_store_uri
 from idc.tracking.local_store import ARTIFACTS, DATABASE, find_outdated
 
-_SQLITE = "sqlite:///"
 _LOCK_TIMEOUT_S = 30
+_SERVER_TIMEOUT_S = 5
+_PROBE = "/api/2.0/mlflow/experiments/search"
 _MAX_REPEATS = 5
 # by it the pages of MLflow 3 open an experiment as one that trains models, not one of prompts
 _KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
@@ -37,9 +41,13 @@ log = logging.getLogger(__name__)
 
 
 def tracking_uri(root: Path) -> str:
-    """Return `MLFLOW_TRACKING_URI`, else the SQLite store below `root` (absolute)."""
-    database = root.resolve() / MLRUNS / DATABASE
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{database}"
+    """Return `MLFLOW_TRACKING_URI`, else the SQLite store below `root`; of files the absolute path.
+
+    Raises:
+        InputError: If the variable names no store that can be used.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{MLRUNS / DATABASE}"
+    return resolve_store_uri(uri, root)
 
 
 def shown_uri(root: Path) -> str:
@@ -54,7 +62,7 @@ def shown_uri(root: Path) -> str:
 def local_database(root: Path) -> Path | None:
     """Return the file of a store that is one, None of a store that a server keeps."""
     uri = tracking_uri(root)
-    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
 def check_store(root: Path) -> None:
@@ -133,9 +141,36 @@ def connect(root: Path) -> MlflowClient:
     return MlflowClient(uri, uri)
 
 
+def check_experiment(root: Path, name: str) -> None:
+    """Check that runs can be added to the experiment, if the store has one of that name.
+
+    Raises:
+        InputError: If it was deleted, or as `connect`.
+        StoreUnavailableError: As `connect`.
+    """
+    if not is_empty(root):
+        _reject_deleted(connect(root).get_experiment_by_name(name))
+
+
+def _reject_deleted(experiment: Experiment | None) -> None:
+    """MLflow keeps a deleted experiment and its name until they are purged."""
+    if experiment is not None and experiment.lifecycle_stage == LifecycleStage.DELETED:
+        raise InputError(
+            f"the experiment {experiment.name} was deleted in MLflow",
+            "publish.experiment",
+            "restore it (`mlflow experiments restore --experiment-id "
+            f"{experiment.experiment_id}`), or choose another name",
+        )
+
+
 def ensure_experiment(client: MlflowClient, name: str, root: Path) -> str:
-    """Return the id of the experiment of that name, which is made where there is none."""
+    """Return the id of the experiment of that name, which is made where there is none.
+
+    Raises:
+        InputError: If it was deleted.
+    """
     experiment = client.get_experiment_by_name(name)
+    _reject_deleted(experiment)
     if experiment is not None:
         if _KIND_TAG not in experiment.tags:
             client.set_experiment_tag(experiment.experiment_id, _KIND_TAG, _KIND)
@@ -187,15 +222,34 @@ def translate_store_errors(root: Path) -> Iterator[None]:
 
 
 def _require_server(uri: str, shown: str) -> None:
+    """Ask what every run asks, with the credentials that MLflow's client would send."""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):  # noqa: S310  http alone
-            return
-    except urllib.error.HTTPError as error:
-        if error.code < 500:  # it answers; a proxy may guard /health
-            return
-        raise StoreUnavailableError(f"tracking server {shown} answers {error.code}") from None
-    except OSError as error:
-        raise StoreUnavailableError(f"tracking server {shown} does not answer ({error})") from None
+        answer = http_request(
+            get_default_host_creds(uri.rstrip("/")), _PROBE, "GET",
+            params={"max_results": 1}, max_retries=0, timeout=_SERVER_TIMEOUT_S,
+            raise_on_status=False,
+        )  # fmt: skip
+    except (MlflowException, OSError) as error:
+        reason = type(error.__cause__ or error.__context__ or error).__name__
+        raise StoreUnavailableError(
+            f"tracking server {shown} does not answer ({reason})"
+        ) from None  # its own message would repeat an address that holds a password
+    code = answer.status_code
+    if code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise InputError(
+            f"tracking server {shown} rejects the credentials ({code})",
+            fix="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "MLFLOW_TRACKING_TOKEN",
+        )
+    if code >= HTTPStatus.INTERNAL_SERVER_ERROR or code == HTTPStatus.TOO_MANY_REQUESTS:
+        raise StoreUnavailableError(f"tracking server {shown} answers {code}")
+    if code != HTTPStatus.OK:
+        raise InputError(
+            f"{shown} answers {code} to MLflow's API: it is no tracking server, or another path of "
+            "one",
+            "MLFLOW_TRACKING_URI",
+            "open the address in a browser: MLflow's pages must come up there",
+        )
 
 
 def _require_database(uri: str, shown: str) -> None:
@@ -279,5 +333,5 @@ def _is_of_another_version(connection: sqlite3.Connection) -> bool:
 def _another_version(path: Path) -> InputError:
     return InputError(
         f"the MLflow store {path} was made by another version of MLflow",
-        fix=f"`idc backup FOLDER`, then `mlflow db upgrade {_SQLITE}{path}`",
+        fix=f"`idc backup FOLDER`, then `mlflow db upgrade {SQLITE}{path}`",
     )

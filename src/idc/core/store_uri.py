@@ -1,0 +1,37 @@
+"""Addresses of MLflow stores as people write them, and what every process can make of them."""
+
+import re
+from pathlib import Path
+
+from idc.core.errors import InputError
+
+SQLITE = "sqlite:///"
+
+_VARIABLE = "MLFLOW_TRACKING_URI"
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/|$)")
+
+
+def resolve_store_uri(uri: str, root: Path) -> str:
+    """Return the address with an absolute path, so that it is the same store in every folder.
+
+    Args:
+        uri: As MLflow takes it; a relative path of a SQLite database is below `root`, as it is for
+            MLflow's own commands in that folder.
+        root: The project.
+
+    Raises:
+        InputError: If it is a folder, which no stage can publish to, or a server without `http://`.
+    """
+    if uri.startswith(SQLITE):
+        path = uri.removeprefix(SQLITE)
+        return f"{SQLITE}{root.resolve() / path}"
+    if _HOST_AND_PORT.match(uri):
+        raise InputError(f"{uri} has no http:// or https://", _VARIABLE, f"write http://{uri}")
+    is_path = "://" not in uri and not uri.startswith("databricks")
+    if is_path or uri.startswith("file:"):
+        raise InputError(
+            f"{uri} is a folder, where MLflow keeps no models as this project needs them",
+            _VARIABLE,
+            f"name a database, as {SQLITE}{root.resolve()}/mlflow.db, or a server, or unset it",
+        )
+    return uri
