@@ -224,8 +224,9 @@ def translate_store_errors(root: Path) -> Iterator[None]:
 def _require_server(uri: str, shown: str) -> None:
     """Ask what every run asks, with the credentials that MLflow's client would send."""
     try:
-        answer = http_request(
-            get_default_host_creds(uri.rstrip("/")), _PROBE, "GET",
+        host = get_default_host_creds(uri.rstrip("/"))  # type: ignore[no-untyped-call]
+        answer = http_request(  # type: ignore[no-untyped-call]
+            host, _PROBE, "GET",
             params={"max_results": 1}, max_retries=0, timeout=_SERVER_TIMEOUT_S,
             raise_on_status=False,
         )  # fmt: skip
