@@ -87,7 +87,7 @@ def init_ranks(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(device)
         return
     ranks = Ranks(device, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    # torchrun ends all when one dies, so nobody waits in vain while the leader pretrains for hours
+    # torchrun ends all when one dies, so nobody waits in vain while the leader works alone
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=24)
     )

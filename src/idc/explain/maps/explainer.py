@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from idc.core.errors import InputError
+from idc.core.progress import track
 from idc.data.patches import PATCH_SIZE_PX
 from idc.explain.maps.attributions import AttributionBudget, PixelAttribution
 from idc.explain.maps.cams import Cam, draw_cam
@@ -150,7 +151,8 @@ class Explainer:
 
     def _batches(self, pixels: np.ndarray) -> Iterator[Tensor]:
         """Yield float32 images (batch, 3, height, width) in 0-1, as large as the patches are."""
-        for start in range(0, len(pixels), self._budget.batch_size):
+        starts = range(0, len(pixels), self._budget.batch_size)
+        for start in track(starts, total=len(starts), what="explaining"):
             chunk = np.ascontiguousarray(pixels[start : start + self._budget.batch_size])
             moved = torch.from_numpy(chunk).to(self._device)
             yield moved.permute(0, 3, 1, 2).float() / 255.0

@@ -357,5 +357,6 @@ class ExplanationScores:
 @contextmanager
 def _timed(what: str) -> Iterator[None]:
     start = time.monotonic()
+    log.info("scoring the explanations: %s", what)
     yield
     log.info("scored the explanations, %s: %.1f s", what, time.monotonic() - start)
