@@ -30,8 +30,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt constraints-torch.txt
 	touch $@
 
 .dvc/config.local: | $(VENV)/.installed
-	@# without git (an unpacked zip) DVC must be told so
-	@if [ "$$(git rev-parse --show-toplevel 2>/dev/null)" = "$(CURDIR)" ]; then touch $@; \
+	@# without git (an unpacked zip) DVC must be told so; git's own word is not asked, since it
+	@# refuses a clone of another user
+	@if [ -e .git ]; then touch $@; \
 	else $(BIN)/dvc config --local core.no_scm true; fi
 
 setup: $(VENV)/.installed .dvc/config.local  ## make the environment, nothing else

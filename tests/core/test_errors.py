@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from idc.core.errors import InputError
+from idc.core.errors import InputError, first_reason
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,19 @@ def test_input_error_when_raised_in_another_process_then_its_fields_come_along()
     error = pickle.loads(pickle.dumps(InputError("out of range", "params.yaml", "use 3")))
     assert (error.what, error.where, error.fix) == ("out of range", "params.yaml", "use 3")
     assert str(error) == "params.yaml: out of range: use 3"
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        (
+            "WARNING: slow\nERROR: unexpected error - ascii\n\nHaving any troubles?",
+            "ERROR: unexpected",
+        ),
+        ("a.csv\nhint: Use -f if you mean it\nhint: or do not", "a.csv"),
+        ("hint: do\nfatal: not a git repository\n", "fatal: not a git"),
+        ("", "it does not say why"),
+    ],
+)
+def test_first_reason_then_is_the_line_that_says_why(output, reason):
+    assert first_reason(output).startswith(reason)

@@ -50,6 +50,24 @@ def test_git_commit_when_below_another_repository_then_is_none(repository):
     assert git_commit(repository / "below") == "none"
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            "stages:\n<<<<<<< HEAD\n  a: 1\n=======\n>>>>>>> x\n",
+            "conflict markers.*--ours dvc.lock",
+        ),
+        ("stages: [", "dvc.lock is not YAML"),
+        ("schema: '2.0'\n", "dvc.lock records no stages: restore it"),
+        ("", "dvc.lock records no stages"),
+    ],
+)
+def test_load_lock_when_damaged_then_says_so_in_a_line(tmp_path, content, says):
+    (tmp_path / "dvc.lock").write_text(content)
+    with pytest.raises(InputError, match=says):
+        load_lock(tmp_path)
+
+
 def test_load_lock_when_missing_then_says_what_to_run(tmp_path):
     with pytest.raises(InputError, match="run `dvc repro` first"):
         load_lock(tmp_path)

@@ -30,7 +30,7 @@ CONSTANT = "src/idc/data/manifest/sampling.py"
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
     """A project under git, with a raw archive that git ignores."""
-    root = copy_project(ROOT, tmp_path_factory.mktemp("made") / "my project", {})
+    root = copy_project(ROOT, tmp_path_factory.mktemp("made") / "my pröject", {})
     (root / ".dvc/config.local").unlink()
     for name in (".gitignore", ".dvc/.gitignore"):
         shutil.copy2(ROOT / name, root / name)
@@ -44,7 +44,7 @@ def committed(tmp_path_factory):
 
 @pytest.fixture
 def project(committed, tmp_path):
-    return Path(shutil.copytree(committed, tmp_path / "my project"))
+    return Path(shutil.copytree(committed, tmp_path / "my pröject"))
 
 
 def where_code_runs(folder):
@@ -233,3 +233,24 @@ def test_workspace_when_the_raw_folder_is_a_link_then_holds_the_archives(project
     raw = folder / "data/raw"
     assert not raw.is_symlink(), "what happens in a workspace stays there"
     assert (raw / "archive.zip").read_bytes() == b"zip"
+
+
+def test_workspace_when_the_user_ignores_every_csv_then_what_a_run_reads_is_there(
+    project, tmp_path, monkeypatch
+):
+    (tmp_path / "ignored").write_text("*.csv\n*.lock\n")
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.excludesFile")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", str(tmp_path / "ignored"))
+    (project / "data/case_subsets.csv").write_text("case,subset\n8863,train\n")
+    folder = create_workspace(project, project / WORKSPACES / "a", {"train.epochs": 3})
+    assert (folder / "data/case_subsets.csv").read_text() == "case,subset\n8863,train\n"
+
+
+def test_workspace_when_the_clone_is_another_users_then_git_s_refusal_is_said(project, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    says = "belongs to another user: git config --global --add safe.directory '"
+    with pytest.raises(InputError, match=says):
+        create_workspace(project, project / WORKSPACES / "a", {})
+    with pytest.raises(InputError, match=says):
+        git_commit(project)

@@ -5,20 +5,20 @@ import sys
 from pathlib import Path
 
 from idc.core.environment import own_environment
-from idc.core.errors import InputError
+from idc.core.errors import InputError, first_reason
 
 
 def dvc(root: Path, *arguments: str) -> str:
     """Run DVC in `root` and return what it printed.
 
     Raises:
-        InputError: With DVC's last line, if it fails.
+        InputError: With DVC's own reason, if it fails.
     """
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=root, env=own_environment(root), capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise InputError(f"dvc {' '.join(arguments)} failed in {root}: {' '.join(last)}")
+        reason = first_reason(done.stderr or done.stdout)
+        raise InputError(f"dvc {' '.join(arguments)} failed in {root}: {reason}")
     return done.stdout

@@ -36,3 +36,11 @@ class StageFailedError(RuntimeError):
 
 class TransientError(RuntimeError):
     """The repository lock is held, or the tracking server does not answer: worth another try."""
+
+
+def first_reason(output: str) -> str:
+    """Return the line of a failed git or DVC that says why: not its hints, nor where to ask."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    reasons = [line for line in lines if line.lower().startswith(("fatal:", "error:"))]
+    others = [line for line in lines if not line.startswith("hint:")]
+    return next(iter(reasons + others), "it does not say why")

@@ -13,6 +13,7 @@ from idc.core.config import Params
 from idc.core.dvc import dvc
 from idc.core.errors import InputError, StoreUnavailableError
 from idc.core.files import load_json
+from idc.core.git import has_commit
 from idc.core.layout import CASE_SUBSETS, DVC_LOCK, MLRUNS, PARAMS, RAW, STATE
 from idc.core.process_ids import ProcessId, is_dead
 from idc.ops import prefect_api
@@ -49,6 +50,7 @@ def require_inputs(params: Params, root: Path) -> None:
     from idc.data.split.case_subsets import reject_earlier_name
     from idc.tracking.connection import check_experiment, check_store
 
+    has_commit(root)  # raises where git refuses, which is not the same as no git
     reject_earlier_name(root / CASE_SUBSETS)
     find_sources(root / RAW)
     reject_stale_pointers(root / RAW, by_content=False)

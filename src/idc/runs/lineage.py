@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from idc.core.errors import InputError
-from idc.core.files import load_json
-from idc.core.git import git
+from idc.core.files import load_json, load_yaml
+from idc.core.git import ForeignRepositoryError, git
 from idc.core.layout import CASE_SUBSETS, DVC_LOCK, PARAMS, RAW, WORKSPACE_RECORD
 
 PUBLISH_STAGE = "publish"
@@ -23,6 +23,9 @@ def git_commit(root: Path) -> str:
 
     In a workspace it is a commit of exactly its code, and `-dirty` if that was uncommitted; changed
     parameters do not count there.
+
+    Raises:
+        ForeignRepositoryError: If git refuses, because the clone belongs to another user.
     """
     record = root / WORKSPACE_RECORD
     recorded = str(load_json(record)["commit"]) if record.is_file() else None
@@ -45,12 +48,24 @@ def load_lock(root: Path) -> dict[str, Any]:
     """Read the stages that `dvc.lock` records.
 
     Raises:
-        InputError: If there is no lock yet.
+        InputError: If there is no lock yet, or it is damaged, as by a merge of git.
     """
     path = root / DVC_LOCK
     if not path.exists():
         raise InputError(f"{DVC_LOCK} is missing", fix="run `dvc repro` first")
-    stages: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+    content = path.read_text(encoding="utf-8", errors="replace")
+    if any(line.startswith("<<<<<<< ") for line in content.splitlines()):
+        raise InputError(
+            f"{DVC_LOCK} has conflict markers of git",
+            fix=f"`git checkout --ours {DVC_LOCK}` (or `--theirs`), then `make repro`",
+        )
+    lock = load_yaml(path, if_missing="run `dvc repro` first")
+    stages = lock.get("stages") if isinstance(lock, dict) else None
+    if not isinstance(stages, dict):
+        raise InputError(
+            f"{DVC_LOCK} records no stages",
+            fix=f"restore it (`git checkout {DVC_LOCK}`), or remove it and run `make repro`",
+        )
     return stages
 
 
@@ -168,5 +183,7 @@ def _git(root: Path, *arguments: str) -> str | None:
     """Return what git printed, or None if it failed or is not installed."""
     try:
         return git(root, *arguments)
+    except ForeignRepositoryError:
+        raise
     except InputError:
         return None

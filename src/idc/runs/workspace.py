@@ -268,8 +268,12 @@ def _snapshot(root: Path, head: str) -> str:
             shutil.copy2(own_index, index)
         with_index = {"GIT_INDEX_FILE": str(index)}
         git(root, "add", "--update", environment=with_index)
-        there = [str(path) for path in _READ_UNTRACKED if (root / path).exists()]
-        git(root, "add", "--", *there, environment=with_index)
+        there = [path for path in _READ_UNTRACKED if (root / path).exists()]
+        folders = [str(path) for path in there if (root / path).is_dir()]
+        files = [str(path) for path in there if not (root / path).is_dir()]
+        git(root, "add", "--", *folders, environment=with_index)
+        # a user may ignore every CSV, but not those that a run reads
+        git(root, "add", "--force", "--", *files, environment=with_index)
         tree = git(root, "write-tree", environment=with_index)
     if tree == git(root, "rev-parse", f"{head}^{{tree}}"):
         return head
@@ -321,7 +325,9 @@ def _share_cache(root: Path, folder: Path, *, with_git: bool) -> None:
     if own.is_file():
         _copy(own, folder / ".dvc/config.local")
     cache = dvc(root, "cache", "dir").strip() if (root / ".dvc").is_dir() else ""
-    dvc(folder, "cache", "dir", "--local", cache or str(root / ".dvc/cache"))
+    # relative: DVC cannot write letters outside ASCII, which the way to the project may have
+    way = os.path.relpath(Path(cache or root / ".dvc/cache").resolve(), folder.resolve())
+    dvc(folder, "cache", "dir", "--local", way)
     if not with_git:
         dvc(folder, "config", "--local", "core.no_scm", "true")
 
