@@ -87,7 +87,10 @@ class Project:
 def project(tmp_path_factory):
     project = Project(tmp_path_factory.mktemp("finished") / "project")
     project.run("dvc", "repro")
-    return project
+    with pytest.MonkeyPatch.context() as patch:
+        # a connection that is kept open would go on reading a store that has been removed
+        patch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+        yield project
 
 
 def test_pipeline_when_nothing_changed_then_neither_dvc_nor_the_flow_does_anything(project):
