@@ -75,6 +75,7 @@ def test_run_group_when_the_caller_is_interrupted_then_grandchildren_end_too(tmp
     assert not is_alive(pids[0])
 
 
+@pytest.mark.slow
 def test_run_group_when_the_group_ignores_term_then_it_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr("idc.ops.process_group._GRACE_S", 1.0)
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
@@ -94,6 +95,7 @@ run_group([sys.executable, "-c", code], folder=Path.cwd(), environment=dict(os.e
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deaf", [False, True])
 def test_run_group_when_the_starter_is_killed_then_no_process_of_the_group_is_left(tmp_path, deaf):
     ignoring = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if deaf else ""

@@ -119,6 +119,7 @@ def test_served_model_when_what_comes_is_no_image_then_says_which_and_why(served
         served.predict(None, pd.DataFrame(column))
 
 
+@pytest.mark.slow
 def test_served_model_when_only_its_own_requirements_are_there_then_scores(bundle, tmp_path):
     make_point(digest_bundle(bundle)).save(tmp_path / "point.json")
     (tmp_path / "patch.png").write_bytes(PNG)

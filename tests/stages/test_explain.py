@@ -144,6 +144,7 @@ def test_run_when_patches_are_called_idc_negative_then_cams_also_explain_the_neg
         assert negated[f"{group}: fused"] == []
 
 
+@pytest.mark.slow
 def test_run_when_scores_are_wanted_then_they_are_there_and_the_same_each_time(
     folder, change_params
 ):

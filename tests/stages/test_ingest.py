@@ -328,6 +328,7 @@ def test_ingest_when_the_disk_fills_up_then_one_line_says_so_and_nothing_is_left
 # --- killed processes ---
 
 
+@pytest.mark.slow
 def test_ingest_when_killed_then_a_second_run_gives_what_an_undisturbed_one_does(
     many_copy, command, run, monkeypatch
 ):

@@ -262,6 +262,7 @@ def test_report_when_rendered_then_says_what_the_threshold_and_the_calibration_r
         assert f"{low} to {high}" in page
 
 
+@pytest.mark.slow
 def test_report_when_no_backbone_is_scored_alone_then_says_so(render):
     assert "No backbone is scored alone" in render(without=("logit_test_resnet",))
 
@@ -336,6 +337,7 @@ def test_report_when_methods_were_scored_then_failures_warn_and_the_ranking_is_t
     assert "Deletion &darr;" not in own, "measured for the fused maps alone"
 
 
+@pytest.mark.slow
 def test_report_when_mosaics_throw_a_backbone_off_then_shows_the_shares_of_the_others(
     render, render_again
 ):
@@ -380,6 +382,7 @@ def test_report_when_errors_are_grouped_then_their_traits_and_else_that_there_ar
     assert "rgb(180, 120, 171)" in page
 
 
+@pytest.mark.slow
 def test_report_when_there_is_a_texture_member_then_page_and_card_name_it(render):
     assert "texture member" not in render()
     page = render(texture=True)

@@ -84,42 +84,51 @@ def test_create_archive_when_real_then_neighbours_agree_as_often_as_published(re
     assert 0.94 < agreement(real) < 0.97
 
 
+@pytest.mark.slow
 def test_create_archive_when_real_then_burden_is_spread_as_published(real):
     burden = real.groupby("case")["label"].mean()
     assert burden.mean() == pytest.approx(0.31, abs=0.04)
     assert burden.std() == pytest.approx(0.21, abs=0.04)
 
 
+@pytest.mark.slow
 def test_create_archive_when_real_then_a_few_cases_have_no_idc(real):
     assert 1 <= (real.groupby("case")["label"].sum() == 0).sum() <= 4
 
 
+@pytest.mark.slow
 def test_create_archive_when_real_then_one_patch_in_a_hundred_is_a_sliver(real, slivers):
     assert 0.007 < len(slivers) / len(real) < 0.013
 
 
+@pytest.mark.slow
 def test_create_archive_when_real_then_slivers_are_hardly_ever_idc(slivers):
     assert slivers["label"].mean() <= 0.03
 
 
+@pytest.mark.slow
 def test_create_archive_when_real_then_some_slivers_are_a_few_pixels_thin(slivers):
     thickness_px = slivers[["height_px", "width_px"]].min(axis=1)
     assert thickness_px.min() < 6
     assert thickness_px.max() > 40
 
 
+@pytest.mark.slow
 def test_create_archive_when_real_then_near_blank_patches_are_as_frequent_as_published(real):
     assert 0.035 < (real["white"] > 0.75).mean() < 0.055
 
 
+@pytest.mark.slow
 def test_create_archive_when_real_then_near_blank_patches_are_idc_less_often(real):
     assert 0.02 < real.loc[real["white"] > 0.75, "label"].mean() < 0.6 * real["label"].mean()
 
 
+@pytest.mark.slow
 def test_create_archive_when_real_then_some_idc_is_over_half_white(real):
     assert 0.03 < (real.loc[real["label"] == 1, "white"] > 0.5).mean() < 0.13
 
 
+@pytest.mark.slow
 def test_create_archive_when_real_then_colour_separates_much_but_not_all(real):
     model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
     score = cross_val_predict(
@@ -133,16 +142,19 @@ def test_create_archive_when_real_then_colour_separates_much_but_not_all(real):
     assert 0.75 < roc_auc_score(real["label"], score) < 0.88
 
 
+@pytest.mark.slow
 def test_create_archive_when_real_then_some_benign_patches_are_darker_than_most_idc(real):
     idc = real["label"] == 1  # haematoxylin absorbs red
     assert (real.loc[~idc, "red"] < real.loc[idc, "red"].median()).mean() > 0.05
 
 
+@pytest.mark.slow
 def test_create_archive_when_real_then_some_idc_is_paler_than_most_benign_patches(real):
     idc = real["label"] == 1
     assert (real.loc[idc, "red"] > real.loc[~idc, "red"].median()).mean() > 0.05
 
 
+@pytest.mark.slow
 def test_create_archive_when_real_then_cases_are_stained_differently(real):
     stroma = real[(real["label"] == 0) & (real["white"] < 0.1)].groupby("case")["green"]
     assert stroma.mean().std() > stroma.std().mean() / 2

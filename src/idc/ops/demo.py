@@ -72,10 +72,9 @@ def run_demo(root: Path) -> Demo:
 
 def own_environment(folder: Path) -> dict[str, str]:
     """Return an environment in which nothing outside `folder` is written to or notified."""
-    environment = stage_environment(folder)
+    environment = stage_environment(folder, _store(folder))
     for name in _INHERITED:
         environment.pop(name, None)
-    environment["MLFLOW_TRACKING_URI"] = _store(folder)
     environment["PREFECT_HOME"] = str(folder / ".prefect")
     return environment
 

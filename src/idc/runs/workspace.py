@@ -214,18 +214,20 @@ def load_overrides(path: Path) -> dict[str, Any]:
     return dot_keys(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def stage_environment(root: Path) -> dict[str, str]:
+def stage_environment(root: Path, store: str | None = None) -> dict[str, str]:
     """Return the environment in which the stages of `root` run: its own code, this Python.
 
-    In a workspace the store is the project's, unless `MLFLOW_TRACKING_URI` names another.
+    Args:
+        root: The project or a workspace.
+        store: Address of the MLflow store; None takes `MLFLOW_TRACKING_URI`, else the project's.
 
     Raises:
-        InputError: If that names no store that can be used.
+        InputError: If it names no store that can be used.
     """
     environment = own_environment(root) | _SETTINGS
     environment.pop("MLFLOW_RUN_ID", None)
     project = describe_workspace(root).root if is_workspace(root) else root
-    store = environment.get("MLFLOW_TRACKING_URI")
+    store = store or environment.get("MLFLOW_TRACKING_URI")
     if store:
         environment["MLFLOW_TRACKING_URI"] = resolve_store_uri(store, project)
     elif project != root:

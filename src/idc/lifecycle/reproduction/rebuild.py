@@ -201,8 +201,8 @@ def _md5_of(path: Path) -> str:
 
 
 def _run_stages(workspace: Path) -> None:
-    environment = stage_environment(workspace)
-    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{workspace}/{layout.MLRUNS}/mlflow.db"
+    store = f"sqlite:///{workspace}/{layout.MLRUNS}/mlflow.db"
+    environment = stage_environment(workspace, store)
     for stage in _STAGES:
         log.info("%s runs in %s", stage, workspace)
         done = subprocess.run(
