@@ -37,7 +37,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt constraints-torch.txt
 
 setup: $(VENV)/.installed .dvc/config.local  ## make the environment, nothing else
 
-demo: setup  ## the whole pipeline on a synthetic archive, some 5 minutes
+demo: setup  ## the whole pipeline on a synthetic archive, some 3 minutes
 	$(BIN)/python -m idc demo
 
 # one worker runs a file, so that what its tests share is made once
