@@ -40,6 +40,7 @@ def test_real_patches_when_counted_then_patches_classes_and_cases_are_the_known_
     assert (described["num_idc_negative"], described["num_idc_positive"]) == (18_337, 7_017)
 
 
+@pytest.mark.slow
 def test_real_patches_when_compared_then_no_two_have_equal_pixels(described):
     assert described["equal_pixels"]["num_groups"] == 0
 

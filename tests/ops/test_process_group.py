@@ -42,6 +42,7 @@ def test_run_group_when_it_ends_then_every_line_and_the_code_are_returned(tmp_pa
     assert lines == list(finished.lines)
 
 
+@pytest.mark.slow
 def test_run_group_when_it_takes_too_long_then_grandchildren_end_too(tmp_path):
     pids = []
     with pytest.raises(TimeoutError, match="longer than 2 s"):

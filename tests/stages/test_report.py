@@ -277,6 +277,7 @@ def test_report_when_a_metric_is_undefined_then_its_reason_stands_below_the_tabl
     assert "Left out: Positive predictive value (no patch is predicted IDC+)." in render_again()
 
 
+@pytest.mark.slow
 def test_report_when_cases_are_many_and_the_published_ones_then_both_are_shown(
     render, render_again
 ):

@@ -122,6 +122,7 @@ def _no_exit_handlers(monkeypatch):
     monkeypatch.setattr(threading, "_threading_atexits", [])
 
 
+@pytest.mark.slow
 # four workers on two cores are what is tested
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 @pytest.mark.usefixtures("_no_exit_handlers")
