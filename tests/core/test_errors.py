@@ -26,6 +26,7 @@ def test_input_error_when_found_inside_a_plan_then_the_fix_stays_the_last_part()
 
 
 def test_input_error_when_raised_in_another_process_then_its_fields_come_along():
+    # our own error, as a worker process sends it back: nothing foreign is unpickled
     error = pickle.loads(pickle.dumps(InputError("out of range", "params.yaml", "use 3")))
     assert (error.what, error.where, error.fix) == ("out of range", "params.yaml", "use 3")
     assert str(error) == "params.yaml: out of range: use 3"

@@ -114,8 +114,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         raise unknown("command", name, list(COMMANDS), "`idc --help`")
     command = COMMANDS[name]
     options = parse_options(command, arguments)
-    # here alone, before anything that reads them is imported
-    # (what the user has set of QUIET holds)
+    # here alone, before anything that reads them is imported; of QUIET, the user's values hold
     os.environ.update({**QUIET, **os.environ, **PICTURES, **exempt_loopback(os.environ)})
     if not command.anywhere:
         _require_own_code()

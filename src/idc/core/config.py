@@ -287,7 +287,7 @@ class ExplainConfig(Section):
 
     @model_validator(mode="after")
     def _name_methods_once(self) -> "ExplainConfig":
-        if not self.methods:  # a least length of the field would be said beside each wrong name
+        if not self.methods:  # min_length would be reported too where a name is wrong
             raise ValueError("methods must name at least one")
         if len(set(self.methods)) != len(self.methods):
             raise ValueError("methods must differ from each other")
