@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 
 import pytest
@@ -102,3 +103,18 @@ def test_sweep_when_no_plan_is_named_then_it_is_the_projects_own(start, project,
     own = (project_root / "configs/sweep.yaml").read_text()
     (project / "configs/sweep.yaml").write_text(own)
     assert start("sweep") == ["-m", "flows.sweep", "configs/sweep.yaml"]
+
+
+@pytest.mark.parametrize("command", ["pipeline", "retrain"])
+def test_flow_when_its_server_is_down_then_one_line_says_so_and_nothing_starts(
+    started, project, capsys, monkeypatch, command
+):
+    with socket.socket() as unused:  # bound, but nobody listens
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/api"
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        assert main([command]) == EXIT_INPUT
+    assert not started
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"PREFECT_API_URL: no Prefect server answers at {url}" in line
+    assert "unset the variable" in line

@@ -102,6 +102,11 @@ def test_doctor_when_a_pointer_has_no_file_then_it_says_how_to_fetch_it(project,
     assert (archive.state, archive.fix) == ("missing", "dvc pull data/raw/*.dvc")
 
 
+def runs_in(folder):
+    """What Prefect 3 records of a deployment from a folder without pull steps of its own."""
+    return [{"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}]
+
+
 def test_doctor_when_pool_worker_and_deployment_are_wrong_then_each_has_its_command(
     project, change_params, monkeypatch
 ):
@@ -109,7 +114,7 @@ def test_doctor_when_pool_worker_and_deployment_are_wrong_then_each_has_its_comm
         "/health": True,
         "/work_pools/idc": {"is_paused": True, "type": "process"},
         "/work_pools/idc/workers/filter": [{"name": "w", "status": "OFFLINE"}],
-        "/deployments/name/pipeline/local": {"path": "/old/clone", "schedules": []},
+        "/deployments/name/pipeline/local": {"pull_steps": runs_in("/old/clone")},
     }
 
     def ask(path, body=None, *, method=None):
@@ -135,7 +140,7 @@ def test_doctor_when_a_schedule_is_on_then_names_the_next_run_or_that_there_is_n
         "/deployments/name/pipeline/local": {"path": str(project), "schedules": []},
         "/deployments/name/retraining/local": {
             "id": "d1",
-            "path": str(project),
+            "pull_steps": runs_in(project),
             "schedules": [{"schedule": {"cron": "0 2 * * 1"}, "active": True}],
         },
         "/flow_runs/filter": [{"expected_start_time": "2026-11-30T02:00:00Z"}],

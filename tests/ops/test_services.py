@@ -203,8 +203,17 @@ class Server:
             return
         for item in prefect_api.load_deployments(root):
             schedules = [{"id": "s1", "active": False}]  # `prefect deploy` pauses them again
-            self.deployments[item.name] = {"id": item.name, "path": str(root),
-                                           "schedules": schedules}  # fmt: skip
+            self.deployments[item.name] = {
+                "id": item.name,
+                "path": None,
+                "pull_steps": runs_in(root),
+                "schedules": schedules,
+            }
+
+
+def runs_in(folder):
+    """What Prefect 3 records of a deployment from a folder without pull steps of its own."""
+    return [{"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}]
 
 
 @pytest.fixture
@@ -233,12 +242,23 @@ def test_deploy_when_nothing_changed_then_deploys_once(server):
     assert deploys(server) == [("deploy", "--all")]
 
 
-def test_deploy_when_the_server_lost_a_deployment_or_has_another_clones_then_deploys_again(server):
+def test_deploy_when_the_server_lost_a_deployment_or_the_clone_moved_then_deploys_again(server):
     deploys(server)
     del server.deployments["pipeline/local"]
     assert deploys(server) == [("deploy", "--all")]
-    server.deployments["pipeline/local"]["path"] = "/another/clone"
+    server.deployments["pipeline/local"]["pull_steps"] = runs_in("/where/it/was")
     assert deploys(server) == [("deploy", "--all")]
+
+
+def test_deploy_when_a_deployment_is_another_clones_then_it_is_left_and_named(server, tmp_path):
+    deploys(server)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "prefect.yaml").write_text("deployments: []\n")
+    server.deployments["retraining/local"]["pull_steps"] = runs_in(other)
+    with pytest.raises(InputError, match=rf"the deployment retraining/local .* runs in {other}"):
+        deploys(server)
+    assert server.deployments["retraining/local"]["pull_steps"] == runs_in(other)
 
 
 def test_deploy_when_a_schedule_was_switched_on_then_it_stays_on(server):

@@ -254,3 +254,35 @@ def test_workspace_when_the_clone_is_another_users_then_git_s_refusal_is_said(pr
         create_workspace(project, project / WORKSPACES / "a", {})
     with pytest.raises(InputError, match=says):
         git_commit(project)
+
+
+def test_flow_when_a_prefect_profile_names_a_server_then_only_the_variable_does(
+    tmp_path, monkeypatch
+):
+    profiles = tmp_path / "home/.prefect/profiles.toml"
+    profiles.parent.mkdir(parents=True)
+    profiles.write_text(
+        'active = "hospital"\n[profiles.hospital]\nPREFECT_API_URL = "http://10.0.0.9:4200/api"\n'
+    )
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PREFECT_PROFILE", "hospital")
+    for name in ("PREFECT_API_URL", "PREFECT_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def settings(clone):
+        code = (
+            "import prefect.settings as s; c = s.get_current_settings()\n"
+            "print(c.api.url, c.server.ephemeral.enabled, c.home, sep='\\n')"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=stage_environment(clone), cwd=tmp_path, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.splitlines()
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    assert settings(one) == ["None", "True", f"{one}/.idc/prefect"]
+    assert settings(other)[2] == f"{other}/.idc/prefect"
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4321/api")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "chosen"))
+    assert settings(one) == ["http://127.0.0.1:4321/api", "True", str(tmp_path / "chosen")]

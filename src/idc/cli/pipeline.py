@@ -19,9 +19,15 @@ _STAGES_WRITE = "data/, models/, reports/, dvc.lock, a run and a model version i
 
 
 def start_flow(module: str, *arguments: str) -> NoReturn:
-    """Go on as `python -m MODULE …` in the project's root: nothing in `src` imports Prefect."""
+    """Go on as `python -m MODULE …` in the project's root: nothing in `src` imports Prefect.
+
+    Raises:
+        InputError: If `PREFECT_API_URL` names a server that does not answer.
+    """
+    from idc.ops.prefect_api import require_server
     from idc.runs.workspace import stage_environment
 
+    require_server()
     sys.stdout.flush()
     command = [sys.executable, "-m", module, *arguments]
     # no process between the shell and the flow, which so gets every signal itself

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from idc.core.layout import STATE
+
 
 def _read_settings(path: Path) -> dict[str, str]:
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -43,6 +45,19 @@ def exempt_loopback(environment: Mapping[str, str]) -> dict[str, str]:
     }
     hosts = ",".join(sorted(exempt | set(_LOOPBACK)))
     return {"no_proxy": hosts, "NO_PROXY": hosts}
+
+
+def prefect_home(project: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that give a clone Prefect's database and settings of its own.
+
+    A profile in the user's own `~/.prefect` may name a server, to which runs would go unasked, and
+    two clones that share a database overwrite each other's deployments. So `PREFECT_HOME` is in the
+    clone unless the user names one, profiles are not read (Prefect's defaults hold where the file
+    of profiles does not exist), and a server is named by `PREFECT_API_URL` alone.
+    """
+    home = environment.get("PREFECT_HOME") or str(project / STATE / "prefect")
+    profiles = str(project / STATE / "prefect" / "no_profiles.toml")
+    return {"PREFECT_HOME": home, "PREFECT_PROFILES_PATH": profiles}
 
 
 def own_environment(root: Path) -> dict[str, str]:

@@ -214,8 +214,9 @@ def _pool(root: Path, name: str, absent: State) -> list[Finding]:
 def _deployment(root: Path, name: str, absent: State) -> list[Finding]:
     deployment = prefect_api.ask(f"/deployments/name/{name}")
     what = f"deployment {name}"
-    if Path(deployment["path"] or ".").resolve() != root.resolve():
-        return [Finding(what, absent, f"runs in {deployment['path']}", "make up")]
+    folder = prefect_api.deployment_folder(deployment)
+    if folder is None or folder.resolve() != root.resolve():
+        return [Finding(what, absent, f"runs in {folder or 'no known folder'}", "make up")]
     schedules = [
         f"{item['schedule'].get('cron', 'scheduled')} ({'on' if item['active'] else 'paused'})"
         for item in deployment["schedules"]

@@ -7,6 +7,7 @@ import os
 import socket
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,39 @@ def api_url() -> str:
             fix="begin it with http:// or https://",
         )
     return url
+
+
+def require_server() -> None:
+    """Do nothing if `PREFECT_API_URL` is unset or a server answers there.
+
+    Prefect itself would try for minutes and end with a traceback. Without an address a flow starts
+    a temporary server of its own.
+
+    Raises:
+        InputError: If the variable is no address of a server, or no server answers there.
+    """
+    if not os.environ.get("PREFECT_API_URL"):
+        return
+    try:
+        ask("/health")
+    except (OSError, LookupError) as error:
+        raise InputError(
+            f"no Prefect server answers at {api_url()} ({error})",
+            where="PREFECT_API_URL",
+            fix="start it (`idc up`), or unset the variable for a temporary server",
+        ) from None
+
+
+def deployment_folder(deployment: Mapping[str, Any]) -> Path | None:
+    """Return the folder in which the runs of a deployment start, None if the server names none.
+
+    Prefect 3 keeps it in the pull steps; `path` stays empty.
+    """
+    for step in deployment.get("pull_steps") or []:
+        for name, inputs in step.items():
+            if name.endswith(".set_working_directory"):
+                return Path(inputs["directory"])
+    return Path(deployment["path"]) if deployment.get("path") else None
 
 
 def ask(path: str, body: Any = None, *, method: str | None = None) -> Any:  # noqa: ANN401

@@ -62,7 +62,8 @@ def start_services(root: Path) -> None:
     """Start what is not running and wait until each answers; deploy what `prefect.yaml` says.
 
     Raises:
-        InputError: If a port is taken, or a service ends or does not answer in time.
+        InputError: If a port is taken, a service ends or does not answer in time, or a deployment
+            on the server belongs to another clone.
     """
     environment = _environment(root)
     server, worker, ui = _services(root, environment)
@@ -192,7 +193,10 @@ def _deploy(root: Path, environment: Mapping[str, str]) -> None:
     digest = hashlib.sha256(f"{root}\n{(root / 'prefect.yaml').read_text()}".encode()).hexdigest()
     deployed = root / SERVICES / _DEPLOYED
     known = deployed.read_text() if deployed.is_file() else ""
-    if known == digest and all(_is_known(root, item.name) for item in deployments):
+    folders = [_deployed_folder(item.name) for item in deployments]
+    for item, folder in zip(deployments, folders, strict=True):
+        _reject_other_clone(root, item.name, folder)
+    if known == digest and all(folder == root for folder in folders):
         log.info("deployments match prefect.yaml")
         return
     for pool in sorted({item.pool for item in deployments}):
@@ -208,12 +212,22 @@ def _deploy(root: Path, environment: Mapping[str, str]) -> None:
     log.info("deployed: %s", ", ".join(item.name for item in deployments))
 
 
-def _is_known(root: Path, name: str) -> bool:
+def _deployed_folder(name: str) -> Path | None:
     try:
-        path = prefect_api.ask(f"/deployments/name/{name}")["path"]
+        folder = prefect_api.deployment_folder(prefect_api.ask(f"/deployments/name/{name}"))
     except LookupError:
-        return False
-    return Path(path or ".").resolve() == root
+        return None
+    return folder and folder.resolve()
+
+
+def _reject_other_clone(root: Path, name: str, folder: Path | None) -> None:
+    """Reject a deployment whose runs start in another clone that still exists."""
+    if folder is not None and folder != root and (folder / "prefect.yaml").is_file():
+        raise InputError(
+            f"the deployment {name} of this server runs in {folder}",
+            fix="give each clone a Prefect database of its own, or there: "
+            f"prefect deployment delete {name}",
+        )
 
 
 def _has_active_schedule(name: str) -> bool:

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from idc.core.config import dot_keys, load_params
 from idc.core.dvc import dvc
-from idc.core.environment import own_environment
+from idc.core.environment import own_environment, prefect_home
 from idc.core.errors import InputError
 from idc.core.files import load_json, save_json
 from idc.core.git import git, has_commit
@@ -224,9 +224,9 @@ def stage_environment(root: Path, store: str | None = None) -> dict[str, str]:
     Raises:
         InputError: If it names no store that can be used.
     """
-    environment = own_environment(root) | _SETTINGS
-    environment.pop("MLFLOW_RUN_ID", None)
     project = describe_workspace(root).root if is_workspace(root) else root
+    environment = own_environment(root) | _SETTINGS | prefect_home(project, os.environ)
+    environment.pop("MLFLOW_RUN_ID", None)
     store = store or environment.get("MLFLOW_TRACKING_URI")
     if store:
         environment["MLFLOW_TRACKING_URI"] = resolve_store_uri(store, project)
