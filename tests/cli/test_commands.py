@@ -116,7 +116,7 @@ def test_command_when_piped_to_head_then_its_first_line_is_all_that_is_seen(proj
     assert done.stderr == ""
 
 
-def test_command_when_another_pipe_breaks_then_the_error_is_not_hidden(monkeypatch):
+def test_command_when_another_pipe_breaks_then_the_error_is_not_hidden(monkeypatch, capfd):
     def run(_):
         raise BrokenPipeError("a socket's")
 
@@ -124,3 +124,4 @@ def test_command_when_another_pipe_breaks_then_the_error_is_not_hidden(monkeypat
     monkeypatch.setitem(COMMANDS, "check", broken)
     with pytest.raises(BrokenPipeError, match="a socket's"):
         main(["check"])
+    assert capfd.readouterr().out == ""

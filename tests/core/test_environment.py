@@ -86,7 +86,8 @@ def test_dockerfile_when_it_sets_one_then_to_the_same_value():
             {"no_proxy": "a.org", "NO_PROXY": "b.org,localhost"},
             "127.0.0.1,::1,a.org,b.org,localhost",
         ),
-        ({"NO_PROXY": "*"}, "*,127.0.0.1,::1,localhost"),
+        ({"NO_PROXY": "*"}, "*"),
+        ({"no_proxy": "a.org", "NO_PROXY": " * "}, "*"),
     ],
 )
 def test_exempt_loopback_then_this_machine_joins_what_was_exempt(before, after):

@@ -86,6 +86,19 @@ def test_read_directory_when_values_need_64_bits_then_reads_them(path, monkeypat
     assert agree(path)
 
 
+def test_read_directory_when_the_count_of_64_bits_is_wrong_by_its_overflow_then_refuses(path):
+    num_entries = (1 << 16) + 1
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(num_entries):
+            archive.writestr(zipfile.ZipInfo(f"{i}.png"), b"")
+    assert len(read_directory(path)) == num_entries
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<2Q", content, content.rfind(b"PK\x06\x06") + 24, 1, 1)
+    path.write_bytes(content)
+    with pytest.raises(zipfile.BadZipFile, match="65537 entries, 1 promised"):
+        read_directory(path)
+
+
 @pytest.mark.parametrize("cut", [1, 10, 30, 80])
 def test_read_directory_when_the_end_is_cut_off_then_refuses(path, cut):
     with zipfile.ZipFile(path, "w") as archive:

@@ -117,7 +117,7 @@ def test_run_group_when_the_starter_is_killed_then_no_process_of_the_group_is_le
 
 def test_run_group_when_abandoned_then_the_group_ends_and_that_is_the_error(tmp_path):
     pids = []
-    with pytest.raises(AbandonedError, match="nobody is waiting"):
+    with pytest.raises(AbandonedError, match="what started it has ended"):
         run_group(
             [sys.executable, "-c", ORPHAN],
             folder=tmp_path,

@@ -467,14 +467,20 @@ def test_check_store_when_another_server_is_there_then_says_so(
         ("file:./mlruns", "is a folder"),
         ("./mlruns", "is a folder"),
         ("/srv/mlruns", "is a folder.*name a database, as sqlite:////"),
+        ("file:/home/me@lab/mlruns", "file:/home/me@lab/mlruns is a folder"),
+        ("me:planted-secret@host", r"\*\*\*@host has no http.*: write http://\*\*\*@host"),
+        ("me:planted/se@cret@host:5000/a", r"\*\*\*@host:5000/a has no http"),
+        ("sqlite:///:memory:", "is a database in memory.*name a file, as sqlite:////"),
+        ("sqlite://", "is a database in memory"),
     ],
 )
 def test_check_store_when_the_address_is_none_that_can_be_used_then_says_which_can(
     tmp_path, monkeypatch, uri, says
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=says) as raised:
         check_store(tmp_path)
+    assert "planted" not in str(raised.value)
 
 
 def test_tracking_uri_when_the_path_is_relative_then_it_is_below_the_project(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ of a command, and what it needs beyond them, are imported when it is the one tha
 import json
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -89,12 +90,13 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 def _is_output_closed() -> bool:
-    """Say whether nobody reads standard output any more; another pipe or socket may have broken."""
+    """Say whether the reader of standard output has gone: another pipe may have broken."""
+    output = select.poll()
     try:
-        print(flush=True)
-    except BrokenPipeError:
-        return True
-    return False
+        output.register(sys.stdout, 0)
+    except (OSError, ValueError):  # it is no file, or closed
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in output.poll(0))
 
 
 def format_help() -> str:

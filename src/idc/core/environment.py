@@ -43,7 +43,8 @@ def exempt_loopback(environment: Mapping[str, str]) -> dict[str, str]:
         for host in environment.get(name, "").split(",")
         if host.strip()
     }
-    hosts = ",".join(sorted(exempt | set(_LOOPBACK)))
+    # `*` exempts every host, but for most clients only where it stands alone
+    hosts = "*" if "*" in exempt else ",".join(sorted(exempt | set(_LOOPBACK)))
     return {"no_proxy": hosts, "NO_PROXY": hosts}
 
 

@@ -9,6 +9,8 @@ SQLITE = "sqlite:///"
 
 _VARIABLE = "MLFLOW_TRACKING_URI"
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/|$)")
+_CREDENTIALS = re.compile(r"(?!file:)[^/]*:.*@")
+_IN_MEMORY = ("sqlite:", "sqlite://", SQLITE, f"{SQLITE}:memory:")
 
 
 def resolve_store_uri(uri: str, root: Path) -> str:
@@ -20,14 +22,22 @@ def resolve_store_uri(uri: str, root: Path) -> str:
         root: The project.
 
     Raises:
-        InputError: If it is a folder, which no stage can publish to, or a server without `http://`.
+        InputError: If it is a folder, which no stage can publish to, a database in memory, or a
+            server without `http://`; a password in it is not repeated.
     """
+    if uri in _IN_MEMORY:
+        raise InputError(
+            f"{uri} is a database in memory, of which nothing is left after each stage",
+            _VARIABLE,
+            f"name a file, as {SQLITE}{root.resolve()}/mlflow.db, or unset it",
+        )
     if uri.startswith(SQLITE):
         path = uri.removeprefix(SQLITE)
         return f"{SQLITE}{root.resolve() / path}"
-    if _HOST_AND_PORT.match(uri):
-        raise InputError(f"{uri} has no http:// or https://", _VARIABLE, f"write http://{uri}")
     is_path = "://" not in uri and not uri.startswith("databricks")
+    if is_path and (_HOST_AND_PORT.match(uri) or _CREDENTIALS.match(uri)):
+        shown = _CREDENTIALS.sub("***@", uri)
+        raise InputError(f"{shown} has no http:// or https://", _VARIABLE, f"write http://{shown}")
     if is_path or uri.startswith("file:"):
         raise InputError(
             f"{uri} is a folder, where MLflow keeps no models as this project needs them",

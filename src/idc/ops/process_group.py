@@ -30,7 +30,7 @@ class Finished:
 
 
 class AbandonedError(RuntimeError):
-    """The process that started this one has gone, so nobody waits for the command."""
+    """The process that started this one has ended, so the result of the command is not needed."""
 
 
 def run_group(
@@ -72,7 +72,7 @@ def run_group(
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"{' '.join(command)} took longer than {timeout_s:.0f} s")
             if is_abandoned():
-                raise AbandonedError(f"nobody is waiting for {' '.join(command)} any more")
+                raise AbandonedError(f"{' '.join(command)} was ended: what started it has ended")
     finally:
         end_group(process)
         if process.stdin is not None:

@@ -35,7 +35,7 @@ class Watch:
     timeout_s: float | None = None
     """Seconds after which it and all its processes are ended; None waits forever."""
     is_abandoned: Callable[[], bool] = lambda: False
-    """Whether nobody waits for it any more; called often."""
+    """Whether what started it has ended; called often."""
 
 
 def reproduce_stage(stage: str, root: Path, watch: Watch) -> bool:

@@ -45,12 +45,12 @@ def read_directory(path: Path) -> pd.DataFrame:
         BadZipFile: If it is no zip, is cut off, or its directory contradicts itself.
     """
     with path.open("rb") as file:
-        start, num_bytes, num_entries, shift = _find_directory(file)
+        start, num_bytes, num_entries, shift, is_wide = _find_directory(file)
         file.seek(start)
         directory = file.read(num_bytes)
     try:
         positions, ends = _walk(directory)
-        if num_entries not in (len(positions), len(positions) % _NARROW_COUNTS):
+        if num_entries != (len(positions) if is_wide else len(positions) % _NARROW_COUNTS):
             raise BadZipFile(f"{len(positions)} entries, {num_entries} promised")
         files = _read_entries(directory, positions, ends)
     except (struct.error, UnicodeDecodeError, IndexError) as error:
@@ -61,10 +61,11 @@ def read_directory(path: Path) -> pd.DataFrame:
     return files[~files["path"].str.endswith("/")].reset_index(drop=True)
 
 
-def _find_directory(file: BinaryIO) -> tuple[int, int, int, int]:
+def _find_directory(file: BinaryIO) -> tuple[int, int, int, int, bool]:
     """Return where the directory starts, its bytes, its entries, and by how much offsets are off.
 
-    Offsets are off where something was written before the zip, as in a self-extracting one.
+    Offsets are off where something was written before the zip, as in a self-extracting one. Last,
+    whether the number of entries has 64 bits, which do not overflow.
     """
     size = file.seek(0, 2)
     tail_start = max(0, size - _END.size - _MAX_COMMENT_BYTES)
@@ -83,7 +84,7 @@ def _find_directory(file: BinaryIO) -> tuple[int, int, int, int]:
     start = end - num_bytes
     if start < 0 or start < offset:
         raise BadZipFile("the directory is not where it is said to be")
-    return start, num_bytes, num_entries, start - offset
+    return start, num_bytes, num_entries, start - offset, wide is not None
 
 
 def _find_end64(file: BinaryIO, end: int) -> tuple[int, int, int, int] | None:
