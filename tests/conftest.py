@@ -20,10 +20,17 @@ import pytest
 import yaml
 
 from idc.core.config import Params
+from idc.ops.descendants import end_descendants_at_death
 
 ROOT = Path(__file__).parents[1]
 
 cv2.setNumThreads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave no server or training of a test behind where the tests are interrupted or killed."""
+    if not hasattr(config, "workerinput"):  # not again in each worker, which inherits the mark
+        os.environ |= end_descendants_at_death(os.environ)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

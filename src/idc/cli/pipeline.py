@@ -24,14 +24,17 @@ def start_flow(module: str, *arguments: str) -> NoReturn:
     Raises:
         InputError: If `PREFECT_API_URL` names a server that does not answer.
     """
+    from idc.ops.descendants import end_descendants_at_death
     from idc.ops.prefect_api import require_server
     from idc.runs.workspace import stage_environment
 
     require_server()
     sys.stdout.flush()
     command = [sys.executable, "-m", module, *arguments]
+    # Prefect ends its temporary server only where the flow's process comes to its end by itself
+    environment = end_descendants_at_death(stage_environment(Path.cwd()))
     # no process between the shell and the flow, which so gets every signal itself
-    os.execve(sys.executable, command, stage_environment(Path.cwd()))  # noqa: S606
+    os.execve(sys.executable, command, environment)  # noqa: S606
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

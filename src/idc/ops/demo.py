@@ -11,6 +11,7 @@ from pathlib import Path
 from idc.core.errors import StageFailedError
 from idc.core.files import load_json
 from idc.core.layout import METRICS, RAW, REPORT_PAGE
+from idc.ops.descendants import end_descendants_at_death
 from idc.runs.workspace import WORKSPACES, copy_project, load_overrides, stage_environment
 
 CHANGES = Path("configs/demo.yaml")
@@ -53,7 +54,7 @@ def run_demo(root: Path) -> Demo:
         StageFailedError: If the archive or the pipeline fails; their own output says why.
     """
     folder = copy_project(root, root / _FOLDER, load_overrides(root / CHANGES))
-    environment = own_environment(folder)
+    environment = end_descendants_at_death(own_environment(folder))
     archive = str(folder / RAW / "synthetic.zip")
     size = ("--cases", str(_NUM_CASES), "--patches-per-case", str(_PATCHES_PER_CASE))
     for command in (("idc", "synth", archive, *size), ("idc", "pipeline")):
