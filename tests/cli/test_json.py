@@ -10,7 +10,7 @@ from idc.cli import EXIT_FAILED, main
 from idc.lifecycle import intake
 from idc.lifecycle.promotion import promote
 from idc.lifecycle.reproduction import chain
-from idc.ops import doctor
+from idc.ops import doctor, inputs
 from idc.runs import plan, retention
 from idc.tracking import orphans, registry
 
@@ -39,7 +39,7 @@ def test_doctor_when_something_is_missing_then_each_finding_has_its_fix(answer, 
 
 
 def test_check_when_all_is_there_then_says_ok(answer, monkeypatch):
-    monkeypatch.setattr(doctor, "require_inputs", lambda *_: None)
+    monkeypatch.setattr(inputs, "require_inputs", lambda *_: None)
     assert answer("check") == {"ok": True}
 
 

@@ -1,13 +1,16 @@
 """Every command block of the README and of the tutorials, run as written in a fresh clone.
 
 What a reader has and a test has not is put in place: the environment (`.venv` of the clone is this
-one), the download (`~/Downloads/archive.zip` is a small synthetic archive), a patch to score. The
+one), the download (`archive.zip`, a small synthetic archive, beside the clone and not in
+`~/Downloads`), a patch to score. The
 reader's edit of `params.yaml` is made, and then a tiny network asked for. `make demo` and
 `make test` are not run again, only looked up: the demo has a test of its own, and the other would
 run this one.
 """
 
+import os
 import re
+import shlex
 import subprocess
 import zipfile
 from dataclasses import dataclass
@@ -50,9 +53,7 @@ class Reader:
         subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
         link_environment(folder / ".venv")
         (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {self.home / 'cache'}\n")
-        downloads = self.home / "Downloads"
-        downloads.mkdir(exist_ok=True)
-        (downloads / "archive.zip").write_bytes(self.archive.read_bytes())
+        (folder.parent / "archive.zip").write_bytes(self.archive.read_bytes())
         with zipfile.ZipFile(self.archive) as archive:
             (folder / "patch.png").write_bytes(archive.read(archive.namelist()[0]))
         return folder
@@ -65,7 +66,7 @@ class Reader:
 def reader(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     (home / ".gitconfig").write_text("[user]\n    name = A Reader\n    email = reader@home\n")
-    archive = home / "archive.zip"
+    archive = tmp_path_factory.mktemp("download") / "archive.zip"
     create_archive(archive, ArchivePlan(num_cases=12, patches_per_case=16, seed=1))
     return Reader(home, archive)
 
@@ -90,22 +91,15 @@ def edit_params(page: Path, folder: Path) -> None:
     override_params(folder / "params.yaml", TINY)
 
 
-@pytest.mark.parametrize(
-    "page", [DOCS / "tutorial/first_archive.md", DOCS / "tutorial/demo.md", README], ids=str
-)
-def test_command_blocks_when_run_as_written_in_a_fresh_clone_then_they_work(page, reader):
-    folder = reader.clone(page.stem)
+def run_blocks(page: Path, folder: Path, environment: dict[str, str]) -> None:
     edit_params(page, folder)
+    script = write_script(page).replace("~/Downloads", shlex.quote(str(folder.parent)))
     done = subprocess.run(
-        ["bash", "-c", write_script(page)],
-        cwd=folder,
-        env=reader.environment(folder),
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
+        ["bash", "-c", script],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=1800,
+    )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    if "make repro" in write_script(page):
+    if "make repro" in script:
         assert (folder / "reports/index.html").exists()
         status = subprocess.run(
             ["git", "status", "--porcelain", "--untracked-files=no"],
@@ -113,3 +107,28 @@ def test_command_blocks_when_run_as_written_in_a_fresh_clone_then_they_work(page
         )  # fmt: skip
         assert "dvc.lock" not in status.stdout, "the results are not committed"
         assert "probability" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "page", [DOCS / "tutorial/first_archive.md", DOCS / "tutorial/demo.md", README], ids=str
+)
+def test_command_blocks_when_run_as_written_in_a_fresh_clone_then_they_work(page, reader):
+    folder = reader.clone(page.stem)
+    run_blocks(page, folder, reader.environment(folder))
+
+
+def test_command_blocks_when_path_home_umask_locale_and_time_zone_are_unusual_then_they_work(
+    reader,
+):
+    folder = reader.clone("my clön (2)/IDC 50 px")
+    settings = {
+        "HOME": "/sys",  # where not even root can make a file
+        "GIT_CONFIG_GLOBAL": str(reader.home / ".gitconfig"),
+        "LC_ALL": "C",
+        "TZ": "Pacific/Chatham",
+    }
+    before = os.umask(0o077)
+    try:
+        run_blocks(README, folder, clean_environment(folder) | settings)
+    finally:
+        os.umask(before)

@@ -92,3 +92,15 @@ def test_yaml_block_when_it_shows_parameters_then_their_values_are_accepted(page
             for section, values in yaml.safe_load(block.text).items():
                 content[section] |= values
     Params.model_validate(content)
+
+
+def test_tests_when_named_on_a_page_then_they_exist():
+    defined = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    named = {
+        name
+        for page in PAGES
+        if page != LOG
+        for name in re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 50
+    assert named <= set(re.findall(r"^ *def (test_\w+)", defined, re.MULTILINE))

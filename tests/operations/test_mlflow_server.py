@@ -1,16 +1,20 @@
 """A tracking server of its own process: proxied files, and what happens while it is away."""
 
 import json
+import shutil
 
 import cv2
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
+from idc.core.errors import InputError
 from idc.tracking.live import live_run
 from idc.tracking.outbox import OUTBOX
+from idc.tracking.probe import probe_store
 from idc.tracking.publishing import ALIAS, publish_result
 from tests.operations.servers import free_port, mlflow_server
 
@@ -86,3 +90,30 @@ def test_training_when_the_server_is_down_twice_then_no_epoch_is_lost_and_its_ru
         speeds = told_epochs(client, run_id, "train/patches_per_s")
         assert speeds == [(epoch, 100.0 + epoch) for epoch in (1, 2, 3, 4, 5)]
         assert not list((tmp_path / OUTBOX).iterdir())
+
+
+def test_probe_when_repeated_then_one_deleted_run_and_no_alias_stay_and_a_full_disk_is_named(
+    tmp_path, monkeypatch
+):
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+    monkeypatch.chdir(tmp_path)
+    with mlflow_server(tmp_path / "server", f"sqlite:///{tmp_path / 'server.db'}", port):
+        client = MlflowClient(url, url)
+        client.create_registered_model("idc-fusion")
+        other = client.create_run(client.create_experiment("other")).info
+        client.create_model_version("idc-fusion", f"{other.artifact_uri}/m", other.run_id)
+        for _ in range(2):
+            probe_store(tmp_path, "idc", "idc-fusion")
+        experiment = client.get_experiment_by_name("idc")
+        (run,) = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
+        assert run.info.lifecycle_stage == "deleted"
+        assert client.get_registered_model("idc-fusion").aliases == {}
+
+        shutil.rmtree(tmp_path / "server/artifacts")
+        (tmp_path / "server/artifacts").symlink_to("/proc/self")  # where nothing can be written
+        with pytest.raises(InputError, match="refuses what a run will do") as refusal:
+            probe_store(tmp_path, "idc", "idc-fusion")
+        assert "to store artifacts" in refusal.value.fix
+        assert not client.search_runs([experiment.experiment_id])  # the probe is deleted again

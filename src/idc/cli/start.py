@@ -49,13 +49,13 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from idc.core.config import load_params
-    from idc.ops.doctor import require_inputs
+    from idc.ops.inputs import require_inputs
 
     require_inputs(load_params(layout.PARAMS), Path.cwd())
     if options.json:
         print_json({"ok": True})
     else:
-        log.info("archive, store and weights are there")
+        log.info("git, archive, store, weights, cache and disk are as a run needs them")
     return 0
 
 
@@ -76,16 +76,16 @@ GROUP = Group(
             "say what is missing or wrong, with the command that fixes it",
             _doctor,
             reads="params.yaml, data/raw, the stores, caches and servers that are named",
-            writes="nothing",
+            writes="nothing; on a tracking server a run that it deletes",
             details="Ends with 1 where something is missing that a run needs.",
             json=True,
         ),
         Command(
             "check",
-            "say what a run would lack: archive, weights, store",
+            "try what a run needs: git, archive, store, weights, cache, disk",
             _check,
-            reads="params.yaml, data/raw, the MLflow store",
-            writes="nothing",
+            reads="params.yaml, data/raw, the MLflow store, DVC's cache",
+            writes="nothing; on a tracking server a run that it deletes",
             json=True,
         ),
     ),

@@ -13,16 +13,13 @@ from idc.core.config import Params
 from idc.core.dvc import dvc
 from idc.core.errors import InputError, StoreUnavailableError
 from idc.core.files import load_json
-from idc.core.git import has_commit
-from idc.core.layout import CASE_SUBSETS, DVC_LOCK, MLRUNS, PARAMS, RAW, STATE
+from idc.core.layout import MLRUNS, RAW, STATE
 from idc.core.process_ids import ProcessId, is_dead
-from idc.ops import prefect_api
-from idc.runs.lineage import load_lock, reject_stale_pointers, stale_pointers
+from idc.ops import inputs, prefect_api
+from idc.runs.lineage import stale_pointers
 from idc.runs.workspace import WORKSPACES
 
 SERVICES = STATE / "services"
-
-_MIN_FREE_GB = 5.0
 
 State = Literal["ok", "off", "missing"]
 """`off`: absent, and a run in place does not need it; `missing`: a run would fail."""
@@ -39,59 +36,60 @@ class Finding:
     """The command that fixes it, or another instruction; empty if nothing is wrong."""
 
 
-def require_inputs(params: Params, root: Path) -> None:
-    """Check what a run needs: archives, a store, weights. Nothing is written.
-
-    Raises:
-        InputError: Naming what is missing or in the way, and what to do.
-        StoreUnavailableError: If a tracking server does not answer.
-    """
-    from idc.data.ingest.archive import find_sources
-    from idc.data.split.case_subsets import reject_earlier_name
-    from idc.tracking.connection import check_experiment, check_store
-
-    has_commit(root)  # raises where git refuses, which is not the same as no git
-    reject_earlier_name(root / CASE_SUBSETS)
-    find_sources(root / RAW)
-    reject_stale_pointers(root / RAW, by_content=False)
-    check_store(root)
-    check_experiment(root, params.publish.experiment)
-    _require_weights(params, root)
-
-
 def examine(params: Params, root: Path) -> list[Finding]:
-    """Check everything that a run, in place or of a deployment, depends on. Nothing is written."""
+    """Try everything that a run, in place or of a deployment, depends on.
+
+    What it writes to try the store, it removes again, but for what `probe_store` says.
+    """
+    archive, num_patches = _archive(root)
     return [
-        _archive(root),
-        *_store(root),
+        *_git(root),
+        archive,
+        *_store(params, root),
         _weights(params, root),
         _gpu(),
+        *_cache(root),
         _remote(root),
         *_prefect(root),
         *_ui(root),
-        *_disk(root),
+        _disk(root, num_patches),
     ]
 
 
-def _archive(root: Path) -> Finding:
-    from idc.data.ingest.archive import find_sources
+def _git(root: Path) -> list[Finding]:
+    try:
+        inputs.require_git(root)
+    except InputError as error:
+        return [_missing("git", error)]
+    return []
 
+
+def _cache(root: Path) -> list[Finding]:
+    try:
+        inputs.require_cache(root)
+    except InputError as error:
+        return [_missing("DVC cache", error)]
+    return []
+
+
+def _archive(root: Path) -> tuple[Finding, int]:
+    """Return what there is, and the number of patches."""
+    what = "raw archive"
     pointers = [path.name for path in (root / RAW).glob("*.dvc")]
     try:
-        sources = find_sources(root / RAW)
+        num_patches = inputs.require_archive(root)
     except InputError as error:
-        fix = "dvc pull data/raw/*.dvc" if pointers else "mv YOUR.zip data/raw/, then dvc add it"
-        return Finding("raw archive", "missing", error.what, fix)
+        return _missing(what, error), 0
     stale = [pointer.name for pointer in stale_pointers(root / RAW, by_content=True)]
     if stale:
         said = f"not what is named by {', '.join(stale)}"
         fix = "dvc pull data/raw/*.dvc, or dvc add what is here"
-        return Finding("raw archive", "missing", said, fix)
+        return Finding(what, "missing", said, fix), num_patches
     tracked = f"{len(pointers)} tracked by DVC" if pointers else "none tracked by DVC"
-    return Finding("raw archive", "ok", f"{len(sources)} in {RAW}, {tracked}")
+    return Finding(what, "ok", f"{num_patches:,} patches in {RAW}, {tracked}"), num_patches
 
 
-def _store(root: Path) -> list[Finding]:
+def _store(params: Params, root: Path) -> list[Finding]:
     from idc.tracking.connection import describe_faults, shown_uri
     from idc.tracking.orphans import list_orphans
 
@@ -99,6 +97,7 @@ def _store(root: Path) -> list[Finding]:
         faults = describe_faults(root)
         if faults:
             return [_missing("MLflow store", faults[0])]
+        inputs.require_store(params, root)
         orphans = list_orphans(root)
     except InputError as error:
         return [_missing("MLflow store", error)]
@@ -114,7 +113,7 @@ def _store(root: Path) -> list[Finding]:
 
 def _weights(params: Params, root: Path) -> Finding:
     try:
-        _require_weights(params, root)
+        inputs.require_weights(params, root)
     except InputError as error:
         return _missing("weights", error)
     return Finding("weights", "ok", f"model.pretrained: {params.model.pretrained}")
@@ -123,23 +122,6 @@ def _weights(params: Params, root: Path) -> Finding:
 def _missing(what: str, error: InputError) -> Finding:
     said = error.what if error.where is None else f"{error.where}: {error.what}"
     return Finding(what, "missing", said, error.fix or "")
-
-
-def _require_weights(params: Params, root: Path) -> None:
-    if params.model.pretrained == "none" or _already_trained(params, root):
-        return  # timm is not needed, and takes seconds to import
-    from idc.models.networks.backbones import require_weights
-
-    require_weights(params.model.backbones, params.model.pretrained)
-
-
-def _already_trained(params: Params, root: Path) -> bool:
-    """Say whether the recorded model was built from these weights, which are then not needed."""
-    if not (root / DVC_LOCK).exists():
-        return False
-    train = load_lock(root).get("train", {})
-    recorded = train.get("params", {}).get(str(PARAMS), {}).get("model")
-    return bool(recorded == params.model.model_dump(mode="json"))
 
 
 def _gpu() -> Finding:
@@ -254,7 +236,7 @@ def _has_died(root: Path, service: str) -> bool:
     return record.is_file() and is_dead(ProcessId(**load_json(record)["process"]))
 
 
-def _disk(root: Path) -> list[Finding]:
+def _disk(root: Path, num_patches: int) -> Finding:
     from idc.tracking.connection import local_database
 
     cache = Path(_dvc(root, "cache", "dir").strip() or ".dvc/cache")
@@ -263,11 +245,11 @@ def _disk(root: Path) -> list[Finding]:
     places = {"DVC cache": root / cache, "MLflow files": store}
     places |= {"workspaces": root / WORKSPACES, "checkpoints": root / STATE}
     sizes = ", ".join(f"{name} {_size_gb(place):.2f} GB" for name, place in places.items())
-    free_gb = shutil.disk_usage(root).free / 1e9
-    said = f"{free_gb:.1f} GB free; {sizes}"
-    if free_gb < _MIN_FREE_GB:
-        return [Finding("disk", "missing", said, "idc gc, then the `dvc gc` that it names")]
-    return [Finding("disk", "ok", said)]
+    free, needed = shutil.disk_usage(root).free, inputs.bytes_needed(root, num_patches)
+    said = f"{free / 1e9:.1f} GB free, a run needs some {needed / 1e9:.1f}; {sizes}"
+    if free < needed:
+        return Finding("disk", "missing", said, "idc gc, then the `dvc gc` that it names")
+    return Finding("disk", "ok", said)
 
 
 def _size_gb(folder: Path) -> float:

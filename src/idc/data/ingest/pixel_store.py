@@ -87,6 +87,31 @@ def store_patches(listing: Listing, pixels_path: Path, *, num_processes: int) ->
     )
 
 
+def find_unreadable(listing: Listing, num_first: int) -> list[tuple[str, str]]:
+    """Return the sources of which not one of the first `num_first` patches can be read.
+
+    Returns:
+        Per such source the name of its first patch, and why that one is unreadable.
+    """
+    found = []
+    with MemberReader([source.path for source in listing.sources]) as reader:
+        for _, members in listing.members.groupby("source"):
+            places = unpack_places(_places_of(members.head(num_first)))
+            reasons = [_why_unreadable(reader, place) for place in places]
+            if all(reasons):
+                found.append((listing.name_of(members.iloc[0]), reasons[0]))
+    return found
+
+
+def _why_unreadable(reader: MemberReader, place: MemberPlace) -> str:
+    """Return why a patch cannot be read, nothing if it can."""
+    try:
+        decode_patch(reader.read(place))
+    except UnreadableError as error:
+        return str(error)
+    return ""
+
+
 def _require_equal_pixels(listing: Listing, sources: Sequence[Path]) -> None:
     """Let files of one name pass as copies where their pixels are equal, else stop."""
     keys = ["case", "x", "y", "label"]

@@ -1,0 +1,97 @@
+"""What `idc check` tries: what it passes, the stages can use."""
+
+import os
+import shutil
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+
+from idc.core.errors import InputError
+from idc.core.git import git
+from idc.ops import inputs
+from idc.ops.inputs import require_archive, require_git, require_inputs, require_space
+from idc.synthetic import ArchivePlan, create_archive
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with an archive, whose cache DVC need not be asked for."""
+    (tmp_path / "data/raw").mkdir(parents=True)
+    create_archive(
+        tmp_path / "data/raw/a.zip", ArchivePlan(num_cases=3, patches_per_case=4, seed=1)
+    )
+    monkeypatch.setattr(inputs, "dvc", lambda root, *_: ".dvc/cache\n")
+    return tmp_path
+
+
+def add_case(folder, name="99", content=None):
+    """Add a case of one patch to a folder of cases."""
+    place = folder / name / "0"
+    place.mkdir(parents=True)
+    content = content or cv2.imencode(".png", np.full((50, 50, 3), 200, np.uint8))[1].tobytes()
+    (place / f"{name}_idx5_x1_y1_class0.png").write_bytes(content)
+
+
+def test_inputs_when_all_is_there_then_nothing_is_said_and_nothing_is_left(project, change_params):
+    before = sorted(project.rglob("*"))
+    require_inputs(change_params(), project)
+    assert sorted(project.rglob("*")) == before
+
+
+def test_archive_when_cases_lie_behind_a_link_then_they_are_counted(project, tmp_path_factory):
+    num_zipped = require_archive(project)
+    disk = tmp_path_factory.mktemp("shared disk")
+    add_case(disk)
+    (project / "data/raw/IDC").symlink_to(disk)
+    assert require_archive(project) == num_zipped + 1
+
+
+def test_archive_when_no_first_patch_of_a_source_decodes_then_its_name_and_reason(project):
+    add_case(project / "data/raw", content=b"not a picture")
+    with pytest.raises(InputError, match=r"raw:99/0/99_idx5_x1_y1_class0.png: none of the first"):
+        require_archive(project)
+
+
+def test_archive_when_one_patch_of_many_is_unreadable_then_ingest_may_leave_it_out(project):
+    num_zipped = require_archive(project)
+    for name, content in (("98", b"not a picture"), ("99", None)):
+        add_case(project / "data/raw", name, content)
+    assert require_archive(project) == num_zipped + 2
+
+
+def test_archive_when_a_zip_is_cut_off_then_it_is_named(project):
+    path = project / "data/raw/a.zip"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"a\.zip is not a readable zip"):
+        require_archive(project)
+
+
+def test_archive_when_a_zip_holds_no_patch_then_says_what_is_expected(project):
+    with zipfile.ZipFile(project / "data/raw/a.zip", "w") as archive:
+        archive.writestr("README.txt", "nothing")
+    with pytest.raises(InputError, match="the archives hold no patch"):
+        require_archive(project)
+
+
+def test_git_when_its_folder_cannot_be_written_then_says_what_needs_it(project, monkeypatch):
+    git(project, "init", "--quiet")
+    git(project, "commit", "--quiet", "--allow-empty", "-m", "first")
+    require_git(project)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != project / ".git")
+    with pytest.raises(InputError, match=r"\.git cannot be written, so no run can be recorded"):
+        require_git(project)
+
+
+def test_cache_when_its_disk_cannot_be_written_then_names_it(project, change_params, monkeypatch):
+    monkeypatch.setattr(inputs, "dvc", lambda root, *_: "/proc/cache\n")
+    with pytest.raises(InputError, match=r"DVC's cache /proc/cache cannot be written"):
+        require_inputs(change_params(), project)
+
+
+def test_space_when_the_disk_is_small_then_says_how_much_a_run_needs(project, monkeypatch):
+    full = shutil.disk_usage(project)._replace(free=10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(InputError, match=r"a run needs some 6\.2 GB, the disk has 1\.0 GB free"):
+        require_space(project, 277_524)
