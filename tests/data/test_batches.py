@@ -1,3 +1,7 @@
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +118,39 @@ def test_loader_when_iterated_then_leaves_the_random_stream_of_dropout_alone():
     before = torch.get_rng_state()
     list(create_loader(batches(), num_workers=0, pin_memory=False))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.slow
+def test_loader_when_dev_shm_is_too_small_for_a_batch_then_its_workers_serve_all_the_same():
+    small = "mount -t tmpfs -o size=512k tmpfs /dev/shm"
+    if shutil.which("unshare") is None or not _succeeds("unshare", "-m", "sh", "-c", small):
+        pytest.skip("needs to be allowed to mount a file system")
+    served = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{small} && exec "$@"', "sh", sys.executable, "-c", SERVE],
+        capture_output=True, text=True, timeout=300, check=True,
+    ).stdout  # fmt: skip
+    assert served.split() == ["True", *["200"] * 4]
+
+
+SERVE = """
+import shutil
+import numpy as np
+from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader
+from idc.data.subsets import LabelledRows
+from tests.data.test_batches import NO_AUGMENTATION
+pixels = np.zeros((400, 50, 50, 3), np.uint8)
+patches = LabelledRows(np.arange(400), np.zeros(400, np.int8))
+whole = TrainingBatches(
+    pixels, patches, BatchPlan(100, 17), epoch=0, augmentation=NO_AUGMENTATION
+)
+print(whole[0][0].nbytes > shutil.disk_usage("/dev/shm").total)
+for served, labels in create_loader(whole, num_workers=2, pin_memory=False):
+    print(len(served) + len(labels))
+"""
+
+
+def _succeeds(*command):
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def test_to_images_when_size_is_kept_then_scales_and_moves_channels_first():

@@ -1,6 +1,8 @@
 """Whole batches of uint8 patches; resizing and scaling happen on the device."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -116,6 +118,35 @@ def _check_batch_size(batch_size: int, num_patches: int, world_size: int) -> Non
         )
 
 
+class _Arrays(NamedTuple):
+    """A batch on its way from a worker process, which goes through a pipe.
+
+    Tensors would go through `/dev/shm`: where that has no room, as in a container, the worker loses
+    the batch and the loader waits for it for ever.
+    """
+
+    patches: np.ndarray
+    labels: np.ndarray
+
+    def to_tensors(self) -> Batch:
+        return torch.from_numpy(self.patches), torch.from_numpy(self.labels)
+
+    def pin_memory(self) -> Batch:
+        """Do what the loader's own thread asks of a batch that is no tensor."""
+        patches, labels = self.to_tensors()
+        return patches.pin_memory(), labels.pin_memory()
+
+
+def _to_arrays(batch: Batch) -> _Arrays:
+    return _Arrays(*(tensor.numpy() for tensor in batch))
+
+
+class _Loader(DataLoader[Batch]):
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  (nobody asks for its own type)
+        for batch in super().__iter__():
+            yield batch.to_tensors() if isinstance(batch, _Arrays) else batch
+
+
 def create_loader(
     batches: TrainingBatches, *, num_workers: int, pin_memory: bool, first_batch: int = 0
 ) -> DataLoader[Batch]:
@@ -128,9 +159,10 @@ def create_loader(
         first_batch: Number of the batch to start with; those before it are not built, those after
             it are what they would be.
     """
-    return DataLoader(
+    return _Loader(
         batches,
         batch_size=None,
+        collate_fn=_to_arrays if num_workers else None,
         sampler=range(first_batch, len(batches)),
         num_workers=num_workers,
         pin_memory=pin_memory,
