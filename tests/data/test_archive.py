@@ -545,6 +545,27 @@ def test_list_members_when_cases_and_their_parent_are_links_then_lists_their_pat
         assert reader.read(place_of(listing.members.iloc[0])) == b""
 
 
+def test_list_members_when_several_links_lead_to_a_case_then_it_is_read_once_and_said(
+    tmp_path, caplog
+):
+    elsewhere = write_folder(tmp_path / "disk", {member(): b"", member(case="9", x=51): b""})
+    raw = write_folder(tmp_path / "raw", {member(case="7"): b""})
+    (raw / "1st").symlink_to(elsewhere / "8863")
+    (raw / "2nd").symlink_to(elsewhere / "8863")
+    (raw / "all").symlink_to(elsewhere)  # holds the case as well
+    (raw / "0th").symlink_to(raw / "7")  # beside the folder itself, and before it
+    listing = list_members([raw])
+    assert listing.members["path"].tolist() == [
+        member(case="7"), "1st/0/8863_idx5_x1_y1_class0.png", f"all/{member(case='9', x=51)}"
+    ]  # fmt: skip
+    assert listing.num_copies == 0
+    said = [message.replace(f"{raw}/", "") for message in caplog.messages]
+    assert said == [
+        f"{link} is the same folder as {first}: read once"
+        for link, first in (("0th", "7"), ("2nd", "1st"), ("all/8863", "1st"))
+    ]
+
+
 def test_refuse_change_when_a_file_behind_a_link_changed_then_names_the_folder(tmp_path):
     elsewhere = write_folder(tmp_path / "disk", {member(): b""})
     raw = tmp_path / "raw"

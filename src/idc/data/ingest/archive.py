@@ -6,11 +6,13 @@ its size.
 """
 
 import hashlib
+import logging
 import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from idc.data.ingest.decoding import UnreadableError
 from idc.data.ingest.members import MAX_FILE_BYTES, PLACE_COLUMNS, read_file
 from idc.data.ingest.names import NAME_GRAMMAR, parse_paths
 from idc.data.ingest.zip_directory import read_directory
+
+log = logging.getLogger(__name__)
 
 _IMAGE = r"(?i)\.(png|jpe?g|tiff?|bmp)$"
 _LEFT_BY_MACOS = r"(^|/)(__MACOSX/|\._)"
@@ -125,7 +129,7 @@ def list_members(paths: Iterable[Path]) -> Listing:
 
 def _state_of(source: Path) -> str:
     """Return a digest over names, sizes and times of change: any change while reading shows."""
-    files = [source] if source.is_file() else sorted(_files_below(source))
+    files = [source] if source.is_file() else sorted(_files_below(source)[0])
     digest = hashlib.sha256()
     for file in files:
         try:
@@ -136,38 +140,56 @@ def _state_of(source: Path) -> str:
     return digest.hexdigest()
 
 
-def _files_below(folder: Path) -> list[Path]:
+def _files_below(folder: Path) -> tuple[list[Path], dict[Path, Path]]:
     """Return every file below a folder, also behind links to files and folders.
+
+    A folder that several paths lead to is read once: where it lies, else by the first link.
+
+    Returns:
+        The files, and the links that were not followed with the path by which each was read.
 
     Raises:
         InputError: If a link that may be one to a folder points nowhere, or to a folder that it is
             in.
     """
-    return list(_walk(folder, frozenset()))
+    files: list[Path] = []
+    read: dict[Path, Path] = {}
+    again: dict[Path, Path] = {}
+    folders, links = [(folder, frozenset[Path]())], deque[tuple[Path, frozenset[Path]]]()
+    while folders or links:
+        place, above = folders.pop() if folders else links.popleft()
+        real = place.resolve()
+        if real in read:
+            again[place] = read[real]
+            continue
+        read[real] = place
+        inside = above | {real, *real.parents}
+        for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
+            path = Path(entry)
+            if not entry.is_dir():
+                _reject_dangling(entry)
+                files.append(path)
+            elif not entry.is_symlink():
+                folders.append((path, inside))
+            elif path.resolve() in inside:
+                raise InputError(
+                    f"the link {path} points to a folder that it is in", fix="remove it"
+                )
+            else:
+                links.append((path, inside))
+    return files, again
+
+
+def _reject_dangling(entry: os.DirEntry[str]) -> None:
+    path = Path(entry)
+    if entry.is_symlink() and not path.exists() and not _is_image(path):
+        raise InputError(
+            f"the link {path} points nowhere", fix="mount what it points to, or remove it"
+        )
 
 
 def _is_image(path: Path) -> bool:
     return re.search(_IMAGE, path.name) is not None
-
-
-def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    real = folder.resolve()
-    inside = above | {real, *real.parents}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            path = Path(entry)
-            if entry.is_dir():
-                if entry.is_symlink() and path.resolve() in inside:
-                    raise InputError(
-                        f"the link {path} points to a folder that it is in", fix="remove it"
-                    )
-                yield from _walk(path, inside)
-            elif entry.is_symlink() and not path.exists() and not _is_image(path):
-                raise InputError(
-                    f"the link {path} points nowhere", fix="mount what it points to, or remove it"
-                )
-            else:
-                yield path
 
 
 def _files_of(source: Path) -> pd.DataFrame:
@@ -208,10 +230,11 @@ def _reject_unsafe(source: Path, files: pd.DataFrame) -> None:
 
 
 def _files_of_folder(source: Path) -> pd.DataFrame:
+    files, again = _files_below(source)
+    for link, first in again.items():
+        log.warning("%s is the same folder as %s: read once", link, first)
     paths = sorted(
-        file.relative_to(source).as_posix()
-        for file in _files_below(source)
-        if file.suffix.lower() != ".zip"
+        file.relative_to(source).as_posix() for file in files if file.suffix.lower() != ".zip"
     )
     for path in paths:
         try:
