@@ -1,6 +1,7 @@
 import base64
 import contextlib
 import os
+import shutil
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +26,7 @@ from idc.tracking.live import live_run
 from idc.tracking.orphans import list_orphans
 from idc.tracking.parents import close_parent, open_parent, place_below
 from idc.tracking.publishing import ALIAS, publish_result
-from idc.tracking.registry import list_aliased_digests
+from idc.tracking.registry import list_aliased_digests, list_aliased_without_files
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +303,55 @@ def test_live_run_when_another_training_starts_then_gets_a_run_of_its_own(interr
     runs, steps = interrupted(**changes)
     assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
     assert sorted(steps) == [[1], [1, 2]]
+
+
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory, result):
+    """A result whose files are links out of its folder, as DVC's are to a cache on another disk."""
+    disk, here = tmp_path_factory.mktemp("disk"), tmp_path_factory.mktemp("here")
+    (disk / "plots").mkdir()
+    for name in ("roc.csv", "pr.csv"):
+        (disk / "plots" / name).write_text(name)
+    shutil.copytree(result.bundle, disk / "fusion")
+    shutil.copy2(result.operating_point, disk / "point.json")
+    shutil.copytree(disk, here, copy_function=os.symlink, dirs_exist_ok=True)
+    artifacts = result.artifacts | {"plots": here / "plots"}
+    return replace(
+        result, artifacts=artifacts, bundle=here / "fusion", operating_point=here / "point.json"
+    )
+
+
+def stored_files(root):
+    store = root / "mlruns/artifacts"
+    return {str(path.relative_to(store)): path for path in store.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_publish_result_when_files_were_removed_by_hand_then_restores_them_and_says_so(
+    tmp_path, empty_store, linked, caplog
+):
+    root = open_root(tmp_path, empty_store)
+    published = publish_result(linked, root)
+    assert "put back" not in caplog.text
+    before = {name: path.read_bytes() for name, path in stored_files(root).items()}
+    assert not any(path.is_symlink() for path in stored_files(root).values())
+    removed = ("plots/roc.csv", "fusion/model.safetensors", "code/idc/serving/pyfunc_model.py")
+    for name, path in stored_files(root).items():
+        if name.endswith(removed):
+            path.unlink()
+    assert publish_result(linked, root) == published
+    assert f"MLflow run {published.run_id} lacked files, which were put back: 1" in caplog.text
+    assert "idc-fusion version 1 lacked files, which were put back: 2" in caplog.text
+    assert {name: path.read_bytes() for name, path in stored_files(root).items()} == before
+    assert list_aliased_without_files(root) == []
+
+    caplog.clear()
+    publish_result(linked, root)
+    assert "put back" not in caplog.text
+    shutil.rmtree(root / "mlruns/artifacts")
+    assert list_aliased_without_files(root) == ["idc-fusion version 1 (challenger)"]
+    assert publish_result(linked, root) == published
+    assert stored_files(root).keys() == before.keys()
 
 
 def test_tracking_uri_when_the_environment_names_a_store_then_uses_it(tmp_path, monkeypatch):

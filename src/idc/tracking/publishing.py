@@ -1,8 +1,11 @@
 """A finished pipeline's result, which MLflow is made to agree with."""
 
+import contextlib
 import json
+import logging
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,6 +54,9 @@ from idc.tracking.recording import (
 )
 from idc.tracking.result import Result
 from idc.tracking.result_tables import tabulate_metrics, tabulate_scores, tabulate_subgroups
+from idc.tracking.stored_files import list_files, log_missing_files
+
+log = logging.getLogger(__name__)
 
 ALIAS = "challenger"
 # what is decided about a finished model is logged with the decision
@@ -64,6 +70,7 @@ _SERVING_PACKAGES = (
     "pydantic", "pyyaml", "safetensors", "scikit-learn", "tqdm",
 )  # fmt: skip
 _TABLES = "tables"
+_NUM_FILES_TAG = "num_files"  # of a logged model: by it a removed file is noticed
 _MAX_DESCRIPTION = 5000  # characters, of a version, in PostgreSQL
 _MODEL_DESCRIPTION = (
     "Fusion CNN that gives the probability of invasive ductal carcinoma in a 50x50-px patch of an "
@@ -106,7 +113,11 @@ def _publish(client: MlflowClient, result: Result, root: Path) -> Published:
     _log_datasets(client, run, result)
     _log_missing_artifacts(client, run, result)
     _describe(client, run, result)
-    model = _find_version(client, result) or _register(client, run, result)
+    model = _find_version(client, result)
+    if model is None:
+        model = _register(client, run, result)
+    else:
+        _restore_model(client, model, result)
     _describe_version(client, model, result)
     if result.params.publish.move_challenger:
         _move_alias(client, model)
@@ -193,15 +204,13 @@ def _log_datasets(client: MlflowClient, run: Run, result: Result) -> None:
 
 
 def _log_missing_artifacts(client: MlflowClient, run: Run, result: Result) -> None:
-    run_id = run.info.run_id
-    there = {item.path for item in client.list_artifacts(run_id)}
-    for name, path in result.artifacts.items():
-        if name in there:
-            continue
-        if path.is_dir():
-            client.log_artifacts(run_id, str(path), name)
-        else:
-            client.log_artifact(run_id, str(path))
+    num_missing = log_missing_files(client, run.info.run_id, result.artifacts)
+    # the text comes after the files, so they have been there once
+    if num_missing and MLFLOW_RUN_NOTE in run.data.tags:
+        log.warning(
+            "the MLflow run %s lacked files, which were put back: %d",
+            run.info.run_id, num_missing,
+        )  # fmt: skip
 
 
 def _tables(result: Result) -> dict[str, pd.DataFrame]:
@@ -264,8 +273,57 @@ def _register(client: MlflowClient, run: Run, result: Result) -> ModelVersion:
         model_id=logged.model_id,
     )
     named = json.dumps([{"name": name, "version": version.version}])
-    client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: named})
+    num_files = str(len(_model_files(client, logged)))
+    tags = {MLFLOW_MODEL_VERSIONS: named, _NUM_FILES_TAG: num_files}
+    client.set_logged_model_tags(logged.model_id, tags)
     return version
+
+
+def _restore_model(client: MlflowClient, version: ModelVersion, result: Result) -> None:
+    """Add the files that a version lacks, such as those that somebody has removed by hand."""
+    logged = _find_logged_model(client, version)
+    if logged is None:
+        log.warning(
+            "the model of %s version %s was deleted in MLflow: restore the store from a backup",
+            version.name, version.version,
+        )  # fmt: skip
+        return
+    there = _model_files(client, logged)
+    if _required_files(result) <= there and len(there) >= int(logged.tags.get(_NUM_FILES_TAG, 0)):
+        return
+    with TemporaryDirectory(prefix="idc-model-") as name:
+        folder = Path(name) / "model"
+        _save_model(folder, logged, str(version.run_id), result)
+        for file in there:
+            (folder / file).unlink(missing_ok=True)
+        client.log_model_artifacts(logged.model_id, str(folder))
+    restored = _model_files(client, logged)
+    client.set_logged_model_tags(logged.model_id, {_NUM_FILES_TAG: str(len(restored))})
+    log.warning(
+        "%s version %s lacked files, which were put back: %d",
+        version.name, version.version, len(restored) - len(there),
+    )  # fmt: skip
+
+
+def _find_logged_model(client: MlflowClient, version: ModelVersion) -> LoggedModel | None:
+    """Return the model that a version was made of; the registry itself names only its place."""
+    outputs = client.get_run(version.run_id).outputs
+    for output in outputs.model_outputs if outputs is not None else []:
+        with contextlib.suppress(MlflowException):  # it was deleted
+            logged = client.get_logged_model(output.model_id)
+            if logged.artifact_location == version.source:
+                return logged
+    return None
+
+
+def _model_files(client: MlflowClient, logged: LoggedModel) -> set[str]:
+    return list_files(partial(client.list_logged_model_artifacts, logged.model_id))
+
+
+def _required_files(result: Result) -> set[str]:
+    """Return what no model loads without, whichever code and MLflow have saved it."""
+    bundle = {f"{result.bundle.name}/{path.name}" for path in result.bundle.iterdir()}
+    return {"MLmodel"} | {f"artifacts/{name}" for name in bundle | {result.operating_point.name}}
 
 
 def _log_model(client: MlflowClient, run: Run, result: Result) -> LoggedModel:
@@ -275,9 +333,9 @@ def _log_model(client: MlflowClient, run: Run, result: Result) -> LoggedModel:
         run.info.experiment_id, name="model", source_run_id=run_id, params=flatten(result.params)
     )
     with TemporaryDirectory(prefix="idc-model-") as folder:
-        path = f"{folder}/model"
+        path = Path(folder) / "model"
         _save_model(path, logged, run_id, result)
-        client.log_model_artifacts(logged.model_id, path)
+        client.log_model_artifacts(logged.model_id, str(path))
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     metrics = [
         Metric(key, value, 0, 0, model_id=logged.model_id)
@@ -287,10 +345,21 @@ def _log_model(client: MlflowClient, run: Run, result: Result) -> LoggedModel:
     return client.finalize_logged_model(logged.model_id, "READY")
 
 
-def _save_model(path: str, logged: LoggedModel, run_id: str, result: Result) -> None:
+def _save_model(path: Path, logged: LoggedModel, run_id: str, result: Result) -> None:
+    """Write the model's folder.
+
+    Args:
+        path: A folder that does not exist yet; beside it the parts are laid out.
+        logged: What MLflow knows of the model.
+        run_id: Run of the result.
+        result: With the model's parts.
+    """
     package = Path(idc.__file__).parent
+    # a cache on another disk leaves links, which MLflow refuses where they lead out of the folder
+    bundle = shutil.copytree(result.bundle, path.parent / result.bundle.name)
+    point = shutil.copy2(result.operating_point, path.parent / result.operating_point.name)
     mlflow.pyfunc.save_model(
-        path,
+        str(path),
         mlflow_model=Model(
             artifact_path=logged.artifact_location,
             model_uuid=logged.model_id,
@@ -299,8 +368,8 @@ def _save_model(path: str, logged: LoggedModel, run_id: str, result: Result) -> 
         ),
         python_model=str(package / "serving" / "pyfunc_model.py"),
         artifacts={
-            "bundle": str(result.bundle),
-            "operating_point": str(result.operating_point),
+            "bundle": str(bundle),
+            "operating_point": str(point),
         },
         code_paths=[str(package)],
         pip_requirements=[f"{name}=={installed_version(name)}" for name in _SERVING_PACKAGES],
@@ -312,7 +381,7 @@ def _save_model(path: str, logged: LoggedModel, run_id: str, result: Result) -> 
         ),
     )
     # checking the model's code leaves them
-    for cache in Path(path).rglob("__pycache__"):
+    for cache in path.rglob("__pycache__"):
         shutil.rmtree(cache)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import mlflow
 from mlflow.entities import Run, ViewType
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
@@ -292,16 +293,35 @@ def list_aliased_digests(root: Path) -> set[str]:
         InputError: If the local store cannot be written.
         StoreUnavailableError: If the store is away.
     """
+    return {version.tags[RESULT_TAG] for _, version in _aliased_versions(root)}
+
+
+def list_aliased_without_files(root: Path) -> list[str]:
+    """Return the model versions with an alias whose files the store no longer holds, for people.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreUnavailableError: If the store is away.
+    """
+    uri = tracking_uri(root)
+    return [
+        f"{version.name} version {version.version} ({alias})"
+        for alias, version in _aliased_versions(root)
+        if not mlflow.artifacts.list_artifacts(artifact_uri=version.source, tracking_uri=uri)
+    ]
+
+
+def _aliased_versions(root: Path) -> Iterator[tuple[str, ModelVersion]]:
+    """Yield each alias and the version it points at, of models that this project has published."""
     if is_empty(root):
-        return set()
+        return
     client = connect(root)
-    digests = set()
     for model in client.search_registered_models(max_results=_PAGE):
         # a search leaves the aliases out
         for alias in client.get_registered_model(model.name).aliases:
-            tags = client.get_model_version_by_alias(model.name, alias).tags
-            digests.add(tags.get(RESULT_TAG, ""))
-    return digests - {""}
+            version = client.get_model_version_by_alias(model.name, alias)
+            if version.tags.get(RESULT_TAG):
+                yield alias, version
 
 
 def name_models(before: Version | None, version: Version) -> str:
