@@ -120,6 +120,15 @@ def test_loader_when_iterated_then_leaves_the_random_stream_of_dropout_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_loader_when_a_gpu_fetches_from_it_then_its_batches_are_the_same_and_pinned(num_workers):
+    served = list(create_loader(batches(), num_workers=num_workers, pin_memory=True))
+    assert all(tensor.is_pinned() for batch in served for tensor in batch)
+    for batch, wanted in zip(served, batches(), strict=True):
+        assert all(torch.equal(*pair) for pair in zip(batch, wanted, strict=True))
+
+
 @pytest.mark.slow
 def test_loader_when_dev_shm_is_too_small_for_a_batch_then_its_workers_serve_all_the_same():
     small = "mount -t tmpfs -o size=512k tmpfs /dev/shm"

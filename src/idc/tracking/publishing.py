@@ -307,7 +307,7 @@ def _restore_model(client: MlflowClient, version: ModelVersion, result: Result) 
 
 def _find_logged_model(client: MlflowClient, version: ModelVersion) -> LoggedModel | None:
     """Return the model that a version was made of; the registry itself names only its place."""
-    outputs = client.get_run(version.run_id).outputs
+    outputs = client.get_run(str(version.run_id)).outputs
     for output in outputs.model_outputs if outputs is not None else []:
         with contextlib.suppress(MlflowException):  # it was deleted
             logged = client.get_logged_model(output.model_id)

@@ -1,6 +1,6 @@
 """Whole batches of uint8 patches; resizing and scaling happen on the device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -137,19 +137,27 @@ class _Arrays(NamedTuple):
         return patches.pin_memory(), labels.pin_memory()
 
 
-def _to_arrays(batch: Batch) -> _Arrays:
+def _to_arrays(batch: Sequence[Tensor]) -> _Arrays:
     return _Arrays(*(tensor.numpy() for tensor in batch))
 
 
-class _Loader(DataLoader[Batch]):
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  (nobody asks for its own type)
-        for batch in super().__iter__():
+class BatchLoader:
+    """The batches of an epoch as tensors, in order."""
+
+    def __init__(self, loader: DataLoader[Batch]) -> None:
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
             yield batch.to_tensors() if isinstance(batch, _Arrays) else batch
 
 
 def create_loader(
     batches: TrainingBatches, *, num_workers: int, pin_memory: bool, first_batch: int = 0
-) -> DataLoader[Batch]:
+) -> BatchLoader:
     """Serve whole batches in order, built in `num_workers` processes (0: in this one).
 
     Args:
@@ -159,7 +167,7 @@ def create_loader(
         first_batch: Number of the batch to start with; those before it are not built, those after
             it are what they would be.
     """
-    return _Loader(
+    loader = DataLoader(
         batches,
         batch_size=None,
         collate_fn=_to_arrays if num_workers else None,
@@ -170,3 +178,4 @@ def create_loader(
         # that dropout uses, or a run resumed within an epoch would go another way
         generator=torch.Generator(),
     )
+    return BatchLoader(loader)
