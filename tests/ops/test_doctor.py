@@ -15,7 +15,7 @@ from idc.core.files import save_json
 from idc.core.process_ids import identify_process
 from idc.ops import doctor, prefect_api
 from idc.ops.doctor import SERVICES, examine
-from idc.runs.lineage import file_md5
+from idc.runs.lineage import file_md5, folder_md5
 from idc.runs.workspace import stage_environment
 from idc.synthetic import ArchivePlan, create_archive
 from idc.tracking.connection import describe_faults
@@ -218,6 +218,21 @@ def test_doctor_when_a_pointer_names_another_archive_then_it_says_so(project, ch
         assert archive.state == state
     assert archive.said == "not what is named by a.zip.dvc"
     assert archive.fix == "dvc pull data/raw/*.dvc, or dvc add what is here"
+
+
+def test_doctor_when_dvc_tracks_the_whole_raw_folder_then_it_is_compared(project, change_params):
+    raw = project / "data/raw"
+    raw.mkdir(parents=True)
+    create_archive(raw / "a.zip", ArchivePlan(num_cases=2, patches_per_case=4, seed=1))
+    for md5, state in ((folder_md5(raw), "ok"), ("0.dir", "missing")):
+        (project / "data/raw.dvc").write_text(f"outs:\n- {{md5: '{md5}', path: raw}}\n")
+        archive = found(project, change_params)["raw archive"]
+        assert archive.state == state
+    assert archive.said == "not what is named by raw.dvc"
+    assert archive.fix == "dvc pull data/raw.dvc, or dvc add what is here"
+    shutil.rmtree(raw)
+    archive = found(project, change_params)["raw archive"]
+    assert archive.fix.startswith(f"`dvc pull {project}/data/raw.dvc` fetches it")
 
 
 def answer(monkeypatch, workers):

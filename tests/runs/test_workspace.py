@@ -19,6 +19,7 @@ from idc.runs.workspace import (
     list_workspaces,
     open_workspace,
     override_params,
+    project_of,
     remove_workspace,
     stage_environment,
 )
@@ -178,6 +179,23 @@ def test_stages_when_in_a_workspace_then_the_projects_store_is_told(project, mon
     assert stage_environment(folder)["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
 
 
+def test_stages_when_dvc_runs_them_in_a_temporary_folder_then_the_projects_store_is_named(
+    project, monkeypatch
+):
+    workspace = create_workspace(project, project / WORKSPACES / "a", {})
+    for started_from in (project, workspace):
+        folder = started_from / ".dvc/tmp/exps/tmp123"
+        folder.mkdir(parents=True)
+        monkeypatch.setenv("DVC_ROOT", str(started_from))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+        environment = stage_environment(folder)
+        assert environment["MLFLOW_TRACKING_URI"] == f"sqlite:///{project}/mlruns/mlflow.db"
+        assert environment["PYTHONPATH"].startswith(f"{folder}/src")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mine.db")
+        assert stage_environment(folder)["MLFLOW_TRACKING_URI"] == f"sqlite:///{project}/mine.db"
+        assert project_of(started_from) == project
+
+
 def test_workspace_when_its_opener_died_then_it_is_not_in_use(project):
     folder = create_workspace(project, project / WORKSPACES / "a", {})
     assert describe_workspace(folder).in_use
@@ -233,6 +251,30 @@ def test_workspace_when_the_raw_folder_is_a_link_then_holds_the_archives(project
     raw = folder / "data/raw"
     assert not raw.is_symlink(), "what happens in a workspace stays there"
     assert (raw / "archive.zip").read_bytes() == b"zip"
+
+
+@pytest.mark.parametrize("with_git", [True, False])
+def test_workspace_when_dvc_tracks_the_whole_raw_folder_then_archive_and_pointer_are_there(
+    project, with_git
+):
+    # as `dvc add data/raw` leaves it
+    (project / "data/.gitignore").write_text("/raw\n")
+    (project / "data/raw.dvc").write_text("outs:\n- {md5: 0.dir, path: raw}\n")
+    if not with_git:
+        shutil.rmtree(project / ".git")
+    folder = create_workspace(project, project / WORKSPACES / "a", {"train.epochs": 3})
+    for name in ("data/raw.dvc", "data/raw/archive.zip"):
+        assert (folder / name).read_bytes() == (project / name).read_bytes()
+    assert git_commit(folder) == (git(project, "rev-parse", "HEAD") if with_git else "none")
+
+
+def test_workspace_when_pointers_lie_behind_a_link_then_they_come_along(project, tmp_path):
+    disk = tmp_path / "disk"
+    (project / "data/raw").rename(disk)
+    (project / "data/raw").symlink_to(disk)
+    (disk / "archive.zip.dvc").write_text("outs: []\n")
+    folder = create_workspace(project, project / WORKSPACES / "a", {})
+    assert (folder / "data/raw/archive.zip.dvc").read_text() == "outs: []\n"
 
 
 def test_workspace_when_the_user_ignores_every_csv_then_what_a_run_reads_is_there(

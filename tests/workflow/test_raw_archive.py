@@ -20,8 +20,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow.tracking import MlflowClient
 
-from idc.runs.workspace import override_params, stage_environment
+from idc.core.files import save_json
+from idc.core.layout import PUBLISHED
+from idc.runs.adoption import adopt_run
+from idc.runs.lineage import stale_pointers
+from idc.runs.record import record_run
+from idc.runs.workspace import WORKSPACES, create_workspace, override_params, stage_environment
 from idc.stages import STAGES
 from tests.small_run import SMALL
 
@@ -315,6 +321,66 @@ def test_results_when_pulled_into_a_clone_then_archive_is_there_and_no_stage_run
     assert "up to date" in other.dvc("status", *UNTIL_SPLIT)
     assert other.reproduce("split") == []
     assert other.git("status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_raw_folder_when_added_whole_then_a_workspace_runs_and_its_run_is_adopted(
+    tmp_path, archives, monkeypatch
+):
+    project = new_project(tmp_path)
+    project.place(archives.first)
+    project.dvc("add", "data/raw")
+    assert project.reproduce("split") == UNTIL_SPLIT
+    project.git("add", "dvc.lock", "data/case_subsets.csv")
+    project.git("commit", "--quiet", "--message", "results")
+    project.place(archives.second)
+    for name, value in project._environment().items():
+        monkeypatch.setenv(name, value)
+    assert list(stale_pointers(project.folder, by_content=True))
+    project.dvc("add", "data/raw")
+    assert not stale_pointers(project.folder, by_content=True)
+    workspace = Project(create_workspace(project.folder, project.folder / WORKSPACES / "one", {}))
+    assert workspace.reproduce("split") == UNTIL_SPLIT
+    assert workspace.num_cases() == NUM_CASES
+    assert workspace.git("status", "--porcelain", "data/raw", "data/raw.dvc") == ""
+    published = {"run_id": "r", "model_name": "m", "model_version": "1"}
+    save_json(workspace.folder / PUBLISHED, published)
+    tag = record_run(workspace.folder)
+    assert tag is not None
+    assert "data/raw.dvc" in project.git("ls-tree", "-r", "--name-only", tag).splitlines()
+    assert not adopt_run(project.folder, tag).changed_raw
+    # what the workspace computed comes back from the shared cache, but for a stage that persists
+    assert set(project.reproduce("split")) <= {"split"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("code", ["{project}/src", "src"])
+def test_experiment_when_dvc_runs_it_in_a_temporary_folder_then_the_projects_store_has_its_run(
+    added, copy_of, code, monkeypatch
+):
+    project = copy_of(added)
+    project.commit_all()
+    of_user = in_own_store(project._environment(), code, project.folder)
+    monkeypatch.setattr(Project, "_environment", lambda _: of_user)
+    if code == "src":
+        project.dvc("exp", "run", "--temp", "train", "-S", "train.epochs=2")
+    else:
+        project.dvc("exp", "run", "--queue", "train", "-S", "train.epochs=2")
+        project.dvc("exp", "run", "--run-all", "--jobs", "1")
+    assert not (project.folder / "models/fusion").exists()
+    uri = f"sqlite:///{project.folder}/mlruns/mlflow.db"
+    client = MlflowClient(uri, uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "idc"]
+    (trained,) = client.search_runs([experiment.experiment_id])
+    assert trained.data.params["train.epochs"] == "2"
+    assert trained.info.status == "FINISHED"
+
+
+def in_own_store(environment: dict[str, str], code: str, folder: Path) -> dict[str, str]:
+    """Return the environment of a user whose store is the project's and whose code is this."""
+    kept = {key: value for key, value in environment.items() if key != "MLFLOW_TRACKING_URI"}
+    return kept | {"PYTHONPATH": code.format(project=folder)}
 
 
 @pytest.mark.slow

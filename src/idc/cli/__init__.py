@@ -25,6 +25,7 @@ from idc.cli.command import (
     unknown,
 )
 from idc.core import layout
+from idc.core.dvc import experiment_project
 from idc.core.environment import PICTURES, QUIET, exempt_loopback
 from idc.core.errors import (
     EXIT_UNAVAILABLE,
@@ -35,6 +36,7 @@ from idc.core.errors import (
 )
 
 _EXIT_PIPE = 128 + signal.SIGPIPE
+_OWN_CODE = Path("src/idc")
 
 __all__ = ["COMMANDS", "EXIT_FAILED", "EXIT_INPUT", "EXIT_UNAVAILABLE", "GROUPS", "main"]
 
@@ -119,6 +121,9 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     # here alone, before anything that reads them is imported; of QUIET, the user's values hold
     os.environ.update({**QUIET, **os.environ, **PICTURES, **exempt_loopback(os.environ)})
     if not command.anywhere:
+        _require_project()
+        if experiment_project(Path.cwd()) is not None:
+            _join_project([name, *arguments])
         _require_own_code()
     return command.run(options)
 
@@ -133,13 +138,41 @@ def _report_input(name: str, error: InputError, *, as_json: bool) -> None:
         print(f"{prefix} {line}", file=sys.stderr)
 
 
-def _require_own_code() -> None:
-    """Reject a `dvc.yaml` of another checkout than the code's, as an editable install would run."""
+def _require_project() -> None:
     if not layout.DVC_FILE.is_file():
         raise InputError(f"{layout.DVC_FILE} is not here", fix="run from the project's root")
-    code = Path(idc.__file__).resolve()
-    own = Path("src/idc").resolve()
-    if own.is_dir() and own not in code.parents:
+
+
+def _join_project(arguments: Sequence[str]) -> None:
+    """Let an experiment in DVC's temporary folder run that folder's code, on the project's store.
+
+    The folder's name is new each time, so no user could name its code, and it is removed with all
+    that lies in it.
+    """
+    from idc.runs.workspace import stage_environment
+
+    environment = stage_environment(Path.cwd())
+    has_begun = os.environ.get("PYTHONPATH") == environment["PYTHONPATH"]
+    if not _is_own_code() and not has_begun:
+        sys.stdout.flush()
+        command = [sys.executable, "-m", "idc", *arguments]
+        os.execve(sys.executable, command, environment)  # noqa: S606
+    os.environ["MLFLOW_TRACKING_URI"] = environment["MLFLOW_TRACKING_URI"]
+
+
+def _require_own_code() -> None:
+    """Reject a `dvc.yaml` of another checkout than the code's, as an editable install would run."""
+    if not _is_own_code():
+        own = _OWN_CODE.resolve()
         raise InputError(
-            f"the code of {code.parent} would run on {own}", fix=f"set PYTHONPATH={own.parent}"
+            f"the code of {_code()} would run on {own}", fix=f"set PYTHONPATH={own.parent}"
         )
+
+
+def _is_own_code() -> bool:
+    """Say whether the code that runs is that of this folder, where it has any."""
+    return not _OWN_CODE.is_dir() or _OWN_CODE.resolve() == _code()
+
+
+def _code() -> Path:
+    return Path(idc.__file__).resolve().parent

@@ -1,5 +1,6 @@
 """DVC as a subprocess, with the project's own code and Python."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,3 +23,16 @@ def dvc(root: Path, *arguments: str) -> str:
         reason = first_reason(done.stderr or done.stdout)
         raise InputError(f"dvc {' '.join(arguments)} failed in {root}: {reason}")
     return done.stdout
+
+
+def experiment_project(folder: Path) -> Path | None:
+    """Return the project of an experiment that DVC runs in a temporary folder, as `--temp` does.
+
+    Args:
+        folder: Where a stage runs.
+    """
+    project = os.environ.get("DVC_ROOT")  # DVC tells it every stage
+    if not project:
+        return None
+    is_temporary = (Path(project) / ".dvc/tmp").resolve() in folder.resolve().parents
+    return Path(project) if is_temporary else None

@@ -10,6 +10,7 @@ DVC_FILE = Path("dvc.yaml")
 DVC_LOCK = Path("dvc.lock")
 
 RAW = Path("data/raw")
+RAW_POINTER = Path("data/raw.dvc")  # of `dvc add data/raw`; others lie beside their archives
 CASE_LISTS = Path("data/case_lists")
 LABEL_OVERRIDES = Path("data/label_overrides.csv")
 PATCHES = Path("data/patches")

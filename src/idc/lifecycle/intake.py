@@ -46,7 +46,7 @@ def find_new_data(root: Path, params: Params) -> NewData:
         StoreUnavailableError: If a tracking server does not answer.
     """
     sources = find_sources(root / layout.RAW)
-    reject_stale_pointers(root / layout.RAW, by_content=True)
+    reject_stale_pointers(root, by_content=True)
     registry = Registry(root, params)
     challenger = registry.find(ALIAS)
     digest = folder_md5(root / layout.RAW)

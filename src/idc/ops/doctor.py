@@ -13,10 +13,10 @@ from idc.core.config import Params
 from idc.core.dvc import dvc
 from idc.core.errors import InputError, StoreUnavailableError
 from idc.core.files import load_json
-from idc.core.layout import MLRUNS, RAW, STATE
+from idc.core.layout import MLRUNS, RAW, RAW_POINTER, STATE
 from idc.core.process_ids import ProcessId, is_dead
 from idc.ops import inputs, prefect_api
-from idc.runs.lineage import stale_pointers
+from idc.runs.lineage import find_pointers, stale_pointers
 from idc.runs.workspace import WORKSPACES
 
 SERVICES = STATE / "services"
@@ -75,15 +75,16 @@ def _cache(root: Path) -> list[Finding]:
 def _archive(root: Path) -> tuple[Finding, int]:
     """Return what there is, and the number of patches."""
     what = "raw archive"
-    pointers = [path.name for path in (root / RAW).glob("*.dvc")]
+    pointers = find_pointers(root)
     try:
         num_patches = inputs.require_archive(root)
     except InputError as error:
         return _missing(what, error), 0
-    stale = [pointer.name for pointer in stale_pointers(root / RAW, by_content=True)]
+    stale = [pointer.name for pointer in stale_pointers(root, by_content=True)]
     if stale:
         said = f"not what is named by {', '.join(stale)}"
-        fix = "dvc pull data/raw/*.dvc, or dvc add what is here"
+        named = RAW_POINTER if root / RAW_POINTER in pointers else f"{RAW}/*.dvc"
+        fix = f"dvc pull {named}, or dvc add what is here"
         return Finding(what, "missing", said, fix), num_patches
     tracked = f"{len(pointers)} tracked by DVC" if pointers else "none tracked by DVC"
     return Finding(what, "ok", f"{num_patches:,} patches in {RAW}, {tracked}"), num_patches
@@ -92,13 +93,14 @@ def _archive(root: Path) -> tuple[Finding, int]:
 def _store(params: Params, root: Path) -> list[Finding]:
     from idc.tracking.connection import describe_faults, shown_uri
     from idc.tracking.orphans import list_orphans
+    from idc.tracking.registry import list_aliased_without_files
 
     try:
         faults = describe_faults(root)
         if faults:
             return [_missing("MLflow store", faults[0])]
         inputs.require_store(params, root)
-        orphans = list_orphans(root)
+        orphans, without_files = list_orphans(root), list_aliased_without_files(root)
     except InputError as error:
         return [_missing("MLflow store", error)]
     except StoreUnavailableError as error:
@@ -108,6 +110,10 @@ def _store(params: Params, root: Path) -> list[Finding]:
     if orphans:
         said = f"{len(orphans)} still RUNNING though their process is dead: {', '.join(orphans)}"
         found.append(Finding("MLflow runs", "off", said, "idc gc --yes"))
+    if without_files:
+        said = f"the store holds no files of {', '.join(without_files)}"
+        fix = "`idc publish` where its results lie, or restore the store from a backup"
+        found.append(Finding("registered models", "off", said, fix))
     return found
 
 

@@ -64,7 +64,7 @@ def require_archive(root: Path) -> int:
     from idc.data.ingest.archive import find_sources, list_members
     from idc.data.ingest.pixel_store import find_unreadable
 
-    reject_stale_pointers(root / RAW, by_content=False)
+    reject_stale_pointers(root, by_content=False)
     listing = list_members(find_sources(root / RAW))
     if unreadable := find_unreadable(listing, _FIRST_PATCHES):
         name, reason = unreadable[0]

@@ -10,12 +10,13 @@ import yaml
 from idc.core.errors import InputError
 from idc.core.files import replacing_file
 from idc.core.git import git, has_commit
-from idc.core.layout import CASE_SUBSETS, DVC_LOCK, EARLIER_CASE_SUBSETS, PARAMS, RAW
+from idc.core.layout import CASE_SUBSETS, DVC_LOCK, EARLIER_CASE_SUBSETS, PARAMS, RAW, RAW_POINTER
 from idc.data.split.case_subsets import (
     join_case_subsets,
     reject_earlier_name,
     with_today_header,
 )
+from idc.runs.lineage import find_pointers
 from idc.runs.tags import TAG_PREFIX, commit_of
 from idc.runs.workspace import override_params
 
@@ -65,8 +66,9 @@ def adopt_run(root: Path, tag: str) -> Adopted:
             partial.write_text(content, encoding="utf-8")
         git(root, "add", "--force", "--", str(path))
     changed_code = git(root, "diff", "--name-only", commit, "--", _CODE).splitlines()
-    ours = {path.name: path.read_text(encoding="utf-8") for path in (root / RAW).glob("*.dvc")}
-    changed_raw = ours != {path.name: text for path, text in _pointers_in(root, commit).items()}
+    pointers = find_pointers(root)
+    ours = {path.relative_to(root): path.read_text(encoding="utf-8") for path in pointers}
+    changed_raw = ours != _pointers_in(root, commit)
     if git(root, "diff", "--cached", "--name-only"):
         git(root, "commit", "--quiet", "-m", f"Adopt {tag}")
     return Adopted(git(root, "rev-parse", "HEAD"), tuple(changed_code), changed_raw)
@@ -99,7 +101,7 @@ def _adopted_files(root: Path, commit: str) -> dict[Path, str]:
 
 def _pointers_in(root: Path, commit: str) -> dict[Path, str]:
     """Return the raw pointers in a commit and their content."""
-    names = git(root, "ls-tree", "--name-only", commit, f"{RAW}/").splitlines()
+    names = git(root, "ls-tree", "--name-only", commit, f"{RAW}/", str(RAW_POINTER)).splitlines()
     pointers = [Path(name) for name in names if name.endswith(".dvc")]
     return {path: _file_in(root, commit, path) or "" for path in pointers}
 

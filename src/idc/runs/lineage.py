@@ -10,12 +10,12 @@ import yaml
 from idc.core.errors import InputError
 from idc.core.files import load_json, load_yaml
 from idc.core.git import ForeignRepositoryError, git
-from idc.core.layout import CASE_SUBSETS, DVC_LOCK, PARAMS, RAW, WORKSPACE_RECORD
+from idc.core.layout import CASE_SUBSETS, DVC_LOCK, PARAMS, RAW, RAW_POINTER, WORKSPACE_RECORD
 
 PUBLISH_STAGE = "publish"
 
 # the results of a run are not changes to the code
-_RESULTS = (DVC_LOCK, CASE_SUBSETS, RAW)
+_RESULTS = (DVC_LOCK, CASE_SUBSETS, RAW, RAW_POINTER)
 
 
 def git_commit(root: Path) -> str:
@@ -132,18 +132,24 @@ def folder_md5(folder: Path) -> str:
     return f"{hashlib.md5(listed.encode(), usedforsecurity=False).hexdigest()}.dir"
 
 
-def stale_pointers(raw: Path, *, by_content: bool) -> list[Path]:
+def find_pointers(root: Path) -> list[Path]:
+    """Return DVC's pointers to the raw archives: beside each, or one to their whole folder."""
+    whole = root / RAW_POINTER
+    return sorted((root / RAW).glob("*.dvc")) + ([whole] if whole.is_file() else [])
+
+
+def stale_pointers(root: Path, *, by_content: bool) -> list[Path]:
     """Return DVC's pointers whose archive is missing or is not the one they name.
 
     Args:
-        raw: Folder of archives and pointers.
+        root: The project.
         by_content: Compare the content of the archives; otherwise only their sizes.
     """
     stale = []
-    for pointer in sorted(raw.glob("*.dvc")):
+    for pointer in find_pointers(root):
         outs = yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"]
         for out in outs or [{"path": pointer.stem}]:
-            if not _is_named_by(out, raw / out["path"], by_content=by_content):
+            if not _is_named_by(out, pointer.parent / out["path"], by_content=by_content):
                 stale.append(pointer)
                 break
     return stale
@@ -160,13 +166,13 @@ def _is_named_by(out: dict[str, Any], path: Path, *, by_content: bool) -> bool:
     return found == str(out["md5"])
 
 
-def reject_stale_pointers(raw: Path, *, by_content: bool) -> None:
+def reject_stale_pointers(root: Path, *, by_content: bool) -> None:
     """Check that the archives are those that DVC's pointers name; arguments as `stale_pointers`.
 
     Raises:
         InputError: Naming the first pointer for which that does not hold.
     """
-    for pointer in stale_pointers(raw, by_content=by_content):
+    for pointer in stale_pointers(root, by_content=by_content):
         raise InputError(
             f"the archive that {pointer} names is not here",
             fix=f"`dvc pull {pointer}` fetches it, or `dvc add {pointer.with_suffix('')}` records "

@@ -7,9 +7,9 @@ from filelock import FileLock
 from idc.core.errors import InputError
 from idc.core.files import load_json, replacing_file
 from idc.core.git import git, has_commit
-from idc.core.layout import CASE_SUBSETS, DVC_LOCK, PARAMS, PUBLISHED, RAW, STATE
+from idc.core.layout import CASE_SUBSETS, DVC_LOCK, PARAMS, PUBLISHED, STATE
 from idc.data.split.case_subsets import join_case_subsets
-from idc.runs.lineage import load_lock, result_digest
+from idc.runs.lineage import find_pointers, load_lock, result_digest
 from idc.runs.tags import commit_of, tag_of
 from idc.runs.workspace import describe_workspace
 
@@ -31,8 +31,8 @@ def record_run(workspace: Path) -> str | None:
     tag = tag_of(digest)
     if commit_of(workspace, tag) is not None:
         return tag
-    pointers = [path.relative_to(workspace) for path in (workspace / RAW).glob("*.dvc")]
-    files = [PARAMS, DVC_LOCK, CASE_SUBSETS, *sorted(pointers)]
+    pointers = [path.relative_to(workspace) for path in find_pointers(workspace)]
+    files = [PARAMS, DVC_LOCK, CASE_SUBSETS, *pointers]
     there = [str(path) for path in files if (workspace / path).exists()]
     git(workspace, "add", "--force", "--", *there)
     published = load_json(workspace / PUBLISHED)

@@ -19,7 +19,7 @@ import yaml
 from ruamel.yaml import YAML
 
 from idc.core.config import dot_keys, load_params
-from idc.core.dvc import dvc
+from idc.core.dvc import dvc, experiment_project
 from idc.core.environment import own_environment, prefect_home
 from idc.core.errors import InputError
 from idc.core.files import load_json, save_json
@@ -34,12 +34,14 @@ from idc.core.layout import (
     MLRUNS,
     PARAMS,
     RAW,
+    RAW_POINTER,
     UNCOMMITTED,
     WORKSPACE_RECORD,
 )
 from idc.core.process_ids import ProcessId, identify_process, is_dead
 from idc.core.removed_parameters import explain_removed
 from idc.core.store_uri import SQLITE, resolve_store_uri
+from idc.runs.lineage import find_pointers
 
 WORKSPACES = Path(".workspaces")
 
@@ -47,10 +49,10 @@ _PROJECT = (
     Path("src/idc"), Path("flows"), Path("tasks"), Path(".dvc/config"), Path(".dvcignore"),
     DVC_FILE, PARAMS, CASE_LISTS, LABEL_OVERRIDES,
 )  # fmt: skip
-# the last one's earlier name is included so that split can say what to do about it there too
-_RESULTS = (DVC_LOCK, CASE_SUBSETS, EARLIER_CASE_SUBSETS)
-# what a run reads, tracked by git or not yet: a new module or pointer must not be left out
-_READ_UNTRACKED = (Path("src"), Path("flows"), Path("tasks"), CASE_LISTS, RAW, *_RESULTS)
+# the earlier name of the subsets is included so that split can say what to do about it there too
+_RESULTS = (DVC_LOCK, CASE_SUBSETS, EARLIER_CASE_SUBSETS, RAW_POINTER)
+# what a run reads but raw pointers, tracked by git or not yet: a new module must not be left out
+_READ_UNTRACKED = (Path("src"), Path("flows"), Path("tasks"), CASE_LISTS, *_RESULTS)
 _IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 _YAML_NULL = "tag:yaml.org,2002:null"
@@ -155,6 +157,16 @@ def describe_workspace(folder: Path) -> Workspace:
     )
 
 
+def project_of(folder: Path) -> Path:
+    """Return the project that a workspace, or a temporary folder of `dvc exp run`, was made from.
+
+    A project itself is its own. In its MLflow store the runs are recorded.
+    """
+    if (started_from := experiment_project(folder)) is not None:
+        return project_of(started_from)
+    return describe_workspace(folder).root if is_workspace(folder) else folder
+
+
 def list_workspaces(root: Path) -> list[Workspace]:
     """Return the workspaces below `root`, the last opened first."""
     found = []
@@ -218,13 +230,13 @@ def stage_environment(root: Path, store: str | None = None) -> dict[str, str]:
     """Return the environment in which the stages of `root` run: its own code, this Python.
 
     Args:
-        root: The project or a workspace.
+        root: The project, a workspace, or a temporary folder of `dvc exp run`.
         store: Address of the MLflow store; None takes `MLFLOW_TRACKING_URI`, else the project's.
 
     Raises:
         InputError: If it names no store that can be used.
     """
-    project = describe_workspace(root).root if is_workspace(root) else root
+    project = project_of(root)
     environment = own_environment(root) | _SETTINGS | prefect_home(project, os.environ)
     environment.pop("MLFLOW_RUN_ID", None)
     store = store or environment.get("MLFLOW_TRACKING_URI")
@@ -270,16 +282,23 @@ def _snapshot(root: Path, head: str) -> str:
             shutil.copy2(own_index, index)
         with_index = {"GIT_INDEX_FILE": str(index)}
         git(root, "add", "--update", environment=with_index)
-        there = [path for path in _READ_UNTRACKED if (root / path).exists()]
+        read = (*_READ_UNTRACKED, *_pointers_for_git(root))
+        there = [path for path in read if (root / path).exists()]
         folders = [str(path) for path in there if (root / path).is_dir()]
         files = [str(path) for path in there if not (root / path).is_dir()]
         git(root, "add", "--", *folders, environment=with_index)
-        # a user may ignore every CSV, but not those that a run reads
+        # a user may ignore every CSV, and DVC all of data/raw, but not what a run reads
         git(root, "add", "--force", "--", *files, environment=with_index)
         tree = git(root, "write-tree", environment=with_index)
     if tree == git(root, "rev-parse", f"{head}^{{tree}}"):
         return head
     return git(root, "commit-tree", tree, "-p", head, "-m", f"Uncommitted files on {head[:12]}")
+
+
+def _pointers_for_git(root: Path) -> list[Path]:
+    """Return the raw pointers, but for those behind a link, which git refuses to look into."""
+    pointers = [path.relative_to(root) for path in find_pointers(root)]
+    return [path for path in pointers if not (root / path.parent).is_symlink()]
 
 
 def _is_worktree_of(root: Path, folder: Path) -> bool:

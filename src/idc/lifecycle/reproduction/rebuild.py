@@ -27,7 +27,14 @@ from idc.core.errors import InputError
 from idc.data.split.case_subsets import with_earlier_header
 from idc.data.tables import RECORDED_LOGITS_SCHEMA, load_table
 from idc.models.networks.device import choose_device, describe_environment
-from idc.runs.lineage import file_md5, folder_md5, knows_commit, load_lock, recorded_md5
+from idc.runs.lineage import (
+    file_md5,
+    find_pointers,
+    folder_md5,
+    knows_commit,
+    load_lock,
+    recorded_md5,
+)
 from idc.runs.workspace import WORKSPACES, create_workspace, stage_environment
 from idc.tracking.registry import Registry, Version
 
@@ -40,7 +47,7 @@ MAX_LOGIT_DIFFERENCE = 0.01
 _STAGES = ("ingest", "sample", "split", "train", "predict")
 _INPUTS = ("src/", str(layout.CASE_LISTS), str(layout.LABEL_OVERRIDES))
 _CODE = ("src", "flows", "tasks", "dvc.yaml", ".dvcignore", "data/case_lists",
-         "data/label_overrides.csv", "data/raw")  # fmt: skip
+         "data/label_overrides.csv", "data/raw", "data/raw.dvc")  # fmt: skip
 _PLACE = ["case", "x", "y"]
 
 
@@ -147,7 +154,7 @@ def _take_code(root: Path, workspace: Path, commit: str) -> None:
         if any(member.name.endswith(".dvc") for member in members):
             shutil.rmtree(workspace / layout.RAW, ignore_errors=True)
         archive.extractall(workspace, members, filter="data")
-    pointers = sorted((workspace / layout.RAW).glob("*.dvc"))
+    pointers = find_pointers(workspace)
     if pointers:  # the check that follows names what is missing
         names = [str(path.relative_to(workspace)) for path in pointers]
         with contextlib.suppress(InputError):
