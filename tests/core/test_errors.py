@@ -46,3 +46,10 @@ def test_input_error_when_raised_in_another_process_then_its_fields_come_along()
 )
 def test_first_reason_then_is_the_line_that_says_why(output, reason):
     assert first_reason(output).startswith(reason)
+
+
+def test_input_error_when_a_name_holds_an_escape_sequence_then_no_terminal_obeys_it():
+    assert str(InputError("case \x1b[2J\r\u202e\ud800 twice")) == (
+        r"case \x1b[2J\r\u202e\ud800 twice"
+    )
+    assert str(InputError("Müller: 2 patches\nand 3")) == "Müller: 2 patches\nand 3"

@@ -1,7 +1,14 @@
 import pytest
 
 from idc.core.errors import InputError
-from idc.core.files import load_json, replacing_file, replacing_folder, save_json
+from idc.core.files import (
+    load_json,
+    load_yaml,
+    parse_yaml,
+    replacing_file,
+    replacing_folder,
+    save_json,
+)
 
 
 def write_half(path):
@@ -77,3 +84,50 @@ def test_load_json_when_damaged_then_says_to_delete_it(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(InputError, match="is not JSON"):
         load_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a: \xff", r"is not UTF-8 \(invalid start byte at byte 3\): save it as UTF-8"),
+        (b"a: 2001-99-99", "is not YAML: month must be in"),
+        (b"a: !!timestamp x", "is not YAML"),
+        (b"a: !!bool x", "is not YAML"),
+        (b'a: !!int ""', "is not YAML"),
+        (b"a: 0b_", "is not YAML"),
+        (b"a: " + b"9" * 5000, "is not YAML: Exceeds the limit"),
+        (b"a: 0x" + b"f" * 5000, "is not YAML: a number of more than 64 bits"),
+        (b"[" * 5000, "is not YAML: maximum recursion depth"),
+        (b"&a [*a]", "is not YAML: over 100,000 values"),
+        (b"!!python/object/apply:os.getcwd []", "is not YAML: could not determine a constructor"),
+        (b"a" * (1 << 20), "is not YAML: over 524,288 characters"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_load_yaml_when_it_is_no_yaml_of_ours_then_says_why_in_one_line(tmp_path, content, says):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=says) as refused:
+        load_yaml(path, if_missing="")
+    assert "\n" not in str(refused.value)
+
+
+def test_parse_yaml_when_aliases_stand_for_a_billion_values_then_refuses_at_once():
+    levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
+    text = "\n".join(["a0: &a0 [1, 1]", *levels])
+    with pytest.raises(InputError, match="over 100,000 values, aliases followed"):
+        parse_yaml(text, "plan")
+    assert parse_yaml("a: &a [1]\nb: *a", "plan") == {"a": [1], "b": [1]}
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[" * 100_000, b"9" * 5000, b"{"])
+def test_load_json_when_it_is_no_json_then_says_so_in_one_line(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.json is not (JSON|UTF-8)"):
+        load_json(path)
+
+
+def test_load_json_when_it_is_a_folder_then_says_so(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        load_json(tmp_path)

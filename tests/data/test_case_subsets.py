@@ -73,7 +73,7 @@ def test_load_case_subsets_when_the_rule_is_another_then_advises(path, fractions
         ("b,tests\n", "knows no subset 'tests'"),
         ("a,val\n", "names a case twice"),
         ("<<<<<<< HEAD,a,b\n", "is no table of case and subset"),
-        ("b\n", "knows no subset"),
+        ("b\n", "is no table of case and subset"),
     ],
 )
 def test_load_case_subsets_when_a_line_is_wrong_then_says_so(path, line, message):
@@ -151,3 +151,22 @@ def test_join_case_subsets_when_a_subset_has_the_earlier_header_then_the_result_
     assert join_case_subsets(today, EARLIER) == today
     assert join_case_subsets(EARLIER, today + "c,val\n") == today + "c,val\n"
     assert join_case_subsets("", EARLIER) == today
+
+
+def test_save_case_subsets_when_an_editor_left_out_the_last_line_end_then_no_case_is_lost(path):
+    save(path, {}, a="val")
+    path.write_text(path.read_text().rstrip("\n"))
+    before = load_case_subsets(path, FRACTIONS, 17)
+    save(path, before, b="test")
+    assert load_case_subsets(path, FRACTIONS, 17) == {"a": "val", "b": "test"}
+
+
+def test_join_case_subsets_when_ours_lacks_its_last_line_end_then_no_case_is_lost():
+    ours, theirs = "# rule\ncase,subset\na,val", "# rule\ncase,subset\nb,test\n"
+    assert join_case_subsets(ours, theirs).endswith("a,val\nb,test\n")
+
+
+def test_load_case_subsets_when_it_is_not_utf_8_then_says_so(path):
+    path.write_bytes(b"case,subset\nM\xfcller,val\n")
+    with pytest.raises(InputError, match="is not UTF-8"):
+        load_case_subsets(path, FRACTIONS, 17)

@@ -34,6 +34,7 @@ ExplanationMethod = Literal[
 ]  # fmt: skip
 """A test compares them with the table in `idc.explain.maps.methods`, which needs torch."""
 
+_MAX_SHOWN = 200  # characters of a wrong value or key
 _SENSITIVITY_RULE = re.compile(r"sensitivity\s*>=\s*(\d+(?:\.\d*)?|\.\d+)")
 
 
@@ -67,7 +68,9 @@ ThresholdRule = Annotated[str, AfterValidator(_spell_threshold_rule)]
 class Section(BaseModel):
     """Base of every section: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class IngestConfig(Section):
@@ -416,15 +419,21 @@ def dot_keys(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _describe(path: Path, fault: Any) -> list[str]:  # noqa: ANN401  (pydantic's ErrorDetails)
-    key = ".".join(str(part) for part in fault["loc"]) or "the whole file"
-    value = fault["input"]
+    key = _shorten(".".join(str(part) for part in fault["loc"]) or "the whole file")
+    value = _shorten(repr(fault["input"]))
     if fault["type"] == "extra_forbidden":
-        keys = list(dot_keys({key: value})) or [key]
-        return [f"{path}: {_explain_unknown(each)}" for each in keys]
+        keys = list(dot_keys({key: fault["input"]})) or [key]
+        return [f"{path}: {_explain_unknown(_shorten(each))}" for each in keys]
     if fault["type"] == "missing":
         return [f"{path}: {key} is missing; give it a value"]
     rule = fault["msg"].removeprefix("Value error, ")
-    return [f"{path}: {key} = {value!r}: {rule[0].lower()}{rule[1:]}"]
+    return [f"{path}: {key} = {value}: {rule[0].lower()}{rule[1:]}"]
+
+
+def _shorten(text: str) -> str:
+    """Return one line of it."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MAX_SHOWN else f"{line[:_MAX_SHOWN]} …"
 
 
 def _explain_unknown(key: str) -> str:

@@ -18,12 +18,22 @@ class InputError(ValueError):
         self.what = what
         self.where = None if where is None else str(where)
         self.fix = fix
-        super().__init__(": ".join(part for part in (self.where, what, fix) if part))
+        super().__init__(_printable(": ".join(part for part in (self.where, what, fix) if part)))
 
     def found_in(self, where: str | Path) -> "InputError":
         """Return the same error as one found inside a larger thing, such as a plan's variant."""
         place = str(where) if self.where is None else f"{where}: {self.where}"
         return InputError(self.what, place, self.fix)
+
+
+def _printable(text: str) -> str:
+    """Return the text with escapes for what moves a cursor, colours a line or cannot be encoded.
+
+    A name out of an archive stands in messages, which go to terminals and logs.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 class StoreUnavailableError(ConnectionError):

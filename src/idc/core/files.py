@@ -12,6 +12,15 @@ import yaml
 
 from idc.core.errors import InputError
 
+_MAX_YAML_CHARACTERS = 1 << 19  # params.yaml has 9,000; the parser takes some seconds for so many
+_MAX_YAML_NODES = 100_000
+_MAX_INTEGER = 1 << 64  # longer ones cannot even be printed, from 4,300 digits on
+# PyYAML's constructors let pass whatever Python's own conversions raise
+_YAML_ERRORS = (
+    yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError,
+    RecursionError,
+)  # fmt: skip
+
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -86,11 +95,10 @@ def load_json(path: Path) -> Any:  # noqa: ANN401
     Raises:
         InputError: If it is missing or not JSON.
     """
+    text = load_text(path, if_missing="run `dvc repro` to make it")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing", fix="run `dvc repro` to make it") from None
-    except json.JSONDecodeError as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is not JSON ({error})", fix="delete it and run `dvc repro`"
         ) from None
@@ -104,11 +112,69 @@ def load_yaml(path: Path, *, if_missing: str) -> Any:  # noqa: ANN401
         if_missing: What to do where there is none, for people.
 
     Raises:
-        InputError: If it is missing or not YAML.
+        InputError: If it is missing, or as `parse_yaml`.
+    """
+    return parse_yaml(load_text(path, if_missing=if_missing), str(path))
+
+
+def parse_yaml(text: str, name: str) -> Any:  # noqa: ANN401
+    """Read YAML that people write.
+
+    Args:
+        text: The content.
+        name: What it is, for people.
+
+    Raises:
+        InputError: If it is not YAML, or larger than any file of this project: with aliases, a few
+            lines can stand for more than fits into memory.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        if len(text) > _MAX_YAML_CHARACTERS:
+            raise ValueError(f"over {_MAX_YAML_CHARACTERS:,} characters")
+        content = yaml.safe_load(text)
+        _reject_expansion(content)
+    except _YAML_ERRORS as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{name} is not YAML: {reason}") from None
+    return content
+
+
+def _reject_expansion(content: Any) -> None:  # noqa: ANN401
+    """Check that the content, its aliases followed, is small.
+
+    Raises:
+        ValueError: If not.
+    """
+    left, num_nodes = [content], 0
+    while left:
+        node = left.pop()
+        num_nodes += 1
+        if isinstance(node, dict):
+            left += [*node, *node.values()]
+        elif isinstance(node, list | tuple | set):
+            left += node
+        elif isinstance(node, int) and abs(node) >= _MAX_INTEGER:
+            raise ValueError("a number of more than 64 bits")
+        if num_nodes + len(left) > _MAX_YAML_NODES:
+            raise ValueError(f"over {_MAX_YAML_NODES:,} values, aliases followed")
+
+
+def load_text(path: Path, *, if_missing: str) -> str:
+    """Read a text file that people edit.
+
+    Args:
+        path: The file.
+        if_missing: What to do where there is none, for people.
+
+    Raises:
+        InputError: If it is missing, cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path} is missing", fix=if_missing) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        raise InputError(f"{path} is not UTF-8 ({reason})", fix="save it as UTF-8 text") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None

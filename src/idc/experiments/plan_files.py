@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from idc.core.config import Section, dot_keys
 from idc.core.errors import InputError
-from idc.core.files import load_yaml
+from idc.core.files import load_yaml, parse_yaml
+
+_MAX_SHOWN = 200  # characters
 
 Content = TypeVar("Content", bound=Section)
 
@@ -57,9 +58,11 @@ def parse_setting(text: str) -> tuple[str, Any]:
         InputError: If there is no `=`, or the value is not YAML.
     """
     key, equals, value = text.partition("=")
+    where = f"--set {' '.join(text.split())[:_MAX_SHOWN]}"
     if not equals:
-        raise InputError("no value", f"--set {text}", "write KEY=VALUE, such as train.epochs=3")
+        raise InputError("no value", where, "write KEY=VALUE, such as train.epochs=3")
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"{value} is not a YAML value", f"--set {text}") from None
+        return key, parse_yaml(value, value)
+    except InputError:
+        shown = " ".join(value.split())[:_MAX_SHOWN]
+        raise InputError(f"{shown} is not a YAML value", where) from None

@@ -4,11 +4,12 @@ Importing torch and timm takes seconds, and whoever evaluates or reports needs n
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from pydantic import Field, TypeAdapter, ValidationError
 
 from idc.core.errors import InputError
 from idc.core.files import load_json
@@ -25,10 +26,10 @@ OLD_STEM_STRIDE = "stem_stride"
 class ModelSpec:
     """What is needed to rebuild and to describe a trained network."""
 
-    backbones: list[str]
+    backbones: Annotated[list[str], Field(min_length=1)]
     pretrained: str
-    size_px: int
-    dropout: float
+    size_px: Annotated[int, Field(ge=32, le=512)]
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
     aux_heads: bool
     texture_member: bool
     class_weights: list[float]
@@ -42,18 +43,30 @@ class ModelSpec:
     member."""
 
 
+_SPEC = TypeAdapter(ModelSpec)
+
+
 def load_spec(folder: Path) -> ModelSpec:
     """Read how the model was built.
 
     Raises:
-        InputError: If the folder is missing or its spec has other fields.
+        InputError: If the folder is missing, or its spec has other fields or values that no model
+            has.
     """
-    content: dict[str, Any] = load_json(folder / SPEC)
+    path = folder / SPEC
+    content: Any = load_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} describes no model: retrain")
     content.pop(OLD_STEM_STRIDE, None)
+    known = {field.name for field in fields(ModelSpec)}
+    if content.keys() != known:
+        other = ", ".join(sorted(content.keys() ^ known))
+        raise InputError(f"{path} is of another version ({other[:200]}): retrain")
     try:
-        return ModelSpec(**content)
-    except TypeError as error:
-        raise InputError(f"{folder / SPEC} is of another version ({error}): retrain") from None
+        return _SPEC.validate_python(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise InputError(f"{path}: {fault['loc'][0]}: {fault['msg'].lower()}: retrain") from None
 
 
 def load_history(folder: Path) -> pd.DataFrame:

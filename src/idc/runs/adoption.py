@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from idc.core.errors import InputError
-from idc.core.files import replacing_file
+from idc.core.files import load_yaml, replacing_file
 from idc.core.git import git, has_commit
 from idc.core.layout import CASE_SUBSETS, DVC_LOCK, EARLIER_CASE_SUBSETS, PARAMS, RAW, RAW_POINTER
 from idc.data.split.case_subsets import (
@@ -111,7 +111,7 @@ def _changed_params(root: Path, commit: str) -> dict[str, Any]:
 
     Parameters that no longer exist are named in the log and left out: only older code reads them.
     """
-    ours = yaml.safe_load((root / PARAMS).read_text(encoding="utf-8"))
+    ours = load_yaml(root / PARAMS, if_missing="restore it from git")
     theirs = yaml.safe_load(_file_in(root, commit, PARAMS) or "")
     changed = {
         f"{section}.{key}": value

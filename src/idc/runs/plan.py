@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from idc.core.dvc import dvc
+from idc.core.files import load_yaml
 from idc.core.layout import DVC_FILE, DVC_LOCK
 from idc.runs.lineage import load_lock
 
@@ -41,7 +40,7 @@ def plan_run(root: Path) -> list[PlannedStage]:
     """
     status = json.loads(dvc(root, "status", "--json") or "{}")
     ran = load_lock(root) if (root / DVC_LOCK).exists() else {}
-    graph = yaml.safe_load((root / DVC_FILE).read_text(encoding="utf-8"))["stages"]
+    graph = load_yaml(root / DVC_FILE, if_missing="restore it from git")["stages"]
     planned: list[PlannedStage] = []
     for name, stage in graph.items():
         if name in ran:

@@ -15,14 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ruamel.yaml import YAML
 
 from idc.core.config import dot_keys, load_params
 from idc.core.dvc import dvc, experiment_project
 from idc.core.environment import own_environment, prefect_home
 from idc.core.errors import InputError
-from idc.core.files import load_json, save_json
+from idc.core.files import load_json, load_yaml, save_json
 from idc.core.git import git, has_commit
 from idc.core.layout import (
     CASE_LISTS,
@@ -223,7 +222,7 @@ def _create_editor() -> YAML:
 
 def load_overrides(path: Path) -> dict[str, Any]:
     """Read a file like `configs/demo.yaml` as overrides by dotted key."""
-    return dot_keys(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return dot_keys(load_yaml(path, if_missing="name a file like configs/demo.yaml"))
 
 
 def stage_environment(root: Path, store: str | None = None) -> dict[str, str]:

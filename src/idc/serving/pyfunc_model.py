@@ -110,7 +110,7 @@ def _to_bytes(image: object) -> bytes:
         UnreadableError: If it is something else.
     """
     if isinstance(image, str):
-        image = image.encode()
+        image = image.encode(errors="replace")
     if not isinstance(image, bytes | bytearray | memoryview):
         kind = type(image).__name__
         raise UnreadableError(f"is a {kind}, not the bytes of a PNG or JPEG, nor their base64")

@@ -75,7 +75,7 @@ class MemberReader:
                 return read_file(source / member.path)
             if member.source not in self._open:
                 self._open[member.source] = source.open("rb", buffering=0)
-            return _read_entry(self._open[member.source], member)
+            return read_entry(self._open[member.source], member)
         except OSError as error:
             raise UnreadableError(f"cannot be read ({error.strerror})") from None
 
@@ -93,11 +93,14 @@ def read_file(path: Path) -> bytes:
     return content
 
 
-def _read_entry(file: IO[bytes], member: MemberPlace) -> bytes:
+def read_entry(file: IO[bytes], member: MemberPlace) -> bytes:
     """Read one entry where the directory says it is.
 
     zipfile itself reads the whole directory (5 seconds and 300 MB of memory at full size) in each
     process that opens an archive, and takes longer to open an entry than to read it.
+
+    Raises:
+        UnreadableError: If it is damaged.
     """
     file.seek(member.offset)
     # header, name and content in one read; the name is nearly always as long as its path

@@ -45,20 +45,34 @@ def read_directory(path: Path) -> pd.DataFrame:
         BadZipFile: If it is no zip, is cut off, or its directory contradicts itself.
     """
     with path.open("rb") as file:
-        start, num_bytes, num_entries, shift, is_wide = _find_directory(file)
-        file.seek(start)
-        directory = file.read(num_bytes)
+        names, columns = read_columns(file)
+    files = pd.DataFrame({"path": pd.Series(names, dtype="str"), **columns})
+    # Windows' tools have written its separator; no file of a patch archive has one in its name
+    files["path"] = files["path"].str.replace("\\", "/")
+    return files[~files["path"].str.endswith("/")].reset_index(drop=True)
+
+
+def read_columns(file: BinaryIO) -> tuple[list[str], dict[str, np.ndarray]]:
+    """List the entries of an open zip as they stand there.
+
+    Returns:
+        Their names, and int64 (entries,) by the other columns of `read_directory`.
+
+    Raises:
+        BadZipFile: As `read_directory`.
+    """
+    start, num_bytes, num_entries, shift, is_wide = _find_directory(file)
+    file.seek(start)
+    directory = file.read(num_bytes)
     try:
         positions, ends = _walk(directory)
         if num_entries != (len(positions) if is_wide else len(positions) % _NARROW_COUNTS):
             raise BadZipFile(f"{len(positions)} entries, {num_entries} promised")
-        files = _read_entries(directory, positions, ends)
+        names, columns = _read_entries(directory, positions, ends)
     except (struct.error, UnicodeDecodeError, IndexError) as error:
         raise BadZipFile(f"damaged directory: {error}") from None
-    files["offset"] += shift
-    # Windows' tools have written its separator; no file of a patch archive has one in its name
-    files["path"] = files["path"].str.replace("\\", "/")
-    return files[~files["path"].str.endswith("/")].reset_index(drop=True)
+    columns["offset"] += shift
+    return names, columns
 
 
 def _find_directory(file: BinaryIO) -> tuple[int, int, int, int, bool]:
@@ -121,7 +135,9 @@ def _walk(directory: bytes) -> tuple[np.ndarray, np.ndarray]:
     return np.array(positions, np.int64), np.array(ends, np.int64)
 
 
-def _read_entries(directory: bytes, positions: np.ndarray, ends: np.ndarray) -> pd.DataFrame:
+def _read_entries(
+    directory: bytes, positions: np.ndarray, ends: np.ndarray
+) -> tuple[list[str], dict[str, np.ndarray]]:
     raw = np.frombuffer(directory, np.uint8)
     columns = {
         name: _numbers(raw, positions + place, kind) for name, (place, kind) in _FIELDS.items()
@@ -137,7 +153,7 @@ def _read_entries(directory: bytes, positions: np.ndarray, ends: np.ndarray) -> 
     ]
     extra_bytes = _numbers(raw, positions + 30, "<u2")
     _widen(columns, raw, ends, ends + extra_bytes)
-    return pd.DataFrame({"path": pd.Series(names, dtype="str"), **columns})
+    return names, columns
 
 
 def _widen(

@@ -4,15 +4,12 @@ A case never changes its subset, or test figures of different months could not b
 test case could be learnt from later. New cases are added; no line is ever changed or removed.
 """
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
-
 from idc.core.config import SubsetFractions
 from idc.core.errors import InputError
-from idc.core.files import replacing_file
+from idc.core.files import load_text, replacing_file
 from idc.core.layout import EARLIER_CASE_SUBSETS
 from idc.data.subsets import SUBSETS
 
@@ -35,20 +32,20 @@ def load_case_subsets(path: Path, fractions: SubsetFractions, seed: int) -> dict
     reject_earlier_name(path)
     if not path.exists():
         return {}
-    text = with_today_header(path.read_text(encoding="utf-8"))
-    try:
-        table = pd.read_csv(io.StringIO(text), comment="#", dtype=str, keep_default_na=False)
-        subsets = dict(zip(table["case"], table["subset"], strict=True))
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path} is no table of case and subset ({error}): restore it") from None
+    text = with_today_header(_read(path))
+    header, *rows = [line.split(",") for line in _lines(text)] or [[]]
+    if ",".join(header) + "\n" != _HEADER or any(len(row) != len(header) for row in rows):
+        raise InputError(f"{path} is no table of case and subset: restore it from git")
+    subsets = dict(rows)
     wrong = sorted({subset for subset in subsets.values() if subset not in SUBSETS})
-    if wrong or len(subsets) < len(table):
+    if wrong or len(subsets) < len(rows):
         fault = f"knows no subset {wrong[0]!r}" if wrong else "names a case twice"
         raise InputError(f"{path} {fault}: restore it from git, it is append-only")
     rule = _rule(fractions, seed)
-    if subsets and text.splitlines()[0] != rule:
+    assigned_by = text.partition("\n")[0]
+    if subsets and assigned_by != rule:
         raise InputError(
-            f"{path} was assigned by `{text.splitlines()[0].lstrip('# ')}`, params.yaml says "
+            f"{path} was assigned by `{assigned_by.lstrip('# ')}`, params.yaml says "
             f"`{rule.lstrip('# ')}`: set split.fractions and seeds.data back, for a case must not "
             "change its subset; or remove the file to assign anew, after which no earlier test "
             "figure can be compared"
@@ -76,11 +73,9 @@ def save_case_subsets(
     if not added:
         return
     lines = [f"{case},{subset}\n" for case, subset in sorted(added.items())]
-    head = (
-        with_today_header(path.read_text(encoding="utf-8"))
-        if before
-        else f"{_rule(fractions, seed)}\n{_HEADER}"
-    )
+    head = f"{_rule(fractions, seed)}\n{_HEADER}"
+    if before:
+        head = _end_line(with_today_header(_read(path)))
     with replacing_file(path) as partial:
         partial.write_text(head + "".join(lines), encoding="utf-8")
 
@@ -120,7 +115,11 @@ def reject_earlier_name(path: Path) -> None:
 
 
 def _holds_cases(path: Path) -> bool:
-    return path.is_file() and bool(_rows(path.read_text(encoding="utf-8")))
+    return path.is_file() and bool(_rows(_read(path)))
+
+
+def _read(path: Path) -> str:
+    return load_text(path, if_missing="restore it from git")
 
 
 def with_today_header(text: str) -> str:
@@ -145,7 +144,7 @@ def join_case_subsets(ours: str, theirs: str) -> str:
     ours_of, theirs_of = _rows(ours), _rows(theirs)
     if not ours_of or not theirs_of:
         return theirs if theirs_of else ours
-    if ours.splitlines()[0] != theirs.splitlines()[0]:
+    if ours.partition("\n")[0] != theirs.partition("\n")[0]:
         raise InputError("the run assigned its cases by another rule than the one of this project")
     for case in sorted(ours_of.keys() & theirs_of.keys()):
         if ours_of[case] != theirs_of[case]:
@@ -156,15 +155,23 @@ def join_case_subsets(ours: str, theirs: str) -> str:
     if ours_of.keys() <= theirs_of.keys():
         return theirs
     added = sorted(theirs_of.keys() - ours_of.keys())
-    return ours + "".join(f"{case},{theirs_of[case]}\n" for case in added)
+    return _end_line(ours) + "".join(f"{case},{theirs_of[case]}\n" for case in added)
 
 
 def _rows(text: str) -> dict[str, str]:
     """Return the subset per case of a file's content."""
-    text = with_today_header(text)
-    lines = (line for line in text.splitlines() if line and not line.startswith("#"))
-    pairs = (line.partition(",") for line in lines)
+    pairs = (line.partition(",") for line in _lines(with_today_header(text)))
     return {case: subset for case, _, subset in pairs if f"{case},{subset}\n" != _HEADER}
+
+
+def _end_line(text: str) -> str:
+    """Return the text with its last line ended, which editors leave out: a case would join it."""
+    return text.rstrip("\n") + "\n"
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines that are no comment; a case may hold what else ends a line in Unicode."""
+    return [line for line in text.split("\n") if line and not line.startswith("#")]
 
 
 def _rule(fractions: SubsetFractions, seed: int) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from idc.core.config import FoldsConfig, SplitConfig, SubsetFractions
 from idc.core.errors import InputError
+from idc.core.files import load_text
 from idc.data.ranking import hash_key, rank_patches
 from idc.data.subsets import HELD_OUT, SUBSETS
 
@@ -299,7 +300,7 @@ def _list_path(folder: Path, key: str, name: str) -> Path:
 
 
 def _read_cases(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").split()
+    return load_text(path, if_missing="restore it from git").split()
 
 
 def _gate_may_be_empty(config: SplitConfig) -> bool:
