@@ -21,7 +21,14 @@ GRAMMAR = re.compile(
 
 # unassigned code points are left out: the two Unicode libraries need not be of one version
 TEXT = st.characters(min_codepoint=0x20, exclude_categories=("Cs", "Cn"), exclude_characters="/")
-CASES = st.text(TEXT.filter(lambda char: char not in '_\\,"#'), min_size=1, max_size=12)
+
+
+def _may_be_in_a_case(char):
+    return char not in '_\\,"#' and unicodedata.category(char) not in ("Cc", "Zl", "Zp")
+
+
+CASES = st.text(TEXT.filter(_may_be_in_a_case), min_size=1, max_size=12)
+CASES = CASES.filter(lambda case: case[0] not in "=+-@")
 CORNERS_PX = st.integers(0, 9_999_999)
 NAMES = st.builds(PatchName, CASES, CORNERS_PX, CORNERS_PX, st.integers(0, 1))
 FOLDERS = st.lists(st.text(TEXT, min_size=1, max_size=6), max_size=4)
@@ -86,6 +93,11 @@ def test_parse_paths_when_one_character_is_off_then_agrees_with_a_second_reading
     [
         "8863_idx5_x51_y1_class2.png",
         "8863_idx5_x51_y1_class0.tif",
+        "=cmd()_idx5_x51_y1_class0.png",  # a formula, to a spreadsheet
+        "+1_idx5_x51_y1_class0.png",
+        "-1_idx5_x51_y1_class0.png",
+        "@a_idx5_x51_y1_class0.png",
+        "a\x9b2J_idx5_x51_y1_class0.png",  # an escape sequence, to a terminal
         "8863_idx5_x51_y1_class0.png\n",
         "8863_idx5_x51_y1.png",
         "8863_idx4_x51_y1_class0.png",

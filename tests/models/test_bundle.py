@@ -39,11 +39,15 @@ def test_load_history_when_saved_then_is_the_same(folder):
 def test_load_model_when_weights_are_truncated_then_names_the_file(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"model\.safetensors is not the file that SHA256SUMS"):
+        load_model(folder)
+    (folder / "SHA256SUMS").unlink()
     with pytest.raises(InputError, match=r"model\.safetensors does not hold this network"):
         load_model(folder)
 
 
 def _record_stem_stride(folder, stride):
+    (folder / "SHA256SUMS").unlink()  # of the time before there were any
     content = load_json(folder / "spec.json") | {"stem_stride": stride}
     save_json(folder / "spec.json", content)
 
@@ -63,6 +67,7 @@ def test_load_model_when_an_older_spec_records_another_stem_stride_then_says_wha
 
 def test_load_spec_when_a_field_is_unknown_then_asks_to_retrain(folder):
     save_json(folder / "spec.json", load_json(folder / "spec.json") | {"width": 3})
+    (folder / "SHA256SUMS").unlink()
     with pytest.raises(InputError, match=r"is of another version .*width.*: retrain"):
         load_spec(folder)
 

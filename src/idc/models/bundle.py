@@ -1,7 +1,8 @@
 """A trained model as a folder: safetensors and JSON, no pickle.
 
 `model.safetensors` (weights and normalisation), `profile.safetensors` (mean training embedding),
-`spec.json` (how to rebuild the network), `history.csv` (one row per epoch).
+`spec.json` (how to rebuild the network), `history.csv` (one row per epoch), and `SHA256SUMS`, by
+which every reader tells a file that is not what was written.
 """
 
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from idc.core.checksums import require_unchanged, write_sums
 from idc.core.errors import InputError
 from idc.core.files import load_json, replacing_folder, save_json
 from idc.models.networks.fusion import FusionCNN
@@ -36,16 +38,18 @@ def save_bundle(
         save_file({"mean_embedding": mean_embedding.contiguous().cpu()}, partial / _PROFILE)
         save_json(partial / SPEC, asdict(spec))
         history.to_csv(partial / HISTORY, index=False)
+        write_sums(partial)
 
 
 def load_model(folder: Path) -> tuple[FusionCNN, ModelSpec]:
     """Rebuild the network on the CPU in evaluation mode, in channels_last memory.
 
     Raises:
-        InputError: If the weights are missing, truncated, or of another architecture, or if they
+        InputError: If the weights are missing, damaged, or of another architecture, or if they
             were trained with another stride of the first convolutions than their own.
     """
     spec = load_spec(folder)
+    require_unchanged(folder, WEIGHTS)
     model = FusionCNN(
         spec.backbones,
         pretrained="none",
@@ -80,9 +84,10 @@ def load_mean_embedding(folder: Path) -> Tensor:
     """Read the mean concatenated embedding of the training patches, float32 (num_features,).
 
     Raises:
-        InputError: If it is missing or truncated.
+        InputError: If it is missing or damaged.
     """
     path = folder / _PROFILE
+    require_unchanged(folder, _PROFILE)
     try:
         return load_file(path)["mean_embedding"]
     except (SafetensorError, FileNotFoundError, KeyError) as error:

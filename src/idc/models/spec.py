@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
+from idc.core.checksums import file_sha256, require_unchanged
 from idc.core.errors import InputError
 from idc.core.files import load_json
 
@@ -26,19 +27,19 @@ OLD_STEM_STRIDE = "stem_stride"
 class ModelSpec:
     """What is needed to rebuild and to describe a trained network."""
 
-    backbones: Annotated[list[str], Field(min_length=1)]
+    backbones: Annotated[list[str], Field(min_length=1, max_length=16)]
     pretrained: str
     size_px: Annotated[int, Field(ge=32, le=512)]
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
     aux_heads: bool
     texture_member: bool
-    class_weights: list[float]
+    class_weights: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
     """Weight of IDC- and of IDC+ in the training loss."""
-    num_training_patches: list[int]
+    num_training_patches: Annotated[list[int], Field(min_length=2, max_length=2)]
     """Training patches of IDC- and of IDC+."""
     best_epoch: int
     """Epoch (from 1) whose weights these are."""
-    val_auroc: float
+    val_auroc: FiniteFloat
     """AUROC on all pool patches of the val cases at that epoch, of the CNN without a texture
     member."""
 
@@ -55,6 +56,7 @@ def load_spec(folder: Path) -> ModelSpec:
     """
     path = folder / SPEC
     content: Any = load_json(path)
+    require_unchanged(folder, SPEC)
     if not isinstance(content, dict):
         raise InputError(f"{path} describes no model: retrain")
     content.pop(OLD_STEM_STRIDE, None)
@@ -70,8 +72,18 @@ def load_spec(folder: Path) -> ModelSpec:
 
 
 def load_history(folder: Path) -> pd.DataFrame:
-    """Read the training history: `epoch`, `train_loss`, `val_auroc`, `learning_rate`."""
-    return pd.read_csv(folder / HISTORY)
+    """Read the training history: `epoch`, `train_loss`, `val_auroc`, `learning_rate`.
+
+    Raises:
+        InputError: If it is missing or damaged.
+    """
+    path = folder / HISTORY
+    require_unchanged(folder, HISTORY)
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} holds no training history ({reason}): retrain") from None
 
 
 def digest_bundle(folder: Path) -> str:
@@ -85,6 +97,5 @@ def digest_bundle(folder: Path) -> str:
         path = folder / name
         if not path.is_file():
             raise InputError(f"{path} is missing: run `dvc repro train`")
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()

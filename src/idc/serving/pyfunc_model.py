@@ -14,6 +14,7 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from idc.core.checksums import require_unchanged
 from idc.core.errors import InputError
 from idc.data.ingest.decoding import (
     UnreadableError,
@@ -24,6 +25,9 @@ from idc.data.ingest.decoding import (
 from idc.data.patches import PATCH_SHAPE
 
 _BATCH_SIZE = 256
+# a picture of one pixel, 100 bytes of a request, takes 7.5 kB as a patch: 60 MB at a time
+_PATCHES_AT_ONCE = 32 * _BATCH_SIZE
+_MAX_NAMES, _MAX_SHOWN = 5, 200  # of columns, in a message
 
 
 class FusionModel(PythonModel):
@@ -43,6 +47,7 @@ class FusionModel(PythonModel):
         from idc.models.spec import digest_bundle
 
         bundle = Path(context.artifacts["bundle"])
+        require_unchanged(bundle.parent)
         model, spec = load_model(bundle)
         self._scorer = PatchScorer(model, spec.size_px, _BATCH_SIZE, torch.device("cpu"))
         self._point = OperatingPoint.load(
@@ -69,24 +74,16 @@ class FusionModel(PythonModel):
             input.
 
         Raises:
-            InputError: If there is no such column; naming the first image that cannot be read.
+            InputError: If there is not one such column; naming the first image that cannot be
+                read.
         """
-        if "image" not in model_input:
-            raise InputError(
-                f"no column is called image, there are {', '.join(map(str, model_input))}",
-                fix="send a column image with the bytes of a PNG or JPEG each",
+        images = _images_of(model_input)
+        logits = np.zeros(len(images), np.float32)
+        for start in range(0, len(images), _PATCHES_AT_ONCE):
+            pixels = _read_patches(start, images[start : start + _PATCHES_AT_ONCE])
+            logits[start : start + len(pixels)] = self._scorer.score(
+                pixels, np.arange(len(pixels)), d4_average=self._point.d4_average
             )
-        pixels = np.zeros((len(model_input), *PATCH_SHAPE), np.uint8)
-        for place, image in enumerate(model_input["image"]):
-            pixels[place] = _read_patch(place, image)
-        if len(pixels) == 0:
-            return pd.DataFrame(
-                {"probability": np.zeros(0), "prediction": np.zeros(0, np.int64)},
-                index=model_input.index,
-            )
-        logits = self._scorer.score(
-            pixels, np.arange(len(pixels)), d4_average=self._point.d4_average
-        )
         return pd.DataFrame(
             {
                 "probability": self._point.score(logits).astype(np.float64),
@@ -94,6 +91,26 @@ class FusionModel(PythonModel):
             },
             index=model_input.index,
         )
+
+
+def _images_of(table: pd.DataFrame) -> list[object]:
+    columns = [" ".join(str(column).split()) for column in table.columns]
+    if columns.count("image") != 1:
+        number = "no column is" if "image" not in columns else "more than one column is"
+        raise InputError(
+            f"{number} called image, there are {', '.join(columns[:_MAX_NAMES])[:_MAX_SHOWN]}",
+            fix="send a column image with the bytes of a PNG or JPEG each",
+        )
+    images: list[object] = table.iloc[:, columns.index("image")].tolist()
+    return images
+
+
+def _read_patches(first: int, images: list[object]) -> np.ndarray:
+    """Return uint8 (images, 50, 50, 3); the images are numbered from `first` on, for messages."""
+    pixels = np.zeros((len(images), *PATCH_SHAPE), np.uint8)
+    for i, image in enumerate(images):
+        pixels[i] = _read_patch(first + i, image)
+    return pixels
 
 
 def _read_patch(place: int, image: object) -> np.ndarray:

@@ -31,6 +31,7 @@ from mlflow.types.schema import ColSpec, DataType, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 import idc
+from idc.core.checksums import write_sums
 from idc.core.config import NON_STAGE_SECTIONS, Params, flatten
 from idc.tracking.chosen_metrics import best_attribution, choose_metrics
 from idc.tracking.connection import (
@@ -43,6 +44,7 @@ from idc.tracking.description import DATA_TAG, describe_run, figure, setup_tags,
 from idc.tracking.live import flush_outbox
 from idc.tracking.recording import (
     COMMIT_TAG,
+    FILES_TAG,
     MODEL_TAG,
     RAW_DATASET,
     RESULT_TAG,
@@ -254,7 +256,7 @@ def _find_version(client: MlflowClient, result: Result) -> ModelVersion | None:
 
 def _register(client: MlflowClient, run: Run, result: Result) -> ModelVersion:
     """Store the model's files with the run, and make a version of them."""
-    logged = _log_model(client, run, result)
+    logged, files_digest = _log_model(client, run, result)
     name = result.params.publish.model_name
     try:
         client.create_registered_model(name, description=_MODEL_DESCRIPTION)
@@ -269,6 +271,7 @@ def _register(client: MlflowClient, run: Run, result: Result) -> ModelVersion:
             RESULT_TAG: result.digest,
             MODEL_TAG: result.model_digest,
             COMMIT_TAG: result.commit,
+            FILES_TAG: files_digest,
         },
         model_id=logged.model_id,
     )
@@ -326,15 +329,19 @@ def _required_files(result: Result) -> set[str]:
     return {"MLmodel"} | {f"artifacts/{name}" for name in bundle | {result.operating_point.name}}
 
 
-def _log_model(client: MlflowClient, run: Run, result: Result) -> LoggedModel:
-    """Do what `mlflow.pyfunc.log_model` does, but for the store that the process has in common."""
+def _log_model(client: MlflowClient, run: Run, result: Result) -> tuple[LoggedModel, str]:
+    """Do what `mlflow.pyfunc.log_model` does, but for the store that the process has in common.
+
+    Returns:
+        The model, and the digest of the list of digests of its files.
+    """
     run_id = run.info.run_id
     logged = client.create_logged_model(
         run.info.experiment_id, name="model", source_run_id=run_id, params=flatten(result.params)
     )
     with TemporaryDirectory(prefix="idc-model-") as folder:
         path = Path(folder) / "model"
-        _save_model(path, logged, run_id, result)
+        files_digest = _save_model(path, logged, run_id, result)
         client.log_model_artifacts(logged.model_id, str(path))
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     metrics = [
@@ -342,11 +349,11 @@ def _log_model(client: MlflowClient, run: Run, result: Result) -> LoggedModel:
         for key, value in _shown_metrics(result).items()
     ]
     client.log_batch(run_id, metrics=metrics)
-    return client.finalize_logged_model(logged.model_id, "READY")
+    return client.finalize_logged_model(logged.model_id, "READY"), files_digest
 
 
-def _save_model(path: Path, logged: LoggedModel, run_id: str, result: Result) -> None:
-    """Write the model's folder.
+def _save_model(path: Path, logged: LoggedModel, run_id: str, result: Result) -> str:
+    """Write the model's folder; return the digest of the list of digests of its files.
 
     Args:
         path: A folder that does not exist yet; beside it the parts are laid out.
@@ -383,6 +390,7 @@ def _save_model(path: Path, logged: LoggedModel, run_id: str, result: Result) ->
     # checking the model's code leaves them
     for cache in path.rglob("__pycache__"):
         shutil.rmtree(cache)
+    return write_sums(path / "artifacts")
 
 
 def _describe_version(client: MlflowClient, model: ModelVersion, result: Result) -> None:

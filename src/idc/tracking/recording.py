@@ -14,6 +14,8 @@ from idc.tracking.description import setup_tags
 
 RESULT_TAG = "result_digest"
 MODEL_TAG = "model_digest"
+FILES_TAG = "files_digest"
+"""Of a model version: the digest of the list of digests that lies beside its files."""
 TRAINED_BY_TAG = "trained_by"
 COMMIT_TAG = "git_commit"
 ENVIRONMENT_TAG = "environment"

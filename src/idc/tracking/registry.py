@@ -21,13 +21,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
+from idc.core.checksums import SUMS, file_sha256, require_unchanged
 from idc.core.config import Params
 from idc.core.errors import InputError
+from idc.models.spec import digest_bundle
 from idc.tracking.connection import connect, ensure_experiment, is_empty, tracking_uri
 from idc.tracking.publishing import ALIAS
 from idc.tracking.recording import (
     COMMIT_TAG,
     ENVIRONMENT_TAG,
+    FILES_TAG,
     MODEL_TAG,
     RAW_DATASET,
     RESULT_TAG,
@@ -56,6 +59,8 @@ class Version:
     result_digest: str
     model_digest: str
     commit: str
+    files_digest: str
+    """Of the list of digests beside its files; empty of a version from before there was one."""
 
     def __str__(self) -> str:
         return f"{self.name} version {self.version}"
@@ -141,6 +146,7 @@ class Registry:
             tags.get(RESULT_TAG, ""),
             tags.get(MODEL_TAG, ""),
             tags.get(COMMIT_TAG, "none"),
+            tags.get(FILES_TAG, ""),
         )
 
     @contextlib.contextmanager
@@ -148,7 +154,7 @@ class Registry:
         """Yield the folder of the model and the file of its operating point, for a while.
 
         Raises:
-            InputError: If the store no longer holds them.
+            InputError: If the store no longer holds them, or they are not what was registered.
         """
         with TemporaryDirectory(prefix="idc-model-") as name:
             try:
@@ -166,6 +172,7 @@ class Registry:
                     f"the files of {version} are missing in the store ({error}): restore it from a "
                     "backup, or run `idc publish` where its results lie"
                 ) from None
+            _require_registered(version, *paths)
             yield paths[0], paths[1]
 
     @contextlib.contextmanager
@@ -322,6 +329,34 @@ def _aliased_versions(root: Path) -> Iterator[tuple[str, ModelVersion]]:
             version = client.get_model_version_by_alias(model.name, alias)
             if version.tags.get(RESULT_TAG):
                 yield alias, version
+
+
+def _require_registered(version: Version, bundle: Path, operating_point: Path) -> None:
+    """Check the files of a version against the digests in the registry.
+
+    Raises:
+        InputError: If one of them was damaged or exchanged.
+    """
+    listed = bundle.parent / SUMS
+    if version.files_digest and not (
+        listed.is_file() and file_sha256(listed) == version.files_digest
+    ):
+        raise _not_registered(version, listed)
+    try:
+        require_unchanged(bundle.parent)
+    except InputError as error:
+        raise error.found_in(str(version)) from None
+    if version.model_digest and digest_bundle(bundle) != version.model_digest:
+        raise _not_registered(version, bundle)
+    if version.files_digest and operating_point.parent != bundle.parent:
+        raise _not_registered(version, operating_point)
+
+
+def _not_registered(version: Version, path: Path) -> InputError:
+    return InputError(
+        f"{path.name} of {version} is not what was registered: it was damaged or exchanged",
+        fix="restore the store from a backup, or `idc rollback`",
+    )
 
 
 def name_models(before: Version | None, version: Version) -> str:

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from idc.core.errors import InputError
 from idc.data.ingest.decoding import UnreadableError
 from idc.data.ingest.members import MAX_FILE_BYTES, PLACE_COLUMNS, read_file
-from idc.data.ingest.names import NAME_GRAMMAR, parse_paths
+from idc.data.ingest.names import CASE_RULE, NAME_GRAMMAR, parse_paths
 from idc.data.ingest.zip_directory import read_directory
 
 log = logging.getLogger(__name__)
@@ -266,7 +266,7 @@ def _reject_off_grammar(named: pd.DataFrame, sources: Sequence[Source]) -> None:
     if not off.empty:
         raise InputError(
             f"{_name(off.iloc[0], sources)} is not named {NAME_GRAMMAR} ({len(off)} such files)",
-            fix="rename or remove it",
+            fix=f"rename or remove it; {CASE_RULE}",
         )
 
 

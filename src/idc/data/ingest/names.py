@@ -8,11 +8,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 NAME_GRAMMAR = "<case>_idx5_x<X>_y<Y>_class<0|1>.png"
+CASE_RULE = (
+    "a case begins with none of = + - @ and holds no separator, quote, # or control character"
+)
 
 # read by RE2: thousands of names at once
 _PATH = (
     r"(?:^|(?:^|/)(?P<folder>[^/]*)/)"
-    r"(?P<case>[^_/\\,\"#\x00-\x1f]+)"  # it stands in CSV files and file names
+    # it stands in CSV files, where a spreadsheet would take `=cmd()` for a formula, in file names
+    # and on terminals
+    r"(?P<case>[^=+\-@_/\\,\"#\x00-\x1f\x7f-\x9f\x{2028}\x{2029}]"
+    r"[^_/\\,\"#\x00-\x1f\x7f-\x9f\x{2028}\x{2029}]*)"
     r"_idx5_x(?P<x>[0-9]{1,7})_y(?P<y>[0-9]{1,7})_class(?P<label>[01])"
     r"\.(?i:png|jpe?g)$"
 )

@@ -14,6 +14,8 @@ from idc.evaluation.threshold.calibration import Calibration
 Context = Literal["none", "mean9"]
 
 _NUMBERS = ("slope", "intercept", "threshold", "threshold_low", "threshold_high", "prior_shift")
+_LARGEST = 1e9
+_MAX_SHOWN = 200  # characters of a wrong value
 _CONTEXT_NUMBERS = ("context_threshold", "context_threshold_low", "context_threshold_high")
 
 
@@ -94,11 +96,15 @@ def _require_operating_point(content: Any, path: Path) -> None:  # noqa: ANN401 
 
 def _find_wrong_value(content: dict[str, Any]) -> str | None:
     if content["context"] not in get_args(Context):
-        return f"context = {content['context']!r} is none of {', '.join(get_args(Context))}"
+        return f"context = {_shorten(content['context'])} is none of {', '.join(get_args(Context))}"
     for key in (*_NUMBERS, *_CONTEXT_NUMBERS):
         may_lack = key in _CONTEXT_NUMBERS and content["context"] == "none"
-        if type(content[key]) not in (int, float) and not (may_lack and content[key] is None):
-            return f"{key} = {content[key]!r} is not a number"
+        value = content[key]
+        if may_lack and value is None:
+            continue
+        # no number, or none that a score can be computed with; NaN is not below anything
+        if type(value) not in (int, float) or not abs(value) < _LARGEST:
+            return f"{key} = {_shorten(value)} is not a number of use"
     if not isinstance(content["model_digest"], str):
         return "model_digest is not text"
     if not isinstance(content["d4_average"], bool):
@@ -106,5 +112,9 @@ def _find_wrong_value(content: dict[str, Any]) -> str | None:
     try:
         required_sensitivity(content["threshold_rule"])
     except (AttributeError, TypeError, ValueError):
-        return f"threshold_rule = {content['threshold_rule']!r}"
+        return f"threshold_rule = {_shorten(content['threshold_rule'])}"
     return None
+
+
+def _shorten(value: object) -> str:
+    return repr(value)[:_MAX_SHOWN]
