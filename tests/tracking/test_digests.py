@@ -94,5 +94,5 @@ def test_files_when_list_and_file_are_both_exchanged_then_the_registry_still_tel
 def test_served_model_when_a_bit_is_flipped_then_does_not_load(published, change, name):
     _, _, folder = published
     change(name, flipped((folder / name).read_bytes()))
-    with pytest.raises(Exception, match="damaged or exchanged|not JSON"):
+    with pytest.raises(Exception, match=r"damaged or exchanged|not JSON"):
         mlflow.pyfunc.load_model(str(folder.parent))
