@@ -78,7 +78,110 @@ def load_lock(root: Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"{DVC_LOCK} is missing", fix="run `dvc repro` first")
     content = load_text(path, if_missing="run `dvc repro` first")
-    if any(line.startswith("    for pointer in find_pointers(root):
+    if any(line.startswith("<<<<<<< ") for line in content.splitlines()):
+        raise InputError(
+            f"{DVC_LOCK} has conflict markers of git",
+            fix=f"`git checkout --ours {DVC_LOCK}` (or `--theirs`), then `make repro`",
+        )
+    lock = parse_yaml(content, DVC_LOCK.name)
+    stages = lock.get("stages") if isinstance(lock, dict) else None
+    remedy = f"restore it (`git checkout {DVC_LOCK}`), or remove it and run `make repro`"
+    if not isinstance(stages, dict):
+        raise InputError(f"{DVC_LOCK} records no stages", fix=remedy)
+    try:
+        _STAGES.validate_python(stages)
+        json.dumps(stages, sort_keys=True)
+    except (ValidationError, TypeError, ValueError) as error:
+        reason = _first_fault(error)
+        raise InputError(f"{DVC_LOCK} is damaged ({reason})", fix=remedy) from None
+    return stages
+
+
+def _first_fault(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)[:200]
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc']))[:200]}: {fault['msg'].lower()}"
+
+
+def result_digest(stages: dict[str, Any]) -> str:
+    """Return 64 hex digits that identify one combination of data, code, parameters and results."""
+    results = {name: stage for name, stage in stages.items() if name != PUBLISH_STAGE}
+    return hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()
+
+
+def recorded_md5(stages: dict[str, Any], stage: str, path: str) -> str:
+    """Return the md5 of a dependency or output (folders end in `.dir`), as DVC recorded it.
+
+    Raises:
+        InputError: If the stage has not run.
+    """
+    entry = stages.get(stage, {})
+    for item in [*entry.get("deps", []), *entry.get("outs", [])]:
+        if item["path"] == path:
+            return str(item["md5"])
+    raise InputError(
+        f"{DVC_LOCK} records no {path} of stage {stage}", fix=f"run `dvc repro {stage}`"
+    )
+
+
+def reject_unrecorded_results(root: Path, stages: dict[str, Any]) -> None:
+    """Check that the result files are the ones `dvc.lock` records.
+
+    Raises:
+        InputError: Naming the first file that differs.
+    """
+    for name, stage in stages.items():
+        if name == PUBLISH_STAGE:
+            continue
+        for out in stage.get("outs", []):
+            path = root / out["path"]
+            if out["md5"].endswith(".dir"):
+                intact = path.is_dir()
+            else:
+                intact = path.is_file() and file_md5(path) == out["md5"]
+            if not intact:
+                raise InputError(
+                    f"{out['path']} is not what {DVC_LOCK} records", fix="run `dvc repro`"
+                )
+
+
+def file_md5(path: Path) -> str:
+    """Return the md5 of a file, as DVC records it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def folder_md5(folder: Path) -> str:
+    """Return the md5 of a folder, ending in `.dir`, as DVC records it.
+
+    It is the md5 of a JSON list of the files' paths and md5s. Of what `.dvcignore` excludes, only
+    bytecode is excluded here.
+    """
+    files = [
+        {"md5": file_md5(path), "relpath": path.relative_to(folder).as_posix()}
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    listed = json.dumps(sorted(files, key=lambda file: file["relpath"]), sort_keys=True)
+    return f"{hashlib.md5(listed.encode(), usedforsecurity=False).hexdigest()}.dir"
+
+
+def find_pointers(root: Path) -> list[Path]:
+    """Return DVC's pointers to the raw archives: beside each, or one to their whole folder."""
+    whole = root / RAW_POINTER
+    return sorted((root / RAW).glob("*.dvc")) + ([whole] if whole.is_file() else [])
+
+
+def stale_pointers(root: Path, *, by_content: bool) -> list[Path]:
+    """Return DVC's pointers whose archive is missing or is not the one they name.
+
+    Args:
+        root: The project.
+        by_content: Compare the content of the archives; otherwise only their sizes.
+    """
+    stale = []
+    for pointer in find_pointers(root):
         for out in _outs_of(pointer) or [{"path": pointer.stem}]:
             if not _is_named_by(out, pointer.parent / out["path"], by_content=by_content):
                 stale.append(pointer)
