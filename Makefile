@@ -147,9 +147,12 @@ bench-coverage: setup  ## how often the 95 % intervals hold the truth, on simula
 bench-explain: setup  ## which explanation to believe: all methods where the answer is known
 	$(BIN)/python -m benchmarks.explain $(if $(METHODS),--methods $(METHODS)) $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(THREADS),--threads $(THREADS))
 
-.PHONY: bench-overhead bench-promotion
+.PHONY: bench-overhead bench-promotion soak
 bench-overhead: setup  ## what Prefect, DVC and MLflow cost over calling the ten stages
 	$(BIN)/python -m benchmarks.overhead $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-promotion: setup  ## how often the promotion rule is right, on simulated gates
 	$(BIN)/python -m benchmarks.promotion $(if $(DRAWS),--draws $(DRAWS)) $(if $(REPLICATES),--replicates $(REPLICATES))
+
+soak: setup  ## years of scheduled retrainings, tiny, on services of its own: what grows, as a plot
+	$(BIN)/python -m benchmarks.soak $(if $(NOTHING_NEW),--nothing-new $(NOTHING_NEW)) $(if $(NEW_DATA),--new-data $(NEW_DATA)) $(if $(MINUTES),--minutes $(MINUTES))

@@ -11,6 +11,7 @@ from idc.core.errors import InputError, StageFailedError, StoreUnavailableError,
 from idc.core.files import load_json
 from idc.core.layout import DRIFT, PARAMS
 from idc.lifecycle.intake import NewData, find_new_data
+from idc.ops.logs import rotate_logs
 from tasks.stages import RETRIED, run_attended
 
 
@@ -22,6 +23,7 @@ def check_new_data(root: Path) -> NewData:
         StageFailedError: If there is no archive, or it is inconsistent.
         TransientError: If the tracking server does not answer.
     """
+    rotate_logs(root)  # between two runs of a schedule nobody else looks after them
     try:
         return find_new_data(root, load_params(root / PARAMS))
     except InputError as error:

@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from idc.core.config import load_params
 from idc.core.layout import CASE_SUBSETS, PARAMS, UNCOMMITTED
+from idc.ops.logs import rotate_logs
 from idc.runs.record import keep_case_subsets, record_run
 from idc.runs.workspace import WORKSPACES, describe_workspace, is_workspace, open_workspace
 
@@ -29,6 +30,7 @@ def choose_root(root: Path, overrides: Mapping[str, Any]) -> Path:
     """
     if not overrides and runtime.deployment.id is None:
         return root
+    rotate_logs(root)
     own = {"publish.move_challenger": False, **overrides} if overrides else {}
     # the name alone need not be unique
     name = f"{runtime.flow_run.name}-{runtime.flow_run.id[:8]}"

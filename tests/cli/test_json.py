@@ -87,5 +87,6 @@ def test_gc_when_something_would_go_then_it_is_listed_and_stays(answer, project,
     monkeypatch.setattr(retention, "remove_garbage", pytest.fail)
     assert answer("gc") == {
         "workspaces": [".workspaces/old"], "tags": ["idc-run/1"], "mlflow_runs": ["r1"],
+        "leftovers": [], "mlflow_deleted": [], "cache_files": 0, "freed_mb": 0.0,
         "removed": False, "cache_command": "dvc gc --workspace",
     }  # fmt: skip

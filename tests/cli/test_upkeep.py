@@ -1,5 +1,6 @@
 """Upkeep by hand: real tags, workspaces and stores, and services that do not answer."""
 
+import re
 import sqlite3
 from contextlib import closing
 from types import SimpleNamespace
@@ -28,17 +29,18 @@ def test_gc_when_runs_are_old_then_lists_them_and_removes_them_with_yes_alone(re
     tag = finish_run(repository, "one")
     all_of_them = ("--days", "-1", "--last", "0")
     assert main(["gc"]) == 0  # a run of today stays by the rules that hold by themselves
-    kept = ["frees the cache (first with --dry): dvc gc --workspace --all-branches --all-tags "
-            "--projects .workspaces/one"]  # fmt: skip
-    assert capsys.readouterr().out.splitlines() == kept
+    said = "frees the cache (first with --dry; or `idc gc --cache`): "
+    command = "dvc gc --workspace --all-commits --all-experiments"
+    kept = f"{said}{command} --projects .workspaces/one"
+    assert capsys.readouterr().out.splitlines() == [kept]
 
     assert main(["gc", *all_of_them]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("would remove .workspaces/one (20")
+    size = re.fullmatch(r"would remove .workspaces/one \(20\S+, (\S+ MB)\)", lines[0])[1]
     assert lines[1:] == [
         f"would remove {tag}",
-        "nothing was removed: add --yes",
-        "frees the cache (first with --dry): dvc gc --workspace --all-branches --all-tags",
+        f"nothing was removed: add --yes, which frees {size}",
+        said + command,
     ]
     assert (repository / WORKSPACES / "one").is_dir()
     assert git(repository, "tag", "--list") == tag

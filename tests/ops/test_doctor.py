@@ -12,9 +12,10 @@ import mlflow
 import pytest
 
 from idc.core.files import save_json
+from idc.core.layout import SERVICES
 from idc.core.process_ids import identify_process
 from idc.ops import doctor, prefect_api
-from idc.ops.doctor import SERVICES, examine
+from idc.ops.doctor import examine
 from idc.runs.lineage import file_md5, folder_md5
 from idc.runs.workspace import stage_environment
 from idc.synthetic import ArchivePlan, create_archive

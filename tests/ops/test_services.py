@@ -6,6 +6,8 @@ from contextlib import closing
 
 import psutil
 import pytest
+from prefect.settings.models.server.events import ServerEventsSettings
+from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
 
 from idc.core.errors import InputError
 from idc.core.files import load_json
@@ -173,6 +175,21 @@ def test_worker_when_its_last_heartbeat_is_older_than_its_start_then_it_is_not_o
 
     monkeypatch.setattr(prefect_api, "ask", refuse)
     assert not services._is_online("idc", "w", since=noon - 1)
+
+
+def test_server_when_started_here_then_it_removes_old_runs_unless_told_otherwise(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    name = "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"
+    monkeypatch.delenv(name, raising=False)
+    chosen = services._environment(tmp_path)[name]
+    vacuum = ServerServicesDBVacuumSettings(enabled=chosen)
+    assert vacuum.enabled_vacuum_types == {"events", "flow_runs", "orphans"}
+    assert vacuum.retention_period.days == 90  # as the documentation says
+    assert ServerEventsSettings().retention_period.days == 7
+    monkeypatch.setenv(name, "events")
+    assert services._environment(tmp_path)[name] == "events"
 
 
 class Server:

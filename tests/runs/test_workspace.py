@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from idc.core.dvc import dvc
 from idc.core.errors import InputError
 from idc.core.files import load_json, save_json
 from idc.core.git import git, has_commit
@@ -217,6 +218,19 @@ def test_workspaces_when_removed_then_git_forgets_them_and_empty_folders_go(proj
         remove_workspace(project, item.folder)
     assert not (project / WORKSPACES / "experiments").exists()
     assert len(git(project, "worktree", "list").splitlines()) == 1
+
+
+def test_workspace_when_dvc_has_worked_in_it_then_it_leaves_nothing_elsewhere(
+    project, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    dvc(project, "status", "ingest")
+    before = set((tmp_path / "site/repo").iterdir())
+    folder = create_workspace(project, project / WORKSPACES / "a", {})
+    dvc(folder, "status", "ingest")
+    assert set((tmp_path / "site/repo").iterdir()) == before
+    assert list((folder / ".dvc/tmp/site/repo").iterdir())
+    assert git(folder, "status", "--porcelain") == git(project, "status", "--porcelain") == ""
 
 
 def test_copy_of_the_project_when_made_then_nothing_of_its_data_is_there(project, tmp_path):

@@ -2,16 +2,12 @@
 
 import argparse
 import logging
-import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from idc.cli.command import EXIT_FAILED, Command, Group, print_json
+from idc.cli.command import EXIT_FAILED, Command, Group
+from idc.cli.gc import GC
 from idc.core.errors import InputError
-
-if TYPE_CHECKING:
-    from idc.runs.retention import Garbage
 
 log = logging.getLogger(__name__)
 
@@ -41,66 +37,6 @@ def _reaching_the_server(action: Callable[[Path], None]) -> int:
         log.error("%s does not answer (%s): run again", prefect_api.api_url(), error)
         return EXIT_FAILED
     return 0
-
-
-def _add_gc(parser: argparse.ArgumentParser) -> None:
-    from idc.runs.retention import Retention
-
-    rule = Retention()
-    parser.add_argument("--days", type=float, default=rule.days, help=f"default: {rule.days:.0f}")
-    parser.add_argument("--last", type=int, default=rule.last, help=f"default: {rule.last}")
-    parser.add_argument("--yes", action="store_true", help="remove them; else they are listed")
-
-
-def _gc(options: argparse.Namespace) -> int:
-    from idc.runs.retention import Retention, cache_command, find_garbage
-    from idc.tracking.orphans import list_orphans
-    from idc.tracking.registry import list_aliased_digests
-
-    root = Path.cwd()
-    rule = Retention(options.days, options.last)
-    garbage = find_garbage(root, rule, list_aliased_digests(root))
-    orphans = list_orphans(root)
-    cache = shlex.join(cache_command(root, garbage))
-    if options.json:
-        _print_garbage(root, garbage, orphans, {"removed": options.yes, "cache_command": cache})
-    if options.yes:
-        _remove(root, garbage, orphans, log.info if options.json else print)
-    elif not options.json:
-        _list(root, garbage, orphans)
-    if not options.json:
-        print(f"frees the cache (first with --dry): {cache}")
-    return 0
-
-
-def _print_garbage(
-    root: Path, garbage: "Garbage", orphans: list[str], more: dict[str, object]
-) -> None:
-    folders = [workspace.folder.relative_to(root) for workspace in garbage.workspaces]
-    print_json({"workspaces": folders, "tags": garbage.tags, "mlflow_runs": orphans, **more})
-
-
-def _remove(
-    root: Path, garbage: "Garbage", orphans: list[str], report: Callable[[str], None]
-) -> None:
-    from idc.runs.retention import remove_garbage
-    from idc.tracking.orphans import close_runs
-
-    remove_garbage(root, garbage, on_removed=lambda what: report(f"removed {what}"))
-    close_runs(root, orphans)
-    for run_id in orphans:
-        report(f"closed MLflow run {run_id}: its process died")
-
-
-def _list(root: Path, garbage: "Garbage", orphans: list[str]) -> None:
-    for workspace in garbage.workspaces:
-        print(f"would remove {workspace.folder.relative_to(root)} ({workspace.opened:%F})")
-    for tag in garbage.tags:
-        print(f"would remove {tag}")
-    for run_id in orphans:
-        print(f"would close MLflow run {run_id}: its process died")
-    if garbage.workspaces or garbage.tags or orphans:
-        print("nothing was removed: add --yes")
 
 
 def _back_up(options: argparse.Namespace) -> int:
@@ -156,17 +92,7 @@ GROUP = Group(
             reads=".idc/services",
             writes=".idc/services",
         ),
-        Command(
-            "gc",
-            "list, or with --yes remove, workspaces and tags of old runs",
-            _gc,
-            reads=".workspaces, tags of git, aliases in MLflow",
-            writes="nothing; with --yes it removes what it lists",
-            add_arguments=_add_gc,
-            details="A run stays if it is younger than --days, among the --last ones, in use, or\n"
-            "if an alias of a registered model points at it.",
-            json=True,
-        ),
+        GC,
         Command(
             "backup",
             "copy the local MLflow store, even while runs write",

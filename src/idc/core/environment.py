@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from idc.core.layout import STATE
+from idc.core.layout import STATE, WORKSPACE_RECORD
 
 
 def _read_settings(path: Path) -> dict[str, str]:
@@ -67,4 +67,7 @@ def own_environment(root: Path) -> dict[str, str]:
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     environment["PYTHONPATH"] = f"{root / 'src'}{os.pathsep}{root}"
     environment["PYTHONUNBUFFERED"] = "1"
+    if (root / WORKSPACE_RECORD).is_file():
+        # DVC keeps an index per folder under /var/tmp, which would outlive the workspace
+        environment["DVC_SITE_CACHE_DIR"] = str(root / ".dvc/tmp/site")
     return environment

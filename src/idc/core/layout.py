@@ -46,6 +46,9 @@ DECISION = REPORTS / "decision.json"
 DRIFT = REPORTS / "drift.json"
 
 STATE = Path(".idc")  # checkpoints and locks: never a DVC output, never in git
+SERVICES = STATE / "services"  # records and logs of what `idc up` started
+CHECKPOINTS = STATE / "checkpoints"  # of trainings that have not ended
+EMBEDDINGS = STATE / "embeddings"  # by frozen backbones, kept for the next training
 WORKSPACE_RECORD = STATE / "workspace.json"  # there in a workspace alone: where it came from
 UNCOMMITTED = STATE / "uncommitted.diff"  # of a workspace, against the last commit
 EXPLAIN_TIMES = STATE / "explain_times.json"  # of the last run of explain; MLflow keeps them

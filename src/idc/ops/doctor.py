@@ -1,6 +1,5 @@
 """What is missing for a run, and the command that fixes it."""
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,16 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 from idc.core.config import Params
+from idc.core.disk import disk_usage
 from idc.core.dvc import dvc
 from idc.core.errors import InputError, StoreUnavailableError
 from idc.core.files import load_json
-from idc.core.layout import MLRUNS, RAW, RAW_POINTER, STATE
+from idc.core.layout import MLRUNS, RAW, RAW_POINTER, SERVICES, STATE
 from idc.core.process_ids import ProcessId, is_dead
 from idc.ops import inputs, prefect_api
 from idc.runs.lineage import find_pointers, stale_pointers
 from idc.runs.workspace import WORKSPACES
-
-SERVICES = STATE / "services"
 
 State = Literal["ok", "off", "missing"]
 """`off`: absent, and a run in place does not need it; `missing`: a run would fail."""
@@ -250,25 +248,12 @@ def _disk(root: Path, num_patches: int) -> Finding:
     store = root / MLRUNS if database is None else database.parent
     places = {"DVC cache": root / cache, "MLflow files": store}
     places |= {"workspaces": root / WORKSPACES, "checkpoints": root / STATE}
-    sizes = ", ".join(f"{name} {_size_gb(place):.2f} GB" for name, place in places.items())
+    sizes = ", ".join(f"{name} {disk_usage(place) / 1e9:.2f} GB" for name, place in places.items())
     free, needed = shutil.disk_usage(root).free, inputs.bytes_needed(root, num_patches)
     said = f"{free / 1e9:.1f} GB free, a run needs some {needed / 1e9:.1f}; {sizes}"
     if free < needed:
-        return Finding("disk", "missing", said, "idc gc, then the `dvc gc` that it names")
+        return Finding("disk", "missing", said, "idc gc --cache")
     return Finding("disk", "ok", said)
-
-
-def _size_gb(folder: Path) -> float:
-    """Return the disk space of the files below, counting hard links once."""
-    sizes: dict[tuple[int, int], int] = {}
-    for place, _, names in os.walk(folder):
-        for name in names:
-            try:
-                status = (Path(place) / name).lstat()
-            except FileNotFoundError:  # a run removed it meanwhile
-                continue
-            sizes[status.st_dev, status.st_ino] = status.st_blocks * 512
-    return sum(sizes.values()) / 1e9
 
 
 def _dvc(root: Path, *arguments: str) -> str:

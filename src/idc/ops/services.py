@@ -23,9 +23,10 @@ import psutil
 
 from idc.core.errors import InputError
 from idc.core.files import load_json, save_json
+from idc.core.layout import SERVICES
 from idc.core.process_ids import ProcessId, identify_process, is_dead
 from idc.ops import prefect_api
-from idc.ops.doctor import SERVICES
+from idc.ops.logs import rotate_logs
 from idc.runs.workspace import stage_environment
 from idc.tracking.connection import tracking_uri
 
@@ -39,6 +40,12 @@ _SETTINGS = {
         "prefect.server.concurrency.lease_storage.filesystem"
     ),
 }
+_DEFAULTS = {
+    # Prefect keeps every run and its log for good unless told otherwise; with this it removes runs
+    # after 90 days, as it removes events after 7: a number of days from its own settings
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+}
+"""What another value in the environment replaces."""
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 300.0  # a server on a busy machine takes two minutes
 _STOP_TIMEOUT_S = 60.0  # a worker first ends its runs
@@ -66,6 +73,7 @@ def start_services(root: Path) -> None:
             on the server belongs to another clone.
     """
     environment = _environment(root)
+    rotate_logs(root)
     server, worker, ui = _services(root, environment)
     first = [server, ui] if ui is not None else [server]
     for service in first:  # both start at once
@@ -102,7 +110,7 @@ def _environment(root: Path) -> dict[str, str]:
             fix="unset it, or set PREFECT_SERVER_API_PORT; with a server elsewhere only a worker "
             "is needed",
         )
-    return stage_environment(root) | _SETTINGS | {"PREFECT_API_URL": own}
+    return _DEFAULTS | stage_environment(root) | _SETTINGS | {"PREFECT_API_URL": own}
 
 
 def _server_port() -> int:

@@ -32,8 +32,6 @@ from idc.training.texture_member import learn_texture_member
 
 log = logging.getLogger(__name__)
 
-_CHECKPOINTS = layout.STATE / "checkpoints"
-_EMBEDDINGS = layout.STATE / "embeddings"
 _NUM_PROFILED = 4096  # training patches whose mean embedding is kept: it errs by 1/64 of an SD
 
 _OnEpoch = Callable[[EpochResult, float], None]
@@ -86,7 +84,7 @@ def _train(params: Params, ranks: Ranks, checkpoint: Checkpoint) -> None:
     if params.model.freeze_backbones:
         # code and pixels (by the index's digests) shape embeddings as well
         name = _digest_training(params, ("model", "augment"))
-        source = EmbeddingSource(images, model, _EMBEDDINGS / name)
+        source = EmbeddingSource(images, model, layout.EMBEDDINGS / name)
     with _tracked(params, weights, checkpoint, ranks) as (on_epoch, name_model):
         trained = train_fusion(
             model,
@@ -156,7 +154,7 @@ def _join_texture(model: FusionCNN, images: ImageSource) -> None:
 
 def _checkpoint(params: Params) -> Checkpoint:
     name = _digest_training(params, ("model", "augment", "train"))
-    return Checkpoint(_CHECKPOINTS / name, interval_s=params.runtime.checkpoint_interval_s)
+    return Checkpoint(layout.CHECKPOINTS / name, interval_s=params.runtime.checkpoint_interval_s)
 
 
 def _digest_training(params: Params, sections: tuple[str, ...]) -> str:

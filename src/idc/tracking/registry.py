@@ -44,6 +44,7 @@ _KIND, _STATE = "kind", "state"
 _FROM, _TO = "champion_before", "version"
 _GATE_DIGEST, _GATE_CASES, _MODELS = "gate_digest", "gate_cases", "models"
 _PAGE = 1000
+_MAX_RUNS = 50_000  # as many as MLflow gives at once
 
 Kind = Literal["promote", "keep", "dry-run", "rollback"]
 State = Literal["decided", "done", "interrupted"]
@@ -300,7 +301,8 @@ def list_aliased_digests(root: Path) -> set[str]:
         InputError: If the local store cannot be written.
         StoreUnavailableError: If the store is away.
     """
-    return {version.tags[RESULT_TAG] for _, version in _aliased_versions(root)}
+    versions = _aliased_versions(root)
+    return {version.tags[RESULT_TAG] for _, version in versions if RESULT_TAG in version.tags}
 
 
 def list_aliased_without_files(root: Path) -> list[str]:
@@ -314,21 +316,41 @@ def list_aliased_without_files(root: Path) -> list[str]:
     return [
         f"{version.name} version {version.version} ({alias})"
         for alias, version in _aliased_versions(root)
-        if not mlflow.artifacts.list_artifacts(artifact_uri=version.source, tracking_uri=uri)
+        if RESULT_TAG in version.tags  # published by this project
+        and not mlflow.artifacts.list_artifacts(artifact_uri=version.source, tracking_uri=uri)
     ]
 
 
+def list_kept(root: Path) -> set[str]:
+    """Return the ids of deleted runs and models that must not go for good.
+
+    These are runs of the promotion log, and whatever an alias of a registered model points at.
+
+    Raises:
+        InputError: If the local store cannot be written.
+        StoreUnavailableError: If the store is away.
+    """
+    client = connect(root)
+    experiments = [item.experiment_id for item in client.search_experiments(ViewType.ALL)]
+    deleted = client.search_runs(
+        experiments, run_view_type=ViewType.DELETED_ONLY, max_results=_MAX_RUNS
+    )
+    kept = {run.info.run_id for run in deleted if {_KIND, _MODELS} <= set(run.data.tags)}
+    for _, version in _aliased_versions(root):
+        # the source of a version is the address of a model in MLflow 3
+        kept |= {version.run_id or "", (version.source or "").removeprefix("models:/")}
+    return kept
+
+
 def _aliased_versions(root: Path) -> Iterator[tuple[str, ModelVersion]]:
-    """Yield each alias and the version it points at, of models that this project has published."""
+    """Yield each alias of each registered model, and the version it points at."""
     if is_empty(root):
         return
     client = connect(root)
     for model in client.search_registered_models(max_results=_PAGE):
         # a search leaves the aliases out
         for alias in client.get_registered_model(model.name).aliases:
-            version = client.get_model_version_by_alias(model.name, alias)
-            if version.tags.get(RESULT_TAG):
-                yield alias, version
+            yield alias, client.get_model_version_by_alias(model.name, alias)
 
 
 def _require_registered(version: Version, bundle: Path, operating_point: Path) -> None:
