@@ -30,7 +30,7 @@ def test_gc_when_runs_are_old_then_lists_them_and_removes_them_with_yes_alone(re
     all_of_them = ("--days", "-1", "--last", "0")
     assert main(["gc"]) == 0  # a run of today stays by the rules that hold by themselves
     said = "frees the cache (first with --dry; or `idc gc --cache`): "
-    command = "dvc gc --workspace --all-commits --all-experiments"
+    command = "dvc gc --workspace --all-branches --all-tags --all-experiments"
     kept = f"{said}{command} --projects .workspaces/one"
     assert capsys.readouterr().out.splitlines() == [kept]
 

@@ -152,8 +152,8 @@ GC = Command(
     writes="nothing; with --yes it removes what it lists",
     add_arguments=_add_arguments,
     details="These are workspaces and tags of runs, checkpoints and embeddings of trainings that\n"
-    "do not run, what was deleted in MLflow, and with --cache what no commit or workspace\n"
-    "names any more. A run stays if it is younger than --days, among the --last\n"
+    "do not run, what was deleted in MLflow, and with --cache what no branch, tag or\n"
+    "workspace names any more. A run stays if it is younger than --days, among the --last\n"
     "ones, in use, or if an alias of a registered model points at it.",
     json=True,
 )

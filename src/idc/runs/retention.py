@@ -89,7 +89,7 @@ def remove_garbage(root: Path, garbage: Garbage, on_removed: Callable[[str], Non
 
 
 def cache_command(root: Path, garbage: Garbage) -> list[str]:
-    """Return the `dvc gc` command that frees what no commit, `dvc exp` or workspace needs.
+    """Return the `dvc gc` command that frees what no branch, tag, `dvc exp` or workspace needs.
 
     Other clones that share the cache are not known here: add them after `--projects`.
     """
@@ -99,8 +99,8 @@ def cache_command(root: Path, garbage: Garbage) -> list[str]:
         for workspace in list_workspaces(root)
         if workspace.folder not in gone
     ]
-    # every commit that a branch or tag reaches: an archive that was replaced may be nowhere else
-    revisions = ["--all-commits", "--all-experiments"] if has_commit(root) else []
+    # not all commits: DVC would read each of them once for every project
+    revisions = ["--all-branches", "--all-tags", "--all-experiments"] if has_commit(root) else []
     projects = ["--projects", *kept] if kept else []
     return ["dvc", "gc", "--workspace", *revisions, *projects]
 
