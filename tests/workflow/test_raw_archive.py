@@ -187,7 +187,7 @@ def copy_of(tmp_path) -> Callable[[Prepared], Project]:
 
 def run(*command: str, folder: Path, environment: dict[str, str]) -> str:
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
     )
     output = done.stdout + done.stderr
     assert done.returncode == 0, f"{command} exited {done.returncode}: {output[-2000:]}"
