@@ -236,6 +236,13 @@ def test_doctor_when_dvc_tracks_the_whole_raw_folder_then_it_is_compared(project
     assert archive.fix.startswith(f"`dvc pull {project}/data/raw.dvc` fetches it")
 
 
+def test_doctor_when_a_version_with_an_alias_has_no_files_then_it_is_named(project, change_params):
+    models = found(project, change_params)["registered models"]
+    assert models.state == "off"
+    assert models.said == "the store holds no files of idc-fusion version 2 (champion)"
+    assert "idc publish" in models.fix
+
+
 def answer(monkeypatch, workers):
     """A server that knows the pool and these workers."""
     answers = {
