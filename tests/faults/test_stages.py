@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,6 +14,8 @@ from prefect.logging import disable_run_logger
 from idc.core.errors import StageFailedError, TransientError
 from idc.runs.workspace import stage_environment
 from tasks.stages import run_stage
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -38,6 +41,20 @@ def project(tmp_path):
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"sample": stage}}))
     (tmp_path / "seconds").write_text("0")
     return tmp_path
+
+
+ENDS_WITH_DVC = """
+import time
+from pathlib import Path
+from idc.ops.under_dvc import end_with_dvc
+
+end_with_dvc()
+try:
+    Path("begun").touch()
+    time.sleep(600)
+finally:
+    Path("cleaned").touch()
+"""
 
 
 def start(project, *command):
@@ -86,3 +103,59 @@ def wait_for_children(pid):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return children
+
+
+def test_stage_when_its_dvc_is_killed_then_it_ends_as_by_ctrl_c(project):
+    (project / "stage.py").write_text(ENDS_WITH_DVC)
+    environment = stage_environment(project) | {"PYTHONPATH": str(ROOT / "src")}
+    dvc = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro"],
+        cwd=project, env=environment, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_until((project / "begun").exists)
+    (stage,) = psutil.Process(dvc.pid).children(recursive=True)
+    dvc.kill()
+    dvc.wait()
+    wait_until(lambda: not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE)
+    assert (project / "cleaned").exists()
+
+
+ADOPTED = """
+import os, time
+from pathlib import Path
+from idc.core.errors import StageFailedError
+from idc.ops.under_dvc import end_with_dvc
+
+starter = int(os.environ["STARTER"])
+while os.getppid() == starter:
+    time.sleep(0.05)
+try:
+    end_with_dvc()
+except StageFailedError as error:
+    Path("said.partial").write_text(str(error))
+    Path("said.partial").rename("said")
+"""
+START = """
+import os, subprocess, sys
+subprocess.Popen([sys.executable, "stage.py"], env=os.environ | {"STARTER": str(os.getpid())})
+"""
+
+
+def test_stage_when_its_dvc_was_killed_before_it_began_then_it_does_nothing(tmp_path):
+    (tmp_path / "stage.py").write_text(ADOPTED)
+    environment = stage_environment(tmp_path) | {
+        "PYTHONPATH": str(ROOT / "src"),
+        "DVC_STAGE": "train",
+    }
+    subprocess.run(
+        [sys.executable, "-c", START], cwd=tmp_path, env=environment, start_new_session=True
+    )
+    wait_until((tmp_path / "said").exists)
+    assert (tmp_path / "said").read_text() == "DVC, which started this stage, has died"
+
+
+def wait_until(holds):
+    deadline = time.monotonic() + 300  # much for seconds, little for a machine at work
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -298,9 +298,14 @@ def test_live_run_when_a_training_is_resumed_then_its_run_goes_on_without_repeat
     assert steps == [[1, 2]]
 
 
-@pytest.mark.parametrize("changes", [{"resumed": False}, {"training": "t2"}])
-def test_live_run_when_another_training_starts_then_gets_a_run_of_its_own(interrupted, changes):
-    runs, steps = interrupted(**changes)
+def test_live_run_when_a_lost_training_begins_anew_then_its_run_goes_on(interrupted):
+    runs, steps = interrupted(resumed=False)
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    assert steps == [[1, 2]]
+
+
+def test_live_run_when_another_training_starts_then_gets_a_run_of_its_own(interrupted):
+    runs, steps = interrupted(training="t2")
     assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
     assert sorted(steps) == [[1], [1, 2]]
 
@@ -352,6 +357,87 @@ def test_publish_result_when_files_were_removed_by_hand_then_restores_them_and_s
     assert list_aliased_without_files(root) == ["idc-fusion version 1 (challenger)"]
     assert publish_result(linked, root) == published
     assert stored_files(root).keys() == before.keys()
+
+
+class KilledError(BaseException):
+    """Stands for a death between two calls of the store."""
+
+
+@pytest.mark.slow
+def test_publish_result_when_killed_with_half_a_file_uploaded_then_the_next_call_writes_all_of_it(
+    tmp_path, empty_store, result, monkeypatch
+):
+    root = open_root(tmp_path, empty_store)
+
+    def upload_half(client, run_id, path, *_):
+        half = tmp_path / Path(path).name
+        half.write_bytes(Path(path).read_bytes()[:2])
+        upload(client, run_id, str(half))
+        raise KilledError
+
+    upload = MlflowClient.log_artifact
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifact", upload_half)
+        with pytest.raises(KilledError):
+            publish_result(result, root)
+    (half,) = (path for name, path in stored_files(root).items() if name.endswith("card.md"))
+    assert half.read_text() == "ca"
+    publish_result(result, root)
+    assert half.read_text() == "card"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["log_model_artifacts", "finalize_logged_model"])
+def test_publish_result_when_killed_while_the_model_is_stored_then_the_next_call_goes_on_with_it(
+    tmp_path, empty_store, result, monkeypatch, step
+):
+    root = open_root(tmp_path, empty_store)
+
+    def die(*_):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, step, die)
+        with pytest.raises(KilledError):
+            publish_result(result, root)
+    published = publish_result(result, root)
+    client = MlflowClient(tracking_uri(root), tracking_uri(root))
+    run = client.get_run(published.run_id)
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    assert model.status == "READY"
+    assert [item.model_id for item in run.outputs.model_outputs] == [model.model_id]
+    (version,) = client.search_model_versions(f"name = '{published.model_name}'")
+    assert version.source == model.artifact_location
+
+
+def num_runs_of(root):
+    client = MlflowClient(tracking_uri(root))
+    experiment = client.get_experiment_by_name("idc")
+    return len(client.search_runs([experiment.experiment_id]))
+
+
+def test_live_run_when_the_same_training_is_at_work_elsewhere_then_gets_a_run_of_its_own(
+    tmp_path, empty_store, change_params
+):
+    root = open_root(tmp_path, empty_store)
+    options = {"training": "t1", "resumed": False}
+    with (
+        live_run(root, change_params(), "abc", **options),
+        live_run(root, change_params(), "abc", **options),
+    ):
+        assert num_runs_of(root) == 2
+
+
+@pytest.mark.slow
+def test_live_run_when_its_training_was_published_then_repeating_it_is_a_run_of_its_own(
+    tmp_path, empty_store, result
+):
+    root = open_root(tmp_path, empty_store)
+    for _ in range(2):
+        with live_run(root, result.params, "abc", training="t1", resumed=False) as live:
+            live.name_model(result.model_digest, {})
+        publish_result(result, root)
+    assert num_runs_of(root) == 2
 
 
 def test_tracking_uri_when_the_environment_names_a_store_then_uses_it(tmp_path, monkeypatch):

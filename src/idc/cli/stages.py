@@ -11,7 +11,9 @@ from idc.stages import STAGES
 
 def _run_stage(stage: str, _: argparse.Namespace) -> int:
     from idc.core.config import load_params
+    from idc.ops.under_dvc import end_with_dvc
 
+    end_with_dvc()
     importlib.import_module(f"idc.stages.{stage}").run(load_params(layout.PARAMS))
     return 0
 

@@ -50,7 +50,9 @@ def _doctor(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from idc.core.config import load_params
     from idc.ops.inputs import require_inputs
+    from idc.runs.run_cache import remove_empty_entries
 
+    remove_empty_entries(Path.cwd())
     require_inputs(load_params(layout.PARAMS), Path.cwd())
     if options.json:
         print_json({"ok": True})
@@ -86,6 +88,7 @@ GROUP = Group(
             _check,
             reads="params.yaml, data/raw, the MLflow store, DVC's cache",
             writes="nothing; on a tracking server a run that it deletes",
+            details="Removes entries of DVC's run cache that a killed DVC left empty.",
             json=True,
         ),
     ),

@@ -12,7 +12,6 @@ val).
 """
 
 import re
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +21,7 @@ from pydantic import Field
 from idc.core.config import MAX_FOLDS, MIN_FOLDS, FoldsConfig, NumFolds, Section
 from idc.core.errors import InputError
 from idc.core.layout import PARAMS, REPORTS
+from idc.core.scratch import scratch_folder
 from idc.experiments.plan_files import read_plan
 from idc.runs.workspace import WORKSPACES, override_params
 
@@ -141,8 +141,8 @@ def try_overrides(root: Path, overrides: Mapping[str, Any]) -> None:
     Raises:
         InputError: If a key is no parameter, or a value breaks its rule.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / PARAMS
+    with scratch_folder() as folder:
+        copy = folder / PARAMS
         copy.write_bytes((root / PARAMS).read_bytes())
         try:
             override_params(copy, overrides)

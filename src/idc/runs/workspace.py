@@ -8,7 +8,6 @@ project's MLflow store.
 
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -39,6 +38,7 @@ from idc.core.layout import (
 )
 from idc.core.process_ids import ProcessId, identify_process, is_dead
 from idc.core.removed_parameters import explain_removed
+from idc.core.scratch import scratch_folder
 from idc.core.store_uri import SQLITE, resolve_store_uri
 from idc.runs.lineage import find_pointers
 
@@ -274,8 +274,8 @@ def _snapshot(root: Path, head: str) -> str:
 
     Like `git stash create`, plus the untracked files that a run reads; the index is not touched.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        index = Path(scratch) / "index"
+    with scratch_folder() as scratch:
+        index = scratch / "index"
         own_index = root / git(root, "rev-parse", "--git-path", "index")
         if own_index.exists():
             shutil.copy2(own_index, index)

@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from idc.core.config import Params
 from idc.core.errors import InputError, StoreUnavailableError
+from idc.core.process_ids import is_dead
 from idc.tracking.connection import (
     check_store,
     connect,
@@ -25,10 +26,12 @@ from idc.tracking.recording import (
     COMMIT_TAG,
     ENVIRONMENT_TAG,
     MODEL_TAG,
+    RESULT_TAG,
     create_run,
     find_runs,
     log_params,
     process_tags,
+    read_process,
 )
 
 log = logging.getLogger(__name__)
@@ -107,7 +110,9 @@ def live_run(
         params: Recorded, as far as they concern the training.
         commit: Of the code.
         training: Digest of all that shapes the training.
-        resumed: Whether it goes on from a checkpoint: then its unfinished run goes on as well.
+        resumed: Whether it goes on from a checkpoint: then its unfinished run goes on as well. A
+            run whose training begins anew goes on too, if nothing came of it and it is not at work:
+            a training that was killed, or whose result was lost, stays one run.
 
     Raises:
         InputError: If the local store cannot be written.
@@ -115,7 +120,7 @@ def live_run(
     """
     with translate_store_errors(root):
         client = connect(root)
-        run = _find_unfinished(client, params, training, root) if resumed else None
+        run = _find_unfinished(client, params, training, root, resumed=resumed)
         if run is None:
             tags = {COMMIT_TAG: commit, _TRAINING_TAG: training}
             run = create_run(client, params, root, tags)
@@ -158,9 +163,24 @@ def flush_outbox(client: MlflowClient, root: Path) -> None:
         outbox.forget(root)
 
 
-def _find_unfinished(client: MlflowClient, params: Params, training: str, root: Path) -> Run | None:
+def _find_unfinished(
+    client: MlflowClient, params: Params, training: str, root: Path, *, resumed: bool
+) -> Run | None:
     """Return the last run of an interrupted training, or None where the store lacks it."""
     experiment_id = ensure_experiment(client, params.publish.experiment, root)
     runs = find_runs(client, experiment_id, _TRAINING_TAG, training)
-    unfinished = [run for run in runs if run.info.status != "FINISHED"]
+    unfinished = [
+        run
+        for run in runs
+        if (resumed and run.info.status != "FINISHED")
+        or (_came_to_nothing(run) and params.publish.run_name in (None, run.info.run_name))
+    ]
     return unfinished[-1] if unfinished else None
+
+
+def _came_to_nothing(run: Run) -> bool:
+    """Say whether nobody is at work on the run, and no result of it has been published."""
+    if RESULT_TAG in run.data.tags:
+        return False
+    process = read_process(run.data.tags)
+    return run.info.status != "RUNNING" or (process is not None and is_dead(process))

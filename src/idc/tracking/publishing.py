@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import mlflow
 import pandas as pd
@@ -33,6 +32,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 import idc
 from idc.core.checksums import write_sums
 from idc.core.config import NON_STAGE_SECTIONS, Params, flatten
+from idc.core.scratch import scratch_folder
 from idc.tracking.chosen_metrics import best_attribution, choose_metrics
 from idc.tracking.connection import (
     connect,
@@ -206,9 +206,13 @@ def _log_datasets(client: MlflowClient, run: Run, result: Result) -> None:
 
 
 def _log_missing_artifacts(client: MlflowClient, run: Run, result: Result) -> None:
-    num_missing = log_missing_files(client, run.info.run_id, result.artifacts)
-    # the text comes after the files, so they have been there once
-    if num_missing and MLFLOW_RUN_NOTE in run.data.tags:
+    # the text comes after the files, so they have been there once; without it an interrupted call
+    # may have left half a file under its name
+    described = MLFLOW_RUN_NOTE in run.data.tags
+    num_missing = log_missing_files(
+        client, run.info.run_id, result.artifacts, overwrite=not described
+    )
+    if num_missing and described:
         log.warning(
             "the MLflow run %s lacked files, which were put back: %d",
             run.info.run_id, num_missing,
@@ -294,8 +298,8 @@ def _restore_model(client: MlflowClient, version: ModelVersion, result: Result) 
     there = _model_files(client, logged)
     if _required_files(result) <= there and len(there) >= int(logged.tags.get(_NUM_FILES_TAG, 0)):
         return
-    with TemporaryDirectory(prefix="idc-model-") as name:
-        folder = Path(name) / "model"
+    with scratch_folder() as scratch:
+        folder = scratch / "model"
         _save_model(folder, logged, str(version.run_id), result)
         for file in there:
             (folder / file).unlink(missing_ok=True)
@@ -336,20 +340,31 @@ def _log_model(client: MlflowClient, run: Run, result: Result) -> tuple[LoggedMo
         The model, and the digest of the list of digests of its files.
     """
     run_id = run.info.run_id
-    logged = client.create_logged_model(
+    logged = _find_interrupted(client, run) or client.create_logged_model(
         run.info.experiment_id, name="model", source_run_id=run_id, params=flatten(result.params)
     )
-    with TemporaryDirectory(prefix="idc-model-") as folder:
-        path = Path(folder) / "model"
+    with scratch_folder() as folder:
+        path = folder / "model"
         files_digest = _save_model(path, logged, run_id, result)
         client.log_model_artifacts(logged.model_id, str(path))
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    outputs = client.get_run(run_id).outputs
+    known = [item.model_id for item in outputs.model_outputs] if outputs else []
+    if logged.model_id not in known:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     metrics = [
         Metric(key, value, 0, 0, model_id=logged.model_id)
         for key, value in _shown_metrics(result).items()
     ]
     client.log_batch(run_id, metrics=metrics)
     return client.finalize_logged_model(logged.model_id, "READY"), files_digest
+
+
+def _find_interrupted(client: MlflowClient, run: Run) -> LoggedModel | None:
+    """Return what an interrupted call has left of the run's model: its files are written again."""
+    found = client.search_logged_models(
+        [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
+    )
+    return found[0] if found else None
 
 
 def _save_model(path: Path, logged: LoggedModel, run_id: str, result: Result) -> str:

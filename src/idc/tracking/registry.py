@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import mlflow
@@ -24,6 +23,7 @@ from mlflow.tracking import MlflowClient
 from idc.core.checksums import SUMS, file_sha256, require_unchanged
 from idc.core.config import Params
 from idc.core.errors import InputError
+from idc.core.scratch import scratch_folder
 from idc.models.spec import digest_bundle
 from idc.tracking.connection import connect, ensure_experiment, is_empty, tracking_uri
 from idc.tracking.publishing import ALIAS
@@ -157,13 +157,13 @@ class Registry:
         Raises:
             InputError: If the store no longer holds them, or they are not what was registered.
         """
-        with TemporaryDirectory(prefix="idc-model-") as name:
+        with scratch_folder() as scratch:
             try:
                 # not `models:/name/version`: that is looked up in the store of the process
                 uri = self._client.get_model_version_download_uri(version.name, version.version)
                 folder = Path(
                     mlflow.artifacts.download_artifacts(
-                        uri, dst_path=name, tracking_uri=tracking_uri(self._root)
+                        uri, dst_path=str(scratch), tracking_uri=tracking_uri(self._root)
                     )
                 )
                 artifacts = Model.load(str(folder)).flavors["python_function"]["artifacts"]
@@ -179,10 +179,10 @@ class Registry:
     @contextlib.contextmanager
     def run_file(self, version: Version, name: str) -> Iterator[Path | None]:
         """Yield a file that the version's run holds, for a while; None where it holds none."""
-        with TemporaryDirectory(prefix="idc-run-") as folder:
+        with scratch_folder() as folder:
             path = None
             with contextlib.suppress(MlflowException, OSError):
-                path = Path(self._client.download_artifacts(version.run_id, name, folder))
+                path = Path(self._client.download_artifacts(version.run_id, name, str(folder)))
             yield path
 
     def run(self, version: Version) -> Run | None:

@@ -23,18 +23,21 @@ def list_files(
     return found
 
 
-def log_missing_files(client: MlflowClient, run_id: str, artifacts: Mapping[str, Path]) -> int:
+def log_missing_files(
+    client: MlflowClient, run_id: str, artifacts: Mapping[str, Path], *, overwrite: bool = False
+) -> int:
     """Add those files of the artifacts that a run lacks; those that are there are not looked into.
 
     Args:
         client: Of the store.
         run_id: The run.
         artifacts: Files and folders by their name, which is their path's last part.
+        overwrite: Whether all of them count as missing.
 
     Returns:
         How many were missing.
     """
-    there = list_files(partial(client.list_artifacts, run_id))
+    there = set() if overwrite else list_files(partial(client.list_artifacts, run_id))
     num_missing = 0
     for name, path in artifacts.items():
         files = _files_of(name, path)

@@ -1,0 +1,38 @@
+"""DVC's run cache, where DVC was killed or had no room to write."""
+
+import configparser
+import time
+from pathlib import Path
+
+_CACHE = Path(".dvc/cache")
+_FILLED_S = 60.0  # a DVC at work fills an entry at once; another workspace's may be about to
+_CONFIGS = (Path(".dvc/config"), Path(".dvc/config.local"))  # the later one wins
+
+
+def remove_empty_entries(root: Path) -> int:
+    """Remove entries of the run cache that were made and not filled; return how many there were.
+
+    DVC fails on such an entry, whenever the stage is to run on the same deps again, with "join()
+    argument must be str".
+    """
+    removed = 0
+    for entry in (_cache_folder(root) / "runs").glob("*/*/"):
+        try:
+            if time.time() - entry.stat().st_mtime > _FILLED_S:
+                entry.rmdir()
+                removed += 1
+        except OSError:  # not empty, not ours to change, or gone
+            continue
+    return removed
+
+
+def _cache_folder(root: Path) -> Path:
+    """Return the folder of the cache as DVC would, without the second that asking it takes."""
+    folder = root / _CACHE
+    for path in _CONFIGS:
+        config = configparser.ConfigParser(interpolation=None, strict=False)
+        config.read(root / path, encoding="utf-8")
+        own = config.get("cache", "dir", fallback=None)
+        if own:
+            folder = (root / path).parent / own  # relative to the file that names it
+    return folder
