@@ -147,7 +147,7 @@ bench-coverage: setup  ## how often the 95 % intervals hold the truth, on simula
 bench-explain: setup  ## which explanation to believe: all methods where the answer is known
 	$(BIN)/python -m benchmarks.explain $(if $(METHODS),--methods $(METHODS)) $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(THREADS),--threads $(THREADS))
 
-.PHONY: bench-overhead bench-promotion soak
+.PHONY: bench-overhead bench-promotion soak torture
 bench-overhead: setup  ## what Prefect, DVC and MLflow cost over calling the ten stages
 	$(BIN)/python -m benchmarks.overhead $(if $(ROUNDS),--rounds $(ROUNDS))
 
@@ -156,3 +156,6 @@ bench-promotion: setup  ## how often the promotion rule is right, on simulated g
 
 soak: setup  ## years of scheduled retrainings, tiny, on services of its own: what grows, as a plot
 	$(BIN)/python -m benchmarks.soak $(if $(NOTHING_NEW),--nothing-new $(NOTHING_NEW)) $(if $(NEW_DATA),--new-data $(NEW_DATA)) $(if $(MINUTES),--minutes $(MINUTES))
+
+torture: setup  ## kill -9, full disk, locked or lost store, two at once: then one repro, held against an undisturbed run; TORTURE="--kill 60 --full 10"
+	$(BIN)/python -m tests.torture $(or $(TORTURE),--kill 60 --full 10 --locked 10 --away 5 --two 5)
