@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
@@ -351,6 +352,32 @@ def test_raw_folder_when_added_whole_then_a_workspace_runs_and_its_run_is_adopte
     assert not adopt_run(project.folder, tag).changed_raw
     # what the workspace computed comes back from the shared cache, but for a stage that persists
     assert set(project.reproduce("split")) <= {"split"}
+
+
+@pytest.fixture
+def another_disk(tmp_path) -> Iterator[Path]:
+    disk = Path("/dev/shm")
+    if not disk.is_dir() or disk.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second file system")
+    with TemporaryDirectory(dir=disk) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_cache_when_it_is_on_another_disk_then_every_stage_runs_and_files_are_published(
+    added, copy_of, another_disk
+):
+    project = copy_of(added)
+    cache = shutil.move(project.folder / ".dvc/cache", another_disk)
+    project.dvc("cache", "dir", "--local", str(cache))
+    project.dvc("checkout", "--relink", "--with-deps", "split")
+    assert (project.folder / "data/patches/pixels.npy").is_symlink()
+    assert project.reproduce() == [name for name in STAGES if name not in UNTIL_SPLIT]
+    assert (project.folder / "models/operating_point.json").is_symlink()
+    stored = [path for path in (project.folder.parent / "artifacts").rglob("*") if path.is_file()]
+    assert {"MLmodel", "model.safetensors", "operating_point.json"} <= {p.name for p in stored}
+    assert not any(path.is_symlink() for path in stored)
 
 
 @pytest.mark.slow
