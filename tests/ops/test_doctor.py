@@ -339,7 +339,11 @@ def test_doctor_when_there_are_gpus_or_none_then_it_says_so(
 def test_doctor_when_the_disk_fills_up_then_it_says_by_what_and_how_to_free_it(
     project, change_params, monkeypatch
 ):
-    for name, size_mb in (("mlruns/artifacts", 20), (".workspaces/a", 30), (".idc/b", 40)):
+    for name, size_mb in (
+        ("mlruns/artifacts", 20),
+        (".workspaces/a", 30),
+        (".idc/checkpoints/b", 40),
+    ):
         (project / name).mkdir(parents=True, exist_ok=True)
         (project / name / "one").write_bytes(os.urandom(size_mb * 1_000_000))
         (project / name / "same").hardlink_to(project / name / "one")

@@ -13,7 +13,7 @@ from idc.core.disk import disk_usage
 from idc.core.dvc import dvc
 from idc.core.errors import InputError, StoreUnavailableError
 from idc.core.files import load_json
-from idc.core.layout import MLRUNS, RAW, RAW_POINTER, SERVICES, STATE
+from idc.core.layout import CHECKPOINTS, MLRUNS, RAW, RAW_POINTER, SERVICES
 from idc.core.process_ids import ProcessId, is_dead
 from idc.ops import inputs, prefect_api
 from idc.runs.lineage import find_pointers, stale_pointers
@@ -247,7 +247,7 @@ def _disk(root: Path, num_patches: int) -> Finding:
     database = local_database(root)
     store = root / MLRUNS if database is None else database.parent
     places = {"DVC cache": root / cache, "MLflow files": store}
-    places |= {"workspaces": root / WORKSPACES, "checkpoints": root / STATE}
+    places |= {"workspaces": root / WORKSPACES, "checkpoints": root / CHECKPOINTS}
     sizes = ", ".join(f"{name} {disk_usage(place) / 1e9:.2f} GB" for name, place in places.items())
     free, needed = shutil.disk_usage(root).free, inputs.bytes_needed(root, num_patches)
     said = f"{free / 1e9:.1f} GB free, a run needs some {needed / 1e9:.1f}; {sizes}"
