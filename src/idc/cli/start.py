@@ -50,9 +50,10 @@ def _doctor(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from idc.core.config import load_params
     from idc.ops.inputs import require_inputs
-    from idc.runs.run_cache import remove_empty_entries
+    from idc.runs.killed_dvc import remove_empty_entries, remove_torn_locks
 
     remove_empty_entries(Path.cwd())
+    remove_torn_locks(Path.cwd())
     require_inputs(load_params(layout.PARAMS), Path.cwd())
     if options.json:
         print_json({"ok": True})
@@ -88,7 +89,8 @@ GROUP = Group(
             _check,
             reads="params.yaml, data/raw, the MLflow store, DVC's cache",
             writes="nothing; on a tracking server a run that it deletes",
-            details="Removes entries of DVC's run cache that a killed DVC left empty.",
+            details="Removes what a killed DVC left half made: a torn list of its locks, empty "
+            "entries of its run cache.",
             json=True,
         ),
     ),

@@ -5,7 +5,7 @@ import sys
 import pytest
 import yaml
 
-from idc.runs.run_cache import remove_empty_entries
+from idc.runs.killed_dvc import remove_empty_entries, remove_torn_locks
 from idc.runs.workspace import stage_environment
 
 
@@ -43,3 +43,25 @@ def test_run_cache_when_an_entry_was_left_empty_then_removing_it_lets_the_stage_
 
 def test_run_cache_when_there_is_none_then_nothing_happens(tmp_path):
     assert remove_empty_entries(tmp_path) == 0
+
+
+@pytest.mark.slow
+def test_locks_when_dvc_was_killed_while_it_wrote_them_then_removing_them_lets_it_run(tmp_path):
+    dvc(tmp_path, "init", "--quiet", "--no-scm")
+    stage = {"cmd": "touch out", "outs": ["out"]}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"touch": stage}}))
+    (tmp_path / ".dvc/tmp").mkdir(exist_ok=True)
+    (tmp_path / ".dvc/tmp/rwlock").touch()
+    assert "Unable to read RWLock-file" in dvc(tmp_path, "repro").stderr
+    assert remove_torn_locks(tmp_path)
+    assert dvc(tmp_path, "repro").returncode == 0
+    assert not remove_torn_locks(tmp_path)
+
+
+def test_locks_when_they_are_whole_or_there_are_none_then_they_stay(tmp_path):
+    assert not remove_torn_locks(tmp_path)
+    locks = tmp_path / ".dvc/tmp/rwlock"
+    locks.parent.mkdir(parents=True)
+    locks.write_text("{}")
+    assert not remove_torn_locks(tmp_path)
+    assert locks.read_text() == "{}"

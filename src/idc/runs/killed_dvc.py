@@ -1,9 +1,12 @@
-"""DVC's run cache, where DVC was killed or had no room to write."""
+"""What a DVC that was killed, or had no room to write, leaves half made and then fails on."""
 
 import configparser
+import json
 import time
 from pathlib import Path
 
+_LOCKS = Path(".dvc/tmp/rwlock")  # who reads and writes which path
+_WRITTEN_S = 1.0  # a DVC at work writes it in milliseconds
 _CACHE = Path(".dvc/cache")
 _FILLED_S = 60.0  # a DVC at work fills an entry at once; another workspace's may be about to
 _CONFIGS = (Path(".dvc/config"), Path(".dvc/config.local"))  # the later one wins
@@ -24,6 +27,31 @@ def remove_empty_entries(root: Path) -> int:
         except OSError:  # not empty, not ours to change, or gone
             continue
     return removed
+
+
+def remove_torn_locks(root: Path) -> bool:
+    """Remove DVC's list of locked paths if it is torn; say whether it was.
+
+    DVC fails on it with "Unable to read RWLock-file" until somebody removes it.
+    """
+    path = root / _LOCKS
+    if not _is_torn(path):
+        return False
+    time.sleep(_WRITTEN_S)
+    if not _is_torn(path):
+        return False
+    path.unlink(missing_ok=True)
+    return True
+
+
+def _is_torn(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return False
 
 
 def _cache_folder(root: Path) -> Path:
