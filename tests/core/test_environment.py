@@ -77,6 +77,15 @@ def test_dockerfile_when_it_sets_one_then_to_the_same_value():
     assert quiet.items() <= named.items()
 
 
+def test_quiet_when_mlflow_ends_a_run_then_no_address_with_its_password_is_printed(monkeypatch):
+    from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT as SUPPRESS
+
+    monkeypatch.delenv(SUPPRESS.name, raising=False)
+    assert SUPPRESS.get() is False, "MLflow prints it unless told otherwise"
+    monkeypatch.setenv(SUPPRESS.name, QUIET[SUPPRESS.name])
+    assert SUPPRESS.get() is True
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

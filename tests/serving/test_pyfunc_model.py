@@ -105,6 +105,10 @@ def test_served_model_when_there_is_no_row_then_answers_with_none(served):
     [
         ({"picture": [PNG]}, "no column is called image, there are picture"),
         (
+            {"image": pd.Series(["\ud800"], dtype=object)},
+            "image 0: is neither PNG nor JPEG, nor base64 of one",
+        ),
+        (
             {"image": [PNG, PIXELS[0].tolist()]},
             "image 1: is a list, not the bytes of a PNG or JPEG",
         ),
@@ -117,6 +121,25 @@ def test_served_model_when_there_is_no_row_then_answers_with_none(served):
 def test_served_model_when_what_comes_is_no_image_then_says_which_and_why(served, column, says):
     with pytest.raises(InputError, match=says):
         served.predict(None, pd.DataFrame(column))
+
+
+def test_served_model_when_two_columns_are_called_image_then_says_so(served):
+    table = pd.DataFrame([[PNG, PNG]], columns=["image", "image"])
+    with pytest.raises(InputError, match="more than one column is called image"):
+        served.predict(None, table)
+
+
+def test_served_model_when_a_request_is_scored_in_parts_then_gives_the_same_and_counts_on(
+    served, monkeypatch
+):
+    images = [cv2.imencode(".png", patch)[1].tobytes() for patch in PIXELS]
+    table = pd.DataFrame({"image": images}, index=[7, 3, 5])
+    at_once = served.predict(None, table)
+    monkeypatch.setattr("idc.serving.pyfunc_model._PATCHES_AT_ONCE", 2)
+    in_parts = served.predict(None, table)
+    pd.testing.assert_frame_equal(in_parts, at_once, atol=1e-6)
+    with pytest.raises(InputError, match="image 2: is empty"):
+        served.predict(None, pd.DataFrame({"image": [*images[:2], b""]}))
 
 
 @pytest.mark.slow

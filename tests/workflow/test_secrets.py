@@ -18,7 +18,6 @@ SECRETS = {
     "IDC_NOTIFY_URL": "http://127.0.0.1:9/planted-hook-55aa",
     "PREFECT_API_KEY": "planted-key-90e2",
     "HF_TOKEN": "planted-token-31bd",
-    "MLFLOW_TRACKING_TOKEN": "",
 }
 PLANTED = [
     PASSWORD, "planted-hook-55aa", "planted-key-90e2", "planted-token-31bd",
@@ -92,7 +91,7 @@ def test_left_behind_when_searched_then_a_value_of_the_run_is_found_in_store_and
 ):
     folder, said = left_behind
     found = files_with(folder, "test_resnet")
-    assert "project/reports/report.html" in found
+    assert "project/reports/index.html" in found
     assert any(path.startswith("server/") for path in found)
     assert "***" in said
 
