@@ -111,9 +111,10 @@ class Project:
         self.client.log_metric(run.info.run_id, "test/auroc", 0.9)
         if not self.client.search_registered_models(f"name = '{name}'"):
             self.client.create_registered_model(name)
+        digest = digest_bundle(self._trained / "artifacts/fusion")
         version = self.client.create_model_version(
             name, self._trained.as_uri(), run.info.run_id,
-            tags={"result_digest": result_digest, "model_digest": "m", "git_commit": "abc"},
+            tags={"result_digest": result_digest, "model_digest": digest, "git_commit": "abc"},
         )  # fmt: skip
         if alias:
             self.client.set_registered_model_alias(name, alias, version.version)

@@ -36,7 +36,8 @@ def test_trace_when_all_is_recorded_then_names_every_link(project, raw):
     assert chain["raw archive"].remark == "data/raw holds it"
     assert chain["manifest"].value == "md5 manifest-md5"
     assert "the version says r1" in chain["dvc.lock"].remark
-    assert (chain["git commit"].value, chain["weights"].value) == ("abc", "m")
+    weights = project.registry().load(version).model_digest
+    assert (chain["git commit"].value, chain["weights"].value) == ("abc", weights)
     assert chain["git commit"].remark == "not in the git of this clone"
     assert chain["model version"].remark == "challenger"
     assert chain["decision"].value == "none yet"

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from idc.core import layout
+from idc.core.checksums import write_sums
 from idc.core.errors import InputError
 from idc.core.files import load_json, save_json
 from idc.data.images import to_images
@@ -207,6 +208,7 @@ def test_run_when_the_network_gives_no_number_then_names_the_patch_and_writes_no
     weights = load_file(path)
     weights["backbones.1.net.conv_head.weight"][:] = torch.nan
     save_file(weights, path)
+    write_sums(layout.BUNDLE)
     decide_at(0.5)
     with pytest.raises(InputError, match=r"case case\d, x\d+ y\d+: .* of test_efficientnet is not"):
         explain.run(change_params(explain=CHEAP))
@@ -235,6 +237,7 @@ def test_run_when_the_folder_holds_another_architecture_then_says_so_in_one_line
 ):
     spec = load_json(layout.BUNDLE / "spec.json")
     save_json(layout.BUNDLE / "spec.json", {**spec, "backbones": BACKBONES[::-1]})
+    write_sums(layout.BUNDLE)
     decide_at(0.5)
     with pytest.raises(InputError, match="does not hold this network") as raised:
         explain.run(change_params(explain=CHEAP))
