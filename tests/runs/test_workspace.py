@@ -312,6 +312,7 @@ def test_workspace_when_the_clone_is_another_users_then_git_s_refusal_is_said(pr
         git_commit(project)
 
 
+@pytest.mark.slow
 def test_flow_when_a_prefect_profile_names_a_server_then_only_the_variable_does(
     tmp_path, monkeypatch
 ):

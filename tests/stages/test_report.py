@@ -267,6 +267,7 @@ def test_report_when_no_backbone_is_scored_alone_then_says_so(render):
     assert "No backbone is scored alone" in render(without=("logit_test_resnet",))
 
 
+@pytest.mark.slow
 def test_report_when_a_metric_is_undefined_then_its_reason_stands_below_the_table(
     render, render_again
 ):
@@ -301,6 +302,7 @@ def test_report_when_cases_are_many_and_the_published_ones_then_both_are_shown(
         assert f"<td>{value}" in literature
 
 
+@pytest.mark.slow
 def test_report_when_there_is_no_context_then_has_one_column_of_figures(render):
     assert "With context" in render()
     assert "With context" not in render(context="none")
@@ -311,6 +313,7 @@ def test_report_when_labels_were_corrected_then_says_how_many(render):
     assert "3 labels of the train set were corrected by" in page
 
 
+@pytest.mark.slow
 def test_report_when_methods_were_scored_then_failures_warn_and_the_ranking_is_the_order(
     render, render_again
 ):
@@ -362,6 +365,7 @@ def test_report_when_mosaics_throw_a_backbone_off_then_shows_the_shares_of_the_o
     assert "0.11" not in table
 
 
+@pytest.mark.slow
 def test_report_when_there_is_no_mosaic_or_no_score_then_said(render, render_again):
     assert "<code>explain.num_mosaics</code> is 0" in render()
     save_json(layout.EXPLAIN_SCORES, draw_scores(reason="no case has enough confident patches"))
@@ -370,6 +374,7 @@ def test_report_when_there_is_no_mosaic_or_no_score_then_said(render, render_aga
     assert "<th>Mosaic</th>" not in page
 
 
+@pytest.mark.slow
 def test_report_when_errors_are_grouped_then_their_traits_and_else_that_there_are_none(
     render, render_again
 ):

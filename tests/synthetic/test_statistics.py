@@ -223,6 +223,7 @@ def test_create_archive_when_labels_are_null_then_a_model_learns_nothing_of_othe
     assert estimate.low < 0.5 < estimate.high
 
 
+@pytest.mark.slow
 def test_create_archive_when_labels_are_null_then_a_random_split_of_patches_seems_to_learn(null):
     learns = np.random.default_rng(0).random(len(null)) < 0.8
     estimate = auroc_of_trees(null, learns)
@@ -230,12 +231,14 @@ def test_create_archive_when_labels_are_null_then_a_random_split_of_patches_seem
     assert estimate.low > 0.5
 
 
+@pytest.mark.slow
 def test_create_archive_when_labels_are_null_then_they_are_contiguous(null):
     shares = null.groupby("case")["label"].mean()
     by_chance = (shares**2 + (1 - shares) ** 2).mean()
     assert agreement(null) > by_chance + 0.2
 
 
+@pytest.mark.slow
 def test_create_archive_when_labels_are_null_then_burden_is_spread_as_ever(null):
     burden = null.groupby("case")["label"].mean()
     assert burden.mean() == pytest.approx(0.31, abs=0.04)
