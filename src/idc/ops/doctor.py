@@ -41,12 +41,12 @@ def examine(params: Params, root: Path) -> list[Finding]:
     """
     archive, num_patches = _archive(root)
     return [
-        *_git(root),
+        *_fault("git", inputs.require_git, root),
         archive,
         *_store(params, root),
         _weights(params, root),
         _gpu(),
-        *_cache(root),
+        *_fault("DVC cache", inputs.require_cache, root),
         _remote(root),
         *_prefect(root),
         *_ui(root),
@@ -54,19 +54,12 @@ def examine(params: Params, root: Path) -> list[Finding]:
     ]
 
 
-def _git(root: Path) -> list[Finding]:
+def _fault(what: str, require: Callable[[Path], None], root: Path) -> list[Finding]:
+    """Return what is wrong with something that is named only then."""
     try:
-        inputs.require_git(root)
+        require(root)
     except InputError as error:
-        return [_missing("git", error)]
-    return []
-
-
-def _cache(root: Path) -> list[Finding]:
-    try:
-        inputs.require_cache(root)
-    except InputError as error:
-        return [_missing("DVC cache", error)]
+        return [_missing(what, error)]
     return []
 
 
