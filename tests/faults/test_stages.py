@@ -44,13 +44,14 @@ def project(tmp_path):
 
 
 ENDS_WITH_DVC = """
-import time
+import os, time
 from pathlib import Path
 from idc.ops.under_dvc import end_with_dvc
 
 end_with_dvc()
 try:
-    Path("begun").touch()
+    Path("begun.partial").write_text(str(os.getpid()))
+    Path("begun.partial").rename("begun")
     time.sleep(600)
 finally:
     Path("cleaned").touch()
@@ -113,7 +114,8 @@ def test_stage_when_its_dvc_is_killed_then_it_ends_as_by_ctrl_c(project):
         cwd=project, env=environment, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     wait_until((project / "begun").exists)
-    (stage,) = psutil.Process(dvc.pid).children(recursive=True)
+    # not DVC's only child: DVC may also start git, or a shell around the stage
+    stage = psutil.Process(int((project / "begun").read_text()))
     dvc.kill()
     dvc.wait()
     wait_until(lambda: not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE)
