@@ -1,7 +1,4 @@
 import base64
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import cv2
@@ -140,32 +137,3 @@ def test_served_model_when_a_request_is_scored_in_parts_then_gives_the_same_and_
     pd.testing.assert_frame_equal(in_parts, at_once, atol=1e-6)
     with pytest.raises(InputError, match="image 2: is empty"):
         served.predict(None, pd.DataFrame({"image": [*images[:2], b""]}))
-
-
-@pytest.mark.slow
-def test_served_model_when_only_its_own_requirements_are_there_then_scores(bundle, tmp_path):
-    make_point(digest_bundle(bundle)).save(tmp_path / "point.json")
-    (tmp_path / "patch.png").write_bytes(PNG)
-    code = """
-import sys
-for name in ("isal", "psutil", "albumentations", "albucore", "dvc", "prefect", "captum",
-             "pytorch_grad_cam", "pandera", "ruamel"):
-    sys.modules[name] = None  # as if it were not installed
-from types import SimpleNamespace
-import pandas as pd
-from idc.serving.pyfunc_model import FusionModel
-served = FusionModel()
-artifacts = {"bundle": sys.argv[1], "operating_point": sys.argv[2]}
-served.load_context(SimpleNamespace(artifacts=artifacts))
-image = open(sys.argv[3], "rb").read()
-print(served.predict(None, pd.DataFrame({"image": [image]}))["probability"][0])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, bundle, tmp_path / "point.json", tmp_path / "patch.png"],
-        env=os.environ, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    table = load_served(bundle, make_point(digest_bundle(bundle)), tmp_path).predict(
-        None, pd.DataFrame({"image": [PNG]})
-    )
-    assert float(done.stdout.split()[-1]) == pytest.approx(table["probability"][0], abs=1e-6)

@@ -14,11 +14,15 @@ from idc.tracking.registry import Registry
 pytestmark = pytest.mark.slow  # to make a store with its tables takes seconds
 
 FILES = [
-    "fusion/model.safetensors",
-    "fusion/profile.safetensors",
-    "fusion/spec.json",
-    "fusion/history.csv",
-    "point.json",
+    "artifacts/fusion/model.safetensors",
+    "artifacts/fusion/profile.safetensors",
+    "artifacts/fusion/spec.json",
+    "artifacts/fusion/history.csv",
+    "artifacts/fusion/SHA256SUMS",
+    "artifacts/point.json",
+    "code/idc/evaluation/threshold/operating_point.py",
+    "requirements.txt",
+    "MLmodel",
     "SHA256SUMS",
 ]
 
@@ -34,7 +38,7 @@ def published(tmp_path_factory, result):
         source = mlflow.MlflowClient(tracking_uri(root), tracking_uri(root)).get_model_version(
             result.params.publish.model_name, number
         ).source  # fmt: skip
-        return registry, registry.load(number), Path(unquote(urlsplit(source).path)) / "artifacts"
+        return registry, registry.load(number), Path(unquote(urlsplit(source).path))
 
 
 @pytest.fixture
@@ -52,6 +56,14 @@ def change(published):
         path.write_bytes(content)
 
 
+def list_files(folder):
+    return [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    ]
+
+
 def flipped(content):
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
@@ -59,11 +71,11 @@ def flipped(content):
 
 def test_files_when_nothing_changed_then_gives_bundle_and_operating_point(published):
     registry, version, folder = published
-    assert sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    ) == sorted([*FILES, "fusion/SHA256SUMS"])
+    assert set(FILES) <= set(list_files(folder))
+    listed = {line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
+    assert listed == set(list_files(folder)) - {"SHA256SUMS"}
     with registry.files(version) as (bundle, point):
-        assert point.read_bytes() == (folder / "point.json").read_bytes()
+        assert point.read_bytes() == (folder / "artifacts/point.json").read_bytes()
         assert (bundle / "spec.json").is_file()
 
 
@@ -84,7 +96,8 @@ def test_files_when_list_and_file_are_both_exchanged_then_the_registry_still_tel
 
     registry, version, folder = published
     change(SUMS, (folder / SUMS).read_bytes())
-    change("point.json", (folder / "point.json").read_bytes().replace(b"0.5", b"0.1"))
+    point = "artifacts/point.json"
+    change(point, (folder / point).read_bytes().replace(b"0.5", b"0.1"))
     write_sums(folder)
     with pytest.raises(InputError, match=r"SHA256SUMS of .* is not what was registered"):
         registry.files(version).__enter__()
@@ -94,5 +107,5 @@ def test_files_when_list_and_file_are_both_exchanged_then_the_registry_still_tel
 def test_served_model_when_a_bit_is_flipped_then_does_not_load(published, change, name):
     _, _, folder = published
     change(name, flipped((folder / name).read_bytes()))
-    with pytest.raises(Exception, match=r"damaged or exchanged|not JSON"):
-        mlflow.pyfunc.load_model(str(folder.parent))
+    with pytest.raises(Exception, match=r"damaged or exchanged|not JSON|Failed to run user code"):
+        mlflow.pyfunc.load_model(str(folder))

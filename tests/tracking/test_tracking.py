@@ -26,7 +26,7 @@ from idc.tracking.live import live_run
 from idc.tracking.orphans import list_orphans
 from idc.tracking.parents import close_parent, open_parent, place_below
 from idc.tracking.publishing import ALIAS, publish_result
-from idc.tracking.registry import list_aliased_digests, list_aliased_without_files
+from idc.tracking.registry import Registry, list_aliased_digests, list_aliased_without_files
 
 
 @pytest.fixture(scope="module")
@@ -347,7 +347,13 @@ def test_publish_result_when_files_were_removed_by_hand_then_restores_them_and_s
     assert publish_result(linked, root) == published
     assert f"MLflow run {published.run_id} lacked files, which were put back: 1" in caplog.text
     assert "idc-fusion version 1 lacked files, which were put back: 2" in caplog.text
-    assert {name: path.read_bytes() for name, path in stored_files(root).items()} == before
+    after = {name: path.read_bytes() for name, path in stored_files(root).items()}
+    written_anew = {"MLmodel", "SHA256SUMS"}  # with the time of now
+    assert {Path(name).name for name in before if after[name] != before[name]} <= written_anew
+    assert after.keys() == before.keys()
+    registry = Registry(root, linked.params)
+    with registry.files(registry.load(published.model_version)) as (bundle, _):
+        assert bundle.is_dir()
     assert list_aliased_without_files(root) == []
 
     caplog.clear()

@@ -47,7 +47,7 @@ class FusionModel(PythonModel):
         from idc.models.spec import digest_bundle
 
         bundle = Path(context.artifacts["bundle"])
-        require_unchanged(bundle.parent)
+        require_unchanged(bundle.parent.parent)  # the model's folder, with this code
         model, spec = load_model(bundle)
         self._scorer = PatchScorer(model, spec.size_px, _BATCH_SIZE, torch.device("cpu"))
         self._point = OperatingPoint.load(

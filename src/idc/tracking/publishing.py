@@ -287,7 +287,7 @@ def _register(client: MlflowClient, run: Run, result: Result) -> ModelVersion:
 
 
 def _restore_model(client: MlflowClient, version: ModelVersion, result: Result) -> None:
-    """Add the files that a version lacks, such as those that somebody has removed by hand."""
+    """Store all files of a version anew if it lacks any, such as one removed by hand."""
     logged = _find_logged_model(client, version)
     if logged is None:
         log.warning(
@@ -300,9 +300,9 @@ def _restore_model(client: MlflowClient, version: ModelVersion, result: Result) 
         return
     with scratch_folder() as scratch:
         folder = scratch / "model"
-        _save_model(folder, logged, str(version.run_id), result)
-        for file in there:
-            (folder / file).unlink(missing_ok=True)
+        # all of them: the list of digests names the code too, which may be newer by now
+        files_digest = _save_model(folder, logged, str(version.run_id), result)
+        client.set_model_version_tag(version.name, version.version, FILES_TAG, files_digest)
         client.log_model_artifacts(logged.model_id, str(folder))
     restored = _model_files(client, logged)
     client.set_logged_model_tags(logged.model_id, {_NUM_FILES_TAG: str(len(restored))})
@@ -405,7 +405,7 @@ def _save_model(path: Path, logged: LoggedModel, run_id: str, result: Result) ->
     # checking the model's code leaves them
     for cache in path.rglob("__pycache__"):
         shutil.rmtree(cache)
-    return write_sums(path / "artifacts")
+    return write_sums(path)
 
 
 def _describe_version(client: MlflowClient, model: ModelVersion, result: Result) -> None:

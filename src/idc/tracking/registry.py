@@ -166,15 +166,19 @@ class Registry:
                         uri, dst_path=str(scratch), tracking_uri=tracking_uri(self._root)
                     )
                 )
+                _require_registered(version, folder)
                 artifacts = Model.load(str(folder)).flavors["python_function"]["artifacts"]
-                paths = [folder / artifacts[part]["path"] for part in ("bundle", "operating_point")]
+                bundle, point = (
+                    folder / artifacts[part]["path"] for part in ("bundle", "operating_point")
+                )
             except (MlflowException, OSError, KeyError) as error:
                 raise InputError(
                     f"the files of {version} are missing in the store ({error}): restore it from a "
                     "backup, or run `idc publish` where its results lie"
                 ) from None
-            _require_registered(version, *paths)
-            yield paths[0], paths[1]
+            if version.model_digest and digest_bundle(bundle) != version.model_digest:
+                raise _not_registered(version, bundle)
+            yield bundle, point
 
     @contextlib.contextmanager
     def run_file(self, version: Version, name: str) -> Iterator[Path | None]:
@@ -353,25 +357,21 @@ def _aliased_versions(root: Path) -> Iterator[tuple[str, ModelVersion]]:
             yield alias, client.get_model_version_by_alias(model.name, alias)
 
 
-def _require_registered(version: Version, bundle: Path, operating_point: Path) -> None:
-    """Check the files of a version against the digests in the registry.
+def _require_registered(version: Version, folder: Path) -> None:
+    """Check the files of a version against their list, and that against its digest in the registry.
 
     Raises:
         InputError: If one of them was damaged or exchanged.
     """
-    listed = bundle.parent / SUMS
-    if version.files_digest and not (
-        listed.is_file() and file_sha256(listed) == version.files_digest
-    ):
+    if not version.files_digest:
+        return  # from before there was a list
+    listed = folder / SUMS
+    if not (listed.is_file() and file_sha256(listed) == version.files_digest):
         raise _not_registered(version, listed)
     try:
-        require_unchanged(bundle.parent)
+        require_unchanged(folder)
     except InputError as error:
         raise error.found_in(str(version)) from None
-    if version.model_digest and digest_bundle(bundle) != version.model_digest:
-        raise _not_registered(version, bundle)
-    if version.files_digest and operating_point.parent != bundle.parent:
-        raise _not_registered(version, operating_point)
 
 
 def _not_registered(version: Version, path: Path) -> InputError:
