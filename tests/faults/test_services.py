@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +25,7 @@ from idc.core.layout import PUBLISHED
 from idc.runs.workspace import WORKSPACES, copy_project, list_workspaces, stage_environment
 from tests.receiver import Receiver, receiving
 from tests.small_run import SMALL
+from tests.waiting import has_ended, wait_until
 
 ROOT = Path(__file__).parents[2]
 OVERRIDES = SMALL | {"runtime.checkpoint_interval_s": 0}
@@ -40,7 +40,6 @@ from prefect import flow
 def retraining(overrides: dict | None = None) -> None:
     time.sleep(45)
 '''
-PATIENCE_S = 600  # much for one run, little for a machine at work
 
 pytestmark = [
     pytest.mark.slow,
@@ -93,7 +92,7 @@ class Machine:
         return self.ask(f"/flow_runs/{run_id}")["state"]["name"]
 
     def wait_for(self, run_id: str, *states: str) -> str:
-        return wait_until(lambda: self.state(run_id) in states and self.state(run_id), states)
+        return wait_until(lambda: self.state(run_id) in states and self.state(run_id), str(states))
 
     def message(self, run_id: str) -> str:
         return self.ask(f"/flow_runs/{run_id}")["state"]["message"]
@@ -145,18 +144,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def wait_until(holds, what):
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := holds()):
-        assert time.monotonic() < deadline, f"{what} did not come in {PATIENCE_S} s"
-        time.sleep(1)
-    return value
-
-
-def has_ended(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.fixture(scope="module")

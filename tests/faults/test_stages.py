@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import psutil
@@ -14,6 +13,7 @@ from prefect.logging import disable_run_logger
 from idc.core.errors import StageFailedError, TransientError
 from idc.runs.workspace import stage_environment
 from tasks.stages import run_stage
+from tests.waiting import has_ended, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,7 +87,7 @@ def test_stage_when_it_runs_elsewhere_then_it_fails_naming_that_process(project)
     for line in other.stdout:
         if line.startswith("> python"):
             break
-    children = wait_for_children(other.pid)
+    children = wait_until(lambda: psutil.Process(other.pid).children(recursive=True))
     with pytest.raises(StageFailedError, match=rf"runs elsewhere.*PID {other.pid}\)"):
         sample(project)
     for process in (psutil.Process(other.pid), *children):
@@ -96,14 +96,6 @@ def test_stage_when_it_runs_elsewhere_then_it_fails_naming_that_process(project)
     (project / "seconds").write_text("0")
     assert sample(project)
     assert (project / "out").read_text() == "done"
-
-
-def wait_for_children(pid):
-    deadline = time.monotonic() + 60
-    while not (children := psutil.Process(pid).children(recursive=True)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return children
 
 
 def test_stage_when_its_dvc_is_killed_then_it_ends_as_by_ctrl_c(project):
@@ -115,10 +107,10 @@ def test_stage_when_its_dvc_is_killed_then_it_ends_as_by_ctrl_c(project):
     )  # fmt: skip
     wait_until((project / "begun").exists)
     # not DVC's only child: DVC may also start git, or a shell around the stage
-    stage = psutil.Process(int((project / "begun").read_text()))
+    stage = int((project / "begun").read_text())
     dvc.kill()
     dvc.wait()
-    wait_until(lambda: not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: has_ended(stage))
     assert (project / "cleaned").exists()
 
 
@@ -154,10 +146,3 @@ def test_stage_when_its_dvc_was_killed_before_it_began_then_it_does_nothing(tmp_
     )
     wait_until((tmp_path / "said").exists)
     assert (tmp_path / "said").read_text() == "DVC, which started this stage, has died"
-
-
-def wait_until(holds):
-    deadline = time.monotonic() + 300  # much for seconds, little for a machine at work
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -15,12 +15,12 @@ from idc.core.layout import BUNDLE, PUBLISHED
 from idc.models.spec import load_history
 from idc.runs.workspace import copy_project, stage_environment
 from idc.tracking.outbox import OUTBOX
-from tests.operations.servers import free_port, mlflow_server, wait_until
+from tests.operations.servers import free_port, mlflow_server
 from tests.small_run import SMALL
+from tests.waiting import wait_until
 
 OVERRIDES = SMALL | {"train.epochs": 40, "train.patience": 40}
 MISSED_EPOCHS = 3
-PATIENCE_S = 600  # much for one run, little for a machine at work
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -70,12 +70,12 @@ def test_pipeline_when_the_mlflow_server_is_killed_in_mid_training_then_no_epoch
         ) as flow,
     ):  # fmt: skip
         try:
-            wait_until(is_training, PATIENCE_S)
+            wait_until(is_training)
             os.killpg(service.process.pid, signal.SIGKILL)
             service.process.wait()
-            wait_until(lambda: len(missed_epochs(project)) >= MISSED_EPOCHS, PATIENCE_S)
+            wait_until(lambda: len(missed_epochs(project)) >= MISSED_EPOCHS)
             with mlflow_server(tmp_path / "server", store, port):
-                code = flow.wait(PATIENCE_S)
+                code = flow.wait(600)
                 log.seek(0)
                 assert code == 0, log.read()[-3000:]
                 published = load_json(project / PUBLISHED)

@@ -5,14 +5,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+from tests.waiting import wait_until
 
 START_S = 600  # a machine may be busy with trainings
 END_S = 8  # between SIGTERM and SIGKILL, which a Prefect server often needs
@@ -65,7 +66,7 @@ def running(
     service = Service(process, log)
     try:
         if health is not None:
-            wait_until(lambda: _answers(service, health), START_S)
+            wait_until(lambda: _answers(service, health), limit_s=START_S)
         yield service
     finally:
         service.end()
@@ -77,13 +78,6 @@ def _answers(service: Service, url: str) -> bool:
         return httpx.get(url, timeout=5, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
-
-
-def wait_until(is_so: Callable[[], bool], limit_s: float) -> None:
-    deadline = time.monotonic() + limit_s
-    while not is_so():
-        assert time.monotonic() < deadline, f"not so within {limit_s} s"
-        time.sleep(0.3)
 
 
 def mlflow_server(folder: Path, store: str, port: int) -> AbstractContextManager[Service]:

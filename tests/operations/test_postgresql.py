@@ -8,8 +8,9 @@ import httpx
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tests.operations.servers import START_S, Service, running, wait_until
+from tests.operations.servers import START_S, Service, running
 from tests.operations.telling_flow import EPOCHS
+from tests.waiting import wait_until
 
 NUM_RUNS, RUNS_PER_WORKER = 10, 5
 FAULT = re.compile(r"locked|deadlock|Traceback|OperationalError|DBAPIError", re.IGNORECASE)
@@ -69,13 +70,13 @@ def test_two_workers_when_ten_runs_are_due_at_once_then_none_is_lost_and_nothing
             for name in ("first", "second")
         ]  # fmt: skip
         # with both at hand before a run is due, neither can take them all
-        wait_until(lambda: all("started!" in worker.said() for worker in workers), START_S)
+        wait_until(lambda: all("started!" in worker.said() for worker in workers), limit_s=START_S)
         for number in range(NUM_RUNS):
             ask(servers, f"/deployments/{deployment}/create_flow_run",
                 {"parameters": {"number": number}})  # fmt: skip
-        wait_until(lambda: {"SCHEDULED", "PENDING", "RUNNING"}.isdisjoint(states()), 600)
+        wait_until(lambda: {"SCHEDULED", "PENDING", "RUNNING"}.isdisjoint(states()), limit_s=600)
         # a run's state is known before its process has ended
-        wait_until(lambda: sum(map(num_ended, workers)) == NUM_RUNS, 120)
+        wait_until(lambda: sum(map(num_ended, workers)) == NUM_RUNS, limit_s=120)
     said = [service.said() for service in (servers.prefect, servers.mlflow, *workers)]
     assert states() == ["COMPLETED"] * NUM_RUNS, said[2:]
     for text in said:

@@ -14,9 +14,9 @@ import pytest
 from idc.ops.descendants import end_descendants_at_death
 from idc.runs.workspace import copy_project, stage_environment
 from tests.small_run import SMALL
+from tests.waiting import has_ended, wait_until
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 120  # much for an end that takes seconds, little for a machine at work
 
 # an ancestor whose grandchild leads a session of its own, as servers do, and has lost its parent
 ANCESTOR = """
@@ -35,18 +35,6 @@ if sys.argv[1] == "exec":
 if sys.argv[1] != "returns":
     time.sleep(600)
 """
-
-
-def has_ended(pid):
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
-def wait_until(holds, what):
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := holds()):
-        assert time.monotonic() < deadline, f"{what} did not come in {PATIENCE_S} s"
-        time.sleep(0.1)
-    return found
 
 
 def start(how):

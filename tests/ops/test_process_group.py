@@ -4,10 +4,10 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from idc.ops.process_group import AbandonedError, run_group
+from tests.waiting import has_ended, wait_until
 
 ROOT = Path(__file__).parents[2]
 ORPHAN = """
@@ -30,10 +30,6 @@ def run(code, tmp_path, timeout_s=None):
     return finished, lines
 
 
-def is_alive(pid):
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
 def test_run_group_when_it_ends_then_every_line_and_the_code_are_returned(tmp_path):
     code = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"
     finished, lines = run(code, tmp_path)
@@ -54,7 +50,7 @@ def test_run_group_when_it_takes_too_long_then_grandchildren_end_too(tmp_path):
             on_line=lambda line: pids.append(int(line)),
         )
     assert pids
-    assert not is_alive(pids[0])
+    assert has_ended(pids[0])
 
 
 def test_run_group_when_the_caller_is_interrupted_then_grandchildren_end_too(tmp_path):
@@ -73,7 +69,7 @@ def test_run_group_when_the_caller_is_interrupted_then_grandchildren_end_too(tmp
             on_line=interrupt,
         )
     time.sleep(0.2)
-    assert not is_alive(pids[0])
+    assert has_ended(pids[0])
 
 
 @pytest.mark.slow
@@ -109,10 +105,7 @@ def test_run_group_when_the_starter_is_killed_then_no_process_of_the_group_is_le
     group = os.getpgid(pid)  # the number of its leader
     starter.kill()
     starter.wait()
-    deadline = time.monotonic() + 60
-    while is_alive(pid) or is_alive(group):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: has_ended(pid) and has_ended(group))
 
 
 def test_run_group_when_abandoned_then_the_group_ends_and_that_is_the_error(tmp_path):
@@ -126,7 +119,7 @@ def test_run_group_when_abandoned_then_the_group_ends_and_that_is_the_error(tmp_
             on_line=lambda line: pids.append(int(line)),
             is_abandoned=lambda: bool(pids),
         )
-    assert not is_alive(pids[0])
+    assert has_ended(pids[0])
 
 
 def test_run_group_when_the_command_fails_then_its_code_passes_the_leader(tmp_path):
