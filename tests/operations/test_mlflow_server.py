@@ -13,9 +13,10 @@ from mlflow.tracking import MlflowClient
 
 from idc.core.errors import InputError
 from idc.tracking.live import live_run
+from idc.tracking.model_version import ALIAS
 from idc.tracking.outbox import OUTBOX
 from idc.tracking.probe import probe_store
-from idc.tracking.publishing import ALIAS, publish_result
+from idc.tracking.publishing import publish_result
 from tests.operations.servers import free_port, mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

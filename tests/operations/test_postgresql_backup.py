@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from idc.tracking.publishing import ALIAS, publish_result
+from idc.tracking.model_version import ALIAS
+from idc.tracking.publishing import publish_result
 from tests.operations.servers import free_port, mlflow_server, prefect_server, with_driver
 
 pytestmark = [

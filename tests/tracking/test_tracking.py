@@ -23,9 +23,10 @@ from idc.tracking.connection import (
     tracking_uri,
 )
 from idc.tracking.live import live_run
+from idc.tracking.model_version import ALIAS
 from idc.tracking.orphans import list_orphans
 from idc.tracking.parents import close_parent, open_parent, place_below
-from idc.tracking.publishing import ALIAS, publish_result
+from idc.tracking.publishing import publish_result
 from idc.tracking.registry import Registry, list_aliased_digests, list_aliased_without_files
 
 

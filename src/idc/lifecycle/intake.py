@@ -14,7 +14,7 @@ from idc.data.ingest.archive import find_sources, list_members
 from idc.data.patches import load_pixels
 from idc.data.tables import INDEX_SCHEMA, load_table
 from idc.runs.lineage import folder_md5, reject_stale_pointers
-from idc.tracking.publishing import ALIAS
+from idc.tracking.model_version import ALIAS
 from idc.tracking.registry import Registry, Version
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from idc.tracking.result import Result
 from idc.tracking.result_tables import ENDS, FUSED
 
 MAX_METRICS = 80
@@ -55,6 +56,11 @@ CHOSEN = (
 )
 """Beside them: the epochs (loss, AUROC of val, learning rate, speed) and, of `best_attribution`,
 the score and the seconds per patch of the best attribution method alone."""
+
+
+def shown_metrics(result: Result) -> dict[str, float]:
+    """Return the figures that a result's run and model show as metrics, by their keys."""
+    return choose_metrics(result.figures) | best_attribution(result.figures, result.scores)[1]
 
 
 def choose_metrics(figures: Mapping[str, float]) -> dict[str, float]:

@@ -26,7 +26,7 @@ from idc.core.errors import InputError
 from idc.core.scratch import scratch_folder
 from idc.models.spec import digest_bundle
 from idc.tracking.connection import connect, ensure_experiment, is_empty, tracking_uri
-from idc.tracking.publishing import ALIAS
+from idc.tracking.model_version import ALIAS
 from idc.tracking.recording import (
     COMMIT_TAG,
     ENVIRONMENT_TAG,
