@@ -87,6 +87,7 @@ def name_process(process: psutil.Process) -> str:
         "descendants.py": "",
         "group_leader.py": "leader",
         "flows.": "flow",
+        "-m idc pipeline": "flow",
         "prefect.server": "Prefect server",
         "multiprocessing": "worker process",
         "-m dvc": "dvc",

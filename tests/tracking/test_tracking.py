@@ -607,6 +607,7 @@ def test_check_store_when_another_server_is_there_then_says_so(
     [
         ("localhost:5000", "localhost:5000 has no http.*: write http://localhost:5000"),
         ("127.0.0.1:5000/mlflow", "has no http"),
+        ("htps://me:planted-secret@host", "htps:// is none of http://, https://.*correct the"),
         ("file:./mlruns", "is a folder"),
         ("./mlruns", "is a folder"),
         ("/srv/mlruns", "is a folder.*name a database, as sqlite:////"),

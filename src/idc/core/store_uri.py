@@ -10,6 +10,9 @@ SQLITE = "sqlite:///"
 _VARIABLE = "MLFLOW_TRACKING_URI"
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/|$)")
 _CREDENTIALS = re.compile(r"(?!file:)[^/]*:.*@")
+_SCHEMES = (
+    "http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc",
+)  # fmt: skip
 _IN_MEMORY = ("sqlite:", "sqlite://", SQLITE, f"{SQLITE}:memory:")
 
 
@@ -23,7 +26,8 @@ def resolve_store_uri(uri: str, root: Path) -> str:
 
     Raises:
         InputError: If it is a folder, which no stage can publish to, a database in memory, or a
-            server without `http://`; a password in it is not repeated.
+            server without `http://`, or of a scheme that MLflow knows no store of; a password in
+            it is not repeated.
     """
     if uri in _IN_MEMORY:
         raise InputError(
@@ -44,4 +48,8 @@ def resolve_store_uri(uri: str, root: Path) -> str:
             _VARIABLE,
             f"name a database, as {SQLITE}{root.resolve()}/mlflow.db, or a server, or unset it",
         )
+    scheme = uri.partition("://")[0].lower()
+    if "://" in uri and scheme.partition("+")[0] not in _SCHEMES:
+        known = ", ".join(f"{name}://" for name in _SCHEMES)
+        raise InputError(f"{scheme}:// is none of {known}", _VARIABLE, "correct the address")
     return uri
