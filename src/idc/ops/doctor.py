@@ -245,7 +245,8 @@ def _disk(root: Path, num_patches: int) -> Finding:
     free, needed = shutil.disk_usage(root).free, inputs.bytes_needed(root, num_patches)
     said = f"{free / 1e9:.1f} GB free, a run needs some {needed / 1e9:.1f}; {sizes}"
     if free < needed:
-        return Finding("disk", "missing", said, "idc gc --cache")
+        fix = "idc gc --cache --dry, then without --dry (data of old commits goes from the cache)"
+        return Finding("disk", "missing", said, fix)
     return Finding("disk", "ok", said)
 
 

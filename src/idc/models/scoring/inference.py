@@ -7,12 +7,11 @@ backbones in bf16, where they do not. How it was chosen, and what lost: docs/log
 """
 
 import copy
+import io
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -162,20 +161,20 @@ def _draw_probes(size_px: int) -> list[Tensor]:
 
 
 def _export(model: nn.Module, images: Tensor) -> bytes:
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        path = Path(folder) / "network.onnx"
+    network = io.BytesIO()
+    with warnings.catch_warnings():
         # it calls itself deprecated; its successor needs two packages more, onnxscript and onnx-ir
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model,
             (images,),
-            path,
+            network,
             dynamo=False,
             input_names=["images"],
             output_names=["logits"],
             dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
         )
-        return path.read_bytes()
+    return network.getvalue()
 
 
 def _open_session(network: bytes) -> Scorer:
