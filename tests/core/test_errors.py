@@ -18,6 +18,13 @@ def test_input_error_when_fields_are_given_then_the_line_is_where_what_fix(error
     assert str(error) == line
 
 
+def test_input_error_when_a_value_is_thousands_of_digits_then_the_line_keeps_both_its_ends():
+    error = InputError(f"override 1 ({'9' * 5000}): no such patch", "labels.csv", "fix it")
+    assert str(error).startswith(f"labels.csv: override 1 ({'9' * 300}")
+    assert str(error).endswith(f"{'9' * 200}): no such patch: fix it")
+    assert len(str(error)) < 800
+
+
 def test_input_error_when_found_inside_a_plan_then_the_fix_stays_the_last_part():
     inner = InputError("no such parameter", "train.epoch", "fix its spelling")
     outer = inner.found_in("plan.yaml: fast")

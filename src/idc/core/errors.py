@@ -4,6 +4,8 @@ from pathlib import Path
 
 EXIT_UNAVAILABLE = 75  # of `idc`; EX_TEMPFAIL of sysexits.h: the same command may succeed later
 
+_MAX_WHAT, _MAX_BEGIN, _MAX_END = 1000, 400, 300  # characters
+
 
 class InputError(ValueError):
     """Something the user gave is wrong: one line says what, where, and what to do.
@@ -18,6 +20,8 @@ class InputError(ValueError):
         self.what = what
         self.where = None if where is None else str(where)
         self.fix = fix
+        if len(what) > _MAX_WHAT:  # a value out of a file may be all of the file
+            what = f"{what[:_MAX_BEGIN]} … {what[-_MAX_END:]}"
         super().__init__(_printable(": ".join(part for part in (self.where, what, fix) if part)))
 
     def found_in(self, where: str | Path) -> "InputError":
