@@ -3,20 +3,22 @@
 import hashlib
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from idc.core.checksums import require_unchanged
+from idc.core.errors import InputError
 from tests.torture.place import STORE, Place
 
 _ID = re.compile(r"[0-9a-f]{32}")
 # DVC's own notes, Python's, the code itself and its copy in the model
 _OF_NO_RUN = re.compile(r"^\.dvc/tmp/|^src/|/artifacts/code/|(^|/)__pycache__/")
-# artifacts that name the run, its time or its machine
-_OF_THE_RUN = re.compile(r"/(MLmodel|dvc\.lock|tables/metrics\.json)$")
+# artifacts that name the run, its time or its machine, and the digests of these
+_OF_THE_RUN = re.compile(r"/(MLmodel|artifacts/SHA256SUMS|dvc\.lock|tables/metrics\.json)$")
 _COUNTS = {
     "runs": "SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'",
     "finished runs": "SELECT count(*) FROM runs WHERE status = 'FINISHED'",
@@ -36,8 +38,17 @@ def examine(place: Place) -> list[str]:
         *_compare_locks(place),
         *_compare_files(place),
         *_count_in_store(place.project / STORE),
+        *_check_digests(place.project / "mlruns"),
         *(f"left in TMPDIR: {name}" for name in sorted(temporary) if name not in caches),
     ]
+
+
+def _check_digests(store: Path) -> Iterator[str]:
+    for model in store.rglob("MLmodel"):
+        try:
+            require_unchanged(model.parent)
+        except InputError as error:
+            yield str(error)
 
 
 def _compare_locks(place: Place) -> list[str]:

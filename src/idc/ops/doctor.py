@@ -245,7 +245,7 @@ def _disk(root: Path, num_patches: int) -> Finding:
     free, needed = shutil.disk_usage(root).free, inputs.bytes_needed(root, num_patches)
     said = f"{free / 1e9:.1f} GB free, a run needs some {needed / 1e9:.1f}; {sizes}"
     if free < needed:
-        fix = "idc gc --cache --dry, then without --dry (data of old commits goes from the cache)"
+        fix = "idc gc --cache lists what may go, data of old commits too; --yes removes it"
         return Finding("disk", "missing", said, fix)
     return Finding("disk", "ok", said)
 
