@@ -58,6 +58,13 @@ finally:
 """
 
 
+REPRO = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.{handler})
+os.execv(sys.executable, [sys.executable, "-m", "dvc", "repro"])
+"""
+
+
 def start(project, *command):
     return subprocess.Popen(
         [sys.executable, *command],
@@ -98,11 +105,13 @@ def test_stage_when_it_runs_elsewhere_then_it_fails_naming_that_process(project)
     assert (project / "out").read_text() == "done"
 
 
-def test_stage_when_its_dvc_is_killed_then_it_ends_as_by_ctrl_c(project):
+@pytest.mark.parametrize("interrupts", ["heeded", "ignored"])  # as `dvc repro &` in a script
+def test_stage_when_its_dvc_is_killed_then_it_ends_as_by_ctrl_c(project, interrupts):
     (project / "stage.py").write_text(ENDS_WITH_DVC)
     environment = stage_environment(project) | {"PYTHONPATH": str(ROOT / "src")}
+    handler = "SIG_IGN" if interrupts == "ignored" else "SIG_DFL"
     dvc = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro"],
+        [sys.executable, "-c", REPRO.format(handler=handler)],
         cwd=project, env=environment, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     wait_until((project / "begun").exists)

@@ -11,6 +11,7 @@ import pytest
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
+from idc.cli import COMMANDS
 from idc.core.errors import InputError
 from idc.tracking.live import live_run
 from idc.tracking.model_version import ALIAS
@@ -114,6 +115,8 @@ def test_probe_when_repeated_then_one_deleted_run_and_no_alias_stay_and_a_full_d
 
         shutil.rmtree(tmp_path / "server/artifacts")
         (tmp_path / "server/artifacts").symlink_to("/proc/self")  # where nothing can be written
+        for name, value in COMMANDS["check"].environment.items():  # as `idc check` sets them
+            monkeypatch.setenv(name, value)
         with pytest.raises(InputError, match="refuses what a run will do") as refusal:
             probe_store(tmp_path, "idc", "idc-fusion")
         assert "to store artifacts" in refusal.value.fix

@@ -134,6 +134,12 @@ def test_flow_when_it_is_ended_then_its_temporary_prefect_server_ends_too(tmp_pa
     wait_until(lambda: not processes_in(home), f"the end of {processes_in(home)}")
 
 
+# a shell starts what is in the background with interrupts ignored, and so it would be here
+PYTEST = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, "-m", "pytest", "-q", *sys.argv[1:]])
+"""
 TESTS = """
 import subprocess, sys, time
 
@@ -157,7 +163,7 @@ def test_tests_when_they_are_interrupted_then_the_servers_that_they_started_end(
     shutil.copy2(ROOT / "tests/conftest.py", tmp_path / "tests")
     (tmp_path / "tests/test_server.py").write_text(TESTS)
     run = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-n", workers, "tests"],
+        [sys.executable, "-c", PYTEST, "-n", workers, "tests"],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
         stdout=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip

@@ -119,7 +119,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     command = COMMANDS[name]
     options = parse_options(command, arguments)
     # here alone, before anything that reads them is imported; of QUIET, the user's values hold
-    os.environ.update({**QUIET, **os.environ, **PICTURES, **exempt_loopback(os.environ)})
+    quiet = {**QUIET, **command.environment}
+    os.environ.update({**quiet, **os.environ, **PICTURES, **exempt_loopback(os.environ)})
     if not command.anywhere:
         _require_project()
         if experiment_project(Path.cwd()) is not None:

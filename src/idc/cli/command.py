@@ -3,8 +3,8 @@
 import argparse
 import difflib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +38,8 @@ class Command:
     """Whether `--json` prints its answer as one JSON object."""
     anywhere: bool = False
     """Whether it runs outside a project as well."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that libraries read, where the user has not set them."""
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,14 @@ from idc.core.process_ids import ProcessId, identify_process, is_dead
 
 _STAGE_OF_DVC = "DVC_STAGE"  # in the environment of what DVC runs
 _POLL_S = 1.0
+_END = signal.SIGUSR1  # what a shell starts in the background ignores Ctrl-C's own signal
 _GRACE_S = 10.0  # between Ctrl-C and the end
 
 
 def end_with_dvc() -> None:
     """If DVC started this process, end it soon after a death of DVC, as Ctrl-C would.
+
+    Called in the main thread, it takes the signal USR1 for that.
 
     Raises:
         StageFailedError: If DVC has died already.
@@ -30,6 +33,7 @@ def end_with_dvc() -> None:
     for parent in psutil.Process().parents():
         if _is_dvc(parent):
             dvc = identify_process(parent.pid)
+            signal.signal(_END, signal.default_int_handler)
             threading.Thread(target=_end_with, args=(dvc,), daemon=True).start()
             return
     # whoever adopts an orphan is of another session; a script that calls DVC's functions is not
@@ -48,6 +52,6 @@ def _end_with(process: ProcessId) -> None:
     while not is_dead(process):
         time.sleep(_POLL_S)
     # so that what is half written is removed; sent to that thread, it also ends a wait
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    signal.pthread_kill(threading.main_thread().ident or 0, _END)
     time.sleep(_GRACE_S)
     os._exit(1)

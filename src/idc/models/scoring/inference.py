@@ -168,7 +168,7 @@ def _export(model: nn.Module, images: Tensor) -> bytes:
         torch.onnx.export(
             model,
             (images,),
-            network,
+            network,  # type: ignore[arg-type]  # without dynamo it takes a file as well
             dynamo=False,
             input_names=["images"],
             output_names=["logits"],
