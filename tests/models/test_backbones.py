@@ -1,90 +1,13 @@
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from idc.core.errors import InputError
-from idc.models.networks.backbones import Backbone, require_weights
+from idc.models.networks.backbones import Backbone
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
 def test_backbone_when_given_images_then_its_embedding_has_num_features(name):
     backbone = Backbone(name, "none").eval()
     assert backbone(torch.rand(2, 3, 32, 32)).shape == (2, backbone.num_features)
-
-
-def test_backbone_when_weights_are_in_a_folder_then_loads_them(tmp_path):
-    saved = Backbone("test_resnet", "none").net
-    save_file(saved.state_dict(), tmp_path / "test_resnet.safetensors")
-    loaded = Backbone("test_resnet", str(tmp_path)).net.state_dict()
-    for name, tensor in saved.state_dict().items():
-        assert torch.equal(loaded[name], tensor), name
-
-
-@pytest.fixture
-def resnet(tmp_path):
-    """`resnet(rename)`: a network, and a folder with its weights under other keys."""
-
-    def save(rename=lambda key: key, leave_out=(), **more):
-        net = Backbone("test_resnet", "none").net
-        weights = {rename(key): tensor for key, tensor in net.state_dict().items()}
-        weights = {key: tensor for key, tensor in weights.items() if key not in leave_out}
-        save_file(weights | more, tmp_path / "test_resnet.safetensors")
-        return net, str(tmp_path)
-
-    return save
-
-
-@pytest.mark.parametrize("prefix", ["module.", "model.resnet.", "backbone.module.encoder_q."])
-def test_backbone_when_keys_have_a_prefix_then_loads_them_and_says_so(resnet, caplog, prefix):
-    caplog.set_level("INFO")
-    classifier = {f"{prefix}fc.weight": torch.zeros(2, 2)}
-    net, folder = resnet(lambda key: prefix + key, **classifier)
-    require_weights(("test_resnet",), folder)
-    loaded = Backbone("test_resnet", folder).net.state_dict()
-    assert all(torch.equal(loaded[key], tensor) for key, tensor in net.state_dict().items())
-    assert f"without their prefix {prefix}" in caplog.text
-    assert "1 tensors are not used" in caplog.text
-
-
-def test_backbone_when_counters_of_batch_norms_are_missing_then_loads_the_rest(resnet):
-    net, _ = resnet()
-    counters = [key for key in net.state_dict() if key.endswith("num_batches_tracked")]
-    assert counters
-    net, folder = resnet(leave_out=counters)
-    loaded = Backbone("test_resnet", folder).net.state_dict()
-    assert torch.equal(loaded["conv1.0.weight"], net.state_dict()["conv1.0.weight"])
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"leave_out": ["layer3.0.conv1.weight"]}, r"lacks 1 of the \d+ tensors of test_resnet"),
-        ({"rename": lambda key: key.replace(".", "/")}, "holds no tensor of test_resnet"),
-        ({"conv1.0.weight": torch.zeros(1)}, r"conv1\.0\.weight has shape \(1,\), in test_resn"),
-    ],
-)  # fmt: skip
-def test_backbone_when_weights_do_not_fit_then_check_and_training_refuse(resnet, change, says):
-    _, folder = resnet(**change)
-    for use in (
-        lambda: require_weights(("test_resnet",), folder),
-        lambda: Backbone("test_resnet", folder),
-    ):
-        with pytest.raises(InputError, match=says):
-            use()
-
-
-def test_backbone_when_the_weights_are_of_another_network_then_refuses(tmp_path):
-    other = Backbone("test_efficientnet", "none").net.state_dict()
-    save_file(other, tmp_path / "test_resnet.safetensors")
-    with pytest.raises(InputError, match="test_resnet"):
-        require_weights(("test_resnet",), str(tmp_path))
-
-
-@pytest.mark.parametrize("content", [b"", b"\x80\x02pickle", b"\xff" * 64])
-def test_backbone_when_the_file_is_no_safetensors_then_says_so_in_a_line(tmp_path, content):
-    (tmp_path / "test_resnet.safetensors").write_bytes(content)
-    with pytest.raises(InputError, match=r"test_resnet\.safetensors cannot be read"):
-        require_weights(("test_resnet",), str(tmp_path))
 
 
 def test_cam_layer_when_asked_then_its_maps_have_stride_16():
@@ -101,59 +24,3 @@ def test_cam_layer_when_an_image_has_96_px_then_its_maps_have_6x6_cells(name):
     with torch.no_grad():
         backbone(torch.rand(1, 3, 96, 96))
     assert shapes == [(6, 6)]
-
-
-def test_require_weights_when_none_are_wanted_then_asks_for_nothing():
-    assert require_weights(("test_resnet",), "none") is None
-
-
-def test_require_weights_when_the_hub_cannot_be_asked_then_says_so_in_a_line(monkeypatch):
-    class ConnectError(Exception):
-        """As an HTTP client's own errors: of no common kind."""
-
-    def file_exists(*_):
-        raise ConnectError("no route to host")
-
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr("huggingface_hub.file_exists", file_exists)
-    with pytest.raises(InputError, match=r"resnet50 cannot be fetched \(no route to host\)"):
-        require_weights(("resnet50",), "imagenet")
-
-
-def test_require_weights_when_the_folder_lacks_one_then_names_the_file(tmp_path):
-    with pytest.raises(InputError, match=r"test_resnet\.safetensors does not exist"):
-        require_weights(("test_resnet",), str(tmp_path))
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """`hub(cached=..., found=...)`: what lies in the hub's cache, and what the hub has."""
-
-    def install(*, cached, found):
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        path = "/cache/model.safetensors" if cached else None
-        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: path)
-        monkeypatch.setattr("huggingface_hub.file_exists", lambda *_: found)
-
-    return install
-
-
-@pytest.mark.parametrize(("cached", "found"), [(True, False), (False, True)])
-def test_require_weights_when_the_cache_or_the_hub_has_them_then_passes(hub, cached, found):
-    hub(cached=cached, found=found)
-    require_weights(("resnet50",), "imagenet")
-
-
-def test_require_weights_when_nobody_has_them_then_says_so_in_a_line(hub):
-    hub(cached=False, found=False)
-    with pytest.raises(InputError, match=r"resnet50.*has no model\.safetensors") as raised:
-        require_weights(("resnet50",), "imagenet")
-    assert len(str(raised.value).splitlines()) == 1
-
-
-def test_require_weights_when_timm_offers_none_then_names_the_backbone(hub):
-    hub(cached=False, found=True)
-    with pytest.raises(
-        InputError, match="no ImageNet weights for beit3_giant_patch14_224: use none"
-    ):
-        require_weights(("beit3_giant_patch14_224",), "imagenet")

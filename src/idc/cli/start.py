@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from idc.cli import synth
+from idc.cli import synth, weights
 from idc.cli.command import EXIT_FAILED, Command, Group, print_json
 from idc.core import layout
 
@@ -98,5 +98,6 @@ GROUP = Group(
             json=True,
             environment=_SOON,
         ),
+        weights.COMMAND,
     ),
 )

@@ -175,7 +175,8 @@ class ModelConfig(Section):
     backbones: Annotated[tuple[str, ...], Field(min_length=1)]
     """timm model names; their pooled embeddings are concatenated in this order."""
     pretrained: Annotated[str, Field(min_length=1)]
-    """`imagenet` (through timm), `none`, or a folder holding `<backbone>.safetensors`."""
+    """`imagenet` (through timm), `packaged` (by pip, of few backbones), `none`, or a folder holding
+    `<backbone>.safetensors`."""
     size_px: Annotated[int, Field(ge=32, le=512)]
     """Edge length in pixels that a 50x50 patch is resized to."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)]

@@ -144,9 +144,9 @@ def require_weights(params: Params, root: Path) -> None:
     """
     if params.model.pretrained == "none" or _already_trained(params, root):
         return  # timm is not needed, and takes seconds to import
-    from idc.models.networks import backbones
+    from idc.models.weights import sources
 
-    backbones.require_weights(params.model.backbones, params.model.pretrained)
+    sources.require_weights(params.model.backbones, params.model.pretrained)
 
 
 def _already_trained(params: Params, root: Path) -> bool:

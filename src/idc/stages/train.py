@@ -21,6 +21,7 @@ from idc.models.bundle import save_bundle
 from idc.models.networks.device import choose_device, describe_environment
 from idc.models.networks.fusion import FusionCNN, create_fusion
 from idc.models.spec import ModelSpec, digest_bundle
+from idc.models.weights.sources import IMAGENET, NONE, PACKAGED
 from idc.runs.lineage import git_commit
 from idc.tracking.live import live_run
 from idc.training.checkpoint import Checkpoint, digest_inputs
@@ -169,7 +170,7 @@ def _digest_training(params: Params, sections: tuple[str, ...]) -> str:
     for name in ("stages/train.py", "evaluation/statistics/metrics.py"):
         code[name] = package / name
     data = {"splits": layout.SPLITS, "index": layout.INDEX}
-    if params.model.pretrained not in ("none", "imagenet"):
+    if params.model.pretrained not in (NONE, IMAGENET, PACKAGED):
         data |= {path.name: path for path in Path(params.model.pretrained).glob("*.safetensors")}
     # a texture member is learnt after the training, which does not know of it
     facts = {
