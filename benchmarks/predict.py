@@ -29,6 +29,7 @@ from idc.models.networks.device import choose_device
 from idc.models.networks.fusion import FusionCNN
 from idc.models.scoring.inference import create_scorer
 from idc.models.scoring.patches import PatchScorer
+from tests.random_networks import random_fusion
 
 ROOT = Path(__file__).parents[1]
 FULL_SIZE = 277_524
@@ -95,7 +96,7 @@ def _describe_device(device: torch.device) -> str:
 
 def _create_model(bench: ScoringBench) -> FusionCNN:
     torch.manual_seed(17)
-    return FusionCNN(bench.backbones, pretrained="none", dropout=0.0).eval().to(bench.device)
+    return random_fusion(bench.backbones, dropout=0.0).eval().to(bench.device)
 
 
 @torch.inference_mode()

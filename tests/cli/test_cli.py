@@ -81,7 +81,7 @@ def test_check_when_weights_cannot_be_had_then_it_names_the_ways_out(project, ca
     monkeypatch.setenv("HF_HUB_CACHE", str(project))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     message = error_of(capsys, "check")
-    assert "ImageNet weights of efficientnet_b0" in message
+    assert "pretrained weights of efficientnet_b0" in message
     assert "none (training from scratch)" in message
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from idc.cli import EXIT_INPUT, main
 from idc.core.checksums import file_sha256
-from idc.models.weights.packaged import PACKAGES
+from idc.models.backbones.packaged import PACKAGES
 from idc.runs.workspace import override_params
 
 LITE = "tf_efficientnet_lite0"
@@ -58,7 +58,9 @@ def test_weights_when_the_hub_has_them_then_fetch_brings_them_into_its_cache(
     list_weights, tmp_path, monkeypatch
 ):
     cached = {}
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: cached.get("path"))
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache", lambda *_, **__: cached.get("path")
+    )
     code, said = list_weights(["resnet50"], "imagenet")
     assert code == 0
     assert "timm/resnet50.a1_in1k" in said
@@ -81,11 +83,11 @@ def test_weights_when_the_hub_cannot_be_reached_then_fetch_fails_in_a_line(
     def download(*_):
         raise OSError("no route to host")
 
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     code, said = list_weights(["resnet50"], "imagenet", "--fetch")
     assert code == EXIT_INPUT
-    assert "the ImageNet weights of resnet50 cannot be fetched (no route to host)" in said
+    assert "the pretrained weights of resnet50 cannot be fetched (no route to host)" in said
     assert said.count("\n") == 1
 
 

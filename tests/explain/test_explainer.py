@@ -15,7 +15,7 @@ from idc.data.images import to_images
 from idc.explain.maps.attributions import AttributionBudget, blur
 from idc.explain.maps.explainer import Explainer, NotFiniteMapError
 from idc.explain.maps.methods import METHODS
-from idc.models.networks.fusion import FusionCNN
+from tests.random_networks import random_fusion
 
 AFFORDABLE = [name for name, method in METHODS.items() if not method.costly]
 CPU = torch.device("cpu")
@@ -83,7 +83,7 @@ def linear(left):
 @pytest.fixture(scope="module")
 def fusion():
     torch.manual_seed(5)
-    model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.1)
+    model = random_fusion(["test_resnet", "test_efficientnet"], dropout=0.1)
     return model.eval()
 
 
@@ -253,7 +253,7 @@ def test_every_method_when_layers_are_frozen_and_no_gradient_is_wanted_then_maps
 ):
     # DenseNet's activations work in place, and so does the sum in ResNet's blocks
     torch.manual_seed(5)
-    model = FusionCNN(["test_resnet"], pretrained="none", dropout=0.1).eval()
+    model = random_fusion(["test_resnet"], dropout=0.1).eval()
     for module in model.modules():
         if hasattr(module, "inplace"):
             module.inplace = False
@@ -271,7 +271,7 @@ def test_every_method_when_layers_are_frozen_and_no_gradient_is_wanted_then_maps
 
 def test_densenet_whose_activations_work_in_place_then_its_maps_are_not_blank(pixels):
     torch.manual_seed(5)
-    model = FusionCNN(["densenet121"], pretrained="none", dropout=0.0).eval()
+    model = random_fusion(["densenet121"], dropout=0.0).eval()
     explainer = explain_by(model, size_px=32)
     for method in ("saliency", "layer_cam"):
         assert explainer.explain(method, pixels[:1])["densenet121"].any()
@@ -390,7 +390,7 @@ def test_table_then_only_eigen_cam_is_not_class_specific_and_two_methods_are_on_
 @pytest.fixture
 def textured(draw_texture):
     torch.manual_seed(5)
-    model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.1).eval()
+    model = random_fusion(["test_resnet", "test_efficientnet"], dropout=0.1).eval()
     model.join_texture(draw_texture(40))
     return model
 

@@ -4,13 +4,13 @@ import torch
 
 from idc.explain.scores.sanity import MAX_SIMILARITY, STEPS, changes, randomised, similarity
 from idc.explain.scores.similarity import rank_correlation
-from idc.models.networks.fusion import FusionCNN
+from tests.random_networks import random_fusion
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(1)
-    return FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.0).eval()
+    return random_fusion(["test_resnet", "test_efficientnet"], dropout=0.0).eval()
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_cascade_when_there_is_a_texture_member_then_the_last_step_alone_changes
     images, draw_texture
 ):
     torch.manual_seed(1)
-    model = FusionCNN(["test_resnet"], pretrained="none", dropout=0.0).eval()
+    model = random_fusion(["test_resnet"], dropout=0.0).eval()
     model.join_texture(draw_texture(64))
     before = {name: value.clone() for name, value in model.texture.state_dict().items()}
     head, deep, everything = (randomised(model, step, images, seed=3).texture for step in STEPS)

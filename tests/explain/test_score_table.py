@@ -14,9 +14,9 @@ from idc.explain.maps.explainer import Explainer
 from idc.explain.scores import table as score_table
 from idc.explain.scores.fast_scores import create_score
 from idc.explain.scores.table import ExplainedModel, ExplanationScores
-from idc.models.networks.fusion import FusionCNN
 from idc.tracking.chosen_metrics import best_attribution
 from idc.tracking.result_tables import tabulate_scores
+from tests.random_networks import random_fusion
 
 METHODS = ("saliency", "grad_cam")
 BOOTSTRAP = Bootstrap(100, 5)
@@ -41,7 +41,7 @@ def tabulate(scores):
 @pytest.fixture(scope="module")
 def subject():
     torch.manual_seed(0)
-    model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.0).eval()
+    model = random_fusion(["test_resnet", "test_efficientnet"], dropout=0.0).eval()
     mean = torch.zeros(sum(branch.num_features for branch in model.branches))
     return ExplainedModel(model, 32, mean, torch.device("cpu"), explain_with)
 
@@ -218,7 +218,7 @@ def test_scores_when_there_is_a_texture_member_then_its_contribution_is_no_sourc
     store, test_set, draw_texture, config, num_patches
 ):
     torch.manual_seed(0)
-    model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.0).eval()
+    model = random_fusion(["test_resnet", "test_efficientnet"], dropout=0.0).eval()
     model.join_texture(draw_texture(32))
     mean = torch.full((96 + 256 + 1,), 0.1)
     score = create_score(

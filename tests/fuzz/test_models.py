@@ -15,13 +15,25 @@ from hypothesis import strategies as st
 from idc.core.checksums import SUMS
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.bundle import load_mean_embedding, load_model, save_bundle
-from idc.models.networks.fusion import FusionCNN
-from idc.models.spec import ModelSpec, digest_bundle, load_history, load_spec
+from idc.models.spec import Architecture, ModelSpec, digest_bundle, load_history, load_spec
 from idc.serving.pyfunc_model import FusionModel
 from tests.fuzz.examples import draw_images
 from tests.fuzz.hostile import edited, one_line, refusal, replaced, share
+from tests.random_networks import random_fusion
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 0.0, False, False, [1.0, 1.0], [1, 1], 1, 0.5)
+SPEC = ModelSpec(
+    ["test_resnet"],
+    "none",
+    32,
+    0.0,
+    False,
+    False,
+    [1.0, 1.0],
+    [1, 1],
+    1,
+    0.5,
+    [Architecture("test_resnet")],
+)
 PATCH = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
 PNG = cv2.imencode(".png", PATCH)[1].tobytes()
 SHORT = next(draw_images())
@@ -32,7 +44,7 @@ HISTORY = "epoch,train_loss,val_auroc,learning_rate\n1,0.7,0.6,0.001\n2,0.5,0.8,
 def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model") / "fusion"
     torch.manual_seed(1)
-    state = FusionCNN(SPEC.backbones, pretrained="none", dropout=0.0).state_dict()
+    state = random_fusion(SPEC.backbones, dropout=0.0).state_dict()
     save_bundle(folder, state, SPEC, pd.DataFrame({"epoch": [1]}), torch.zeros(96))
     return folder
 

@@ -5,16 +5,28 @@ import torch
 from idc.core.errors import InputError
 from idc.core.files import load_json, save_json
 from idc.models.bundle import load_model, save_bundle
-from idc.models.networks.fusion import FusionCNN
-from idc.models.spec import ModelSpec, digest_bundle, load_history, load_spec
+from idc.models.spec import Architecture, ModelSpec, digest_bundle, load_history, load_spec
+from tests.random_networks import random_fusion
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 0.2, True, False, [1.0, 1.5], [6, 4], 2, 0.8125)
+SPEC = ModelSpec(
+    ["test_resnet"],
+    "none",
+    32,
+    0.2,
+    True,
+    False,
+    [1.0, 1.5],
+    [6, 4],
+    2,
+    0.8125,
+    [Architecture("test_resnet")],
+)
 HISTORY = pd.DataFrame({"epoch": [1, 2], "val_auroc": [0.5, 0.8125]})
 
 
 @pytest.fixture
 def model():
-    return FusionCNN(["test_resnet"], pretrained="none", dropout=0.2, aux_heads=True).eval()
+    return random_fusion(["test_resnet"], dropout=0.2, aux_heads=True).eval()
 
 
 @pytest.fixture

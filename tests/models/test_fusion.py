@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from idc.core.errors import InputError
-from idc.models.networks.fusion import FusionCNN, MemberLogits, create_fusion
+from idc.models.networks.fusion import MemberLogits, create_fusion
 from idc.models.scoring.patches import PatchScorer
+from tests.random_networks import random_fusion
 
 TINY = ("test_resnet", "test_efficientnet")
 CPU = torch.device("cpu")
@@ -13,7 +14,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(1)
-    return FusionCNN(TINY, pretrained="none", dropout=0.5).eval()
+    return random_fusion(TINY, dropout=0.5).eval()
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def pixels():
 
 def test_fusion_when_built_of_the_three_real_backbones_then_joins_all_their_features():
     names = ("efficientnet_b0", "resnet50", "densenet121")
-    model = FusionCNN(names, pretrained="none", dropout=0.2)
+    model = random_fusion(names, dropout=0.2)
     assert [branch.num_features for branch in model.branches] == [1280, 2048, 1024]
     assert model.head[-1].in_features == 1280 + 2048 + 1024
 
@@ -59,7 +60,7 @@ def test_fusion_when_embeddings_are_classified_then_equals_the_forward_pass(mode
 
 
 def test_fusion_when_trained_then_every_backbone_gets_a_gradient(images):
-    model = FusionCNN(TINY, pretrained="none", dropout=0.0).train()
+    model = random_fusion(TINY, dropout=0.0).train()
     model(images).square().sum().backward()
     for branch in model.branches:
         assert any(p.grad is not None and p.grad.any() for p in branch.parameters())
@@ -67,7 +68,7 @@ def test_fusion_when_trained_then_every_backbone_gets_a_gradient(images):
 
 @torch.inference_mode()
 def test_each_logit_when_backbones_have_heads_then_gives_the_fusion_logit_and_theirs(images):
-    model = FusionCNN(TINY, pretrained="none", dropout=0.5, aux_heads=True).eval()
+    model = random_fusion(TINY, dropout=0.5, aux_heads=True).eval()
     logits = MemberLogits(model)(images)
     assert logits.shape == (6, 3)
     torch.testing.assert_close(logits[:, 0], model(images))
@@ -83,7 +84,7 @@ def test_each_logit_when_backbones_have_no_heads_then_gives_the_fusion_logit_alo
 
 
 def test_fusion_when_backbones_are_frozen_then_their_norms_stay_in_training(images):
-    model = FusionCNN(TINY, pretrained="none", dropout=0.0, freeze_backbones=True).train()
+    model = random_fusion(TINY, dropout=0.0, freeze_backbones=True).train()
     before = {name: value.clone() for name, value in model.backbones.state_dict().items()}
     model(images).sum().backward()
     for name, value in model.backbones.state_dict().items():

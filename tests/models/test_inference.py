@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from idc.models.networks.fusion import FusionCNN
 from idc.models.scoring import inference
 from idc.models.scoring.inference import create_scorer
 from idc.models.scoring.patches import PatchScorer
+from tests.random_networks import random_fusion
 
 CPU = torch.device("cpu")
 MANY = 10**6
@@ -18,7 +18,7 @@ SIZE_PX = 32
 def create_used_fusion(*backbones):
     """A network whose batch norms have weights and running statistics as after training."""
     torch.manual_seed(2)
-    model = FusionCNN(backbones, pretrained="none", dropout=0.5)
+    model = random_fusion(backbones, dropout=0.5)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         nn.init.uniform_(norm.weight, 0.8, 1.2)

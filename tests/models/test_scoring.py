@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from idc.models.networks.fusion import FusionCNN
 from idc.models.scoring.patches import PatchScorer, symmetries
+from tests.random_networks import random_fusion
 
 CPU = torch.device("cpu")
 CORNERS = np.arange(4).reshape(2, 2)
@@ -13,7 +13,7 @@ TURNS = [(turns, mirror) for turns in range(4) for mirror in (False, True)]
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(1)
-    return FusionCNN(["test_resnet"], pretrained="none", dropout=0.5).eval()
+    return random_fusion(["test_resnet"], dropout=0.5).eval()
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def embed(model, pixels, rows, batch_size=2):
 
 def test_embed_when_of_two_backbones_then_each_gives_its_own_in_the_order_asked(pixels):
     torch.manual_seed(1)
-    model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.5)
+    model = random_fusion(["test_resnet", "test_efficientnet"], dropout=0.5)
     forward, backward = embed(model, pixels, [0, 1, 2, 4]), embed(model, pixels, [4, 2, 1, 0], 3)
     assert [part.shape for part in forward] == [
         (4, branch.num_features) for branch in model.branches
@@ -76,6 +76,6 @@ def test_embed_when_there_are_none_then_no_rows_but_the_features(model, pixels):
 
 
 def test_embed_when_there_is_a_texture_member_then_it_comes_last(pixels, draw_texture):
-    model = FusionCNN(["test_resnet", "test_efficientnet"], pretrained="none", dropout=0.0)
+    model = random_fusion(["test_resnet", "test_efficientnet"], dropout=0.0)
     model.join_texture(draw_texture(32))
     assert [part.shape for part in embed(model, pixels, [0, 1])] == [(2, 96), (2, 256), (2, 1)]

@@ -16,12 +16,13 @@ from idc.data.images import to_images
 from idc.evaluation.statistics.metrics import auroc
 from idc.models.baselines.fit import score_baseline
 from idc.models.bundle import load_model, save_bundle
-from idc.models.networks.fusion import FusionCNN, MemberLogits
+from idc.models.networks.fusion import MemberLogits
 from idc.models.networks.texture_member import TextureMember, to_grey_levels
 from idc.models.scoring.inference import create_scorer
-from idc.models.spec import ModelSpec
+from idc.models.spec import Architecture, ModelSpec
 from idc.models.texture import dictionary as dictionary_module
 from idc.training.texture_member import learn_texture_member
+from tests.random_networks import random_fusion
 
 NUM_PATCHES = 160
 LABELS = np.arange(NUM_PATCHES) % 2
@@ -61,7 +62,7 @@ def texture(pixels):
 @pytest.fixture
 def fusion(texture):
     torch.manual_seed(1)
-    model = FusionCNN(TINY, pretrained="none", dropout=0.5, aux_heads=True).eval()
+    model = random_fusion(TINY, dropout=0.5, aux_heads=True).eval()
     model.join_texture(texture)
     return model.eval()
 
@@ -164,7 +165,7 @@ def test_reset_when_done_then_filters_know_nothing_and_still_sum_to_nothing(text
 @torch.inference_mode()
 def test_fusion_when_a_texture_member_joins_then_the_logit_is_the_mean_of_both(texture, pixels):
     torch.manual_seed(1)
-    model = FusionCNN(TINY, pretrained="none", dropout=0.5, aux_heads=True).eval()
+    model = random_fusion(TINY, dropout=0.5, aux_heads=True).eval()
     images = images_of(pixels[:6])
     before, own = MemberLogits(model)(images), texture(images)[:, 0]
     model.join_texture(texture)
@@ -183,7 +184,7 @@ def test_fusion_when_a_texture_member_joins_then_the_logit_is_the_mean_of_both(t
 def test_fusion_when_it_has_no_auxiliary_heads_then_the_texture_member_still_has_a_logit(
     texture, pixels
 ):
-    model = FusionCNN(TINY, pretrained="none", dropout=0.0).eval()
+    model = random_fusion(TINY, dropout=0.0).eval()
     model.join_texture(texture)
     assert model.scored_members == ["cnn", "texture"]
     assert MemberLogits(model)(images_of(pixels[:2])).shape == (2, 3)
@@ -211,7 +212,19 @@ def test_bundle_when_it_is_of_a_version_before_texture_members_then_asks_to_retr
 
 
 def save(model, folder):
-    spec = ModelSpec(list(TINY), "none", SIZE_PX, 0.5, True, True, [1.0, 1.0], [6, 4], 2, 0.8)
+    spec = ModelSpec(
+        list(TINY),
+        "none",
+        SIZE_PX,
+        0.5,
+        True,
+        True,
+        [1.0, 1.0],
+        [6, 4],
+        2,
+        0.8,
+        [Architecture(name) for name in list(TINY)],
+    )
     history = pd.DataFrame({"epoch": [1]})
     save_bundle(folder / "fusion", model.state_dict(), spec, history, torch.zeros(1))
 
@@ -220,7 +233,7 @@ def save(model, folder):
 def test_scorer_when_images_are_many_then_onnx_takes_the_texture_member(
     texture, pixels, caplog, size_px
 ):
-    model = FusionCNN(["test_resnet"], pretrained="none", dropout=0.0, aux_heads=True)
+    model = random_fusion(["test_resnet"], dropout=0.0, aux_heads=True)
     images = images_of(pixels[:20], size_px)
     for norm in (each for each in model.modules() if isinstance(each, nn.BatchNorm2d)):
         norm.momentum = None

@@ -20,15 +20,18 @@ ROOT = Path(__file__).parents[2]
 
 # an ancestor whose grandchild leads a session of its own, as servers do, and has lost its parent
 ANCESTOR = """
-import os, subprocess, sys, time
+import os, signal, subprocess, sys, time
 from idc.ops.descendants import end_descendants_at_death
 
+for each in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(each, signal.SIG_DFL)  # a shell may have started the tests with them ignored
 environment = end_descendants_at_death(os.environ)
 sleep = "import time; print(__import__('os').getpid(), flush=True); time.sleep(600)"
 if sys.argv[1] == "deaf":
     sleep = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\\n" + sleep
-start = f"subprocess.Popen([sys.executable, '-c', {sleep!r}], start_new_session=True)"
-parent = f"import subprocess, sys; {start}"
+start = f"subprocess.Popen([sys.executable, '-c', {sleep!r}], start_new_session=True, stdout=-1)"
+# ends only when it has begun, and so has the ancestor something to end
+parent = f"import subprocess, sys; print(int({start}.stdout.readline()), flush=True)"
 subprocess.run([sys.executable, "-c", parent], env=environment)
 if sys.argv[1] == "exec":
     os.execve("/bin/sleep", ["sleep", "600"], environment)
@@ -134,10 +137,9 @@ def test_flow_when_it_is_ended_then_its_temporary_prefect_server_ends_too(tmp_pa
     wait_until(lambda: not processes_in(home), f"the end of {processes_in(home)}")
 
 
-# a shell starts what is in the background with interrupts ignored, and so it would be here
 PYTEST = """
 import os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # as above
 os.execv(sys.executable, [sys.executable, "-m", "pytest", "-q", *sys.argv[1:]])
 """
 TESTS = """

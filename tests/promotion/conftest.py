@@ -14,12 +14,24 @@ from idc.data.tables import SPLITS_SCHEMA, save_table
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.lifecycle.promotion.gate import GateScores
 from idc.models.bundle import save_bundle
-from idc.models.networks.fusion import FusionCNN
-from idc.models.spec import ModelSpec, digest_bundle
+from idc.models.spec import Architecture, ModelSpec, digest_bundle
 from idc.tracking.connection import connect, ensure_experiment
 from idc.tracking.registry import Registry
+from tests.random_networks import random_fusion
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 0.0, False, False, [1.0, 1.0], [6, 6], 1, 0.5)
+SPEC = ModelSpec(
+    ["test_resnet"],
+    "none",
+    32,
+    0.0,
+    False,
+    False,
+    [1.0, 1.0],
+    [6, 6],
+    1,
+    0.5,
+    [Architecture("test_resnet")],
+)
 NUM_CASES, PATCHES_PER_CASE = 20, 20
 
 
@@ -36,7 +48,7 @@ def trained(tmp_path_factory):
     """A tiny untrained network and its operating point, as the registry's files hold them."""
     folder = tmp_path_factory.mktemp("trained")
     torch.manual_seed(1)
-    model = FusionCNN(SPEC.backbones, pretrained="none", dropout=0.0, aux_heads=False)
+    model = random_fusion(SPEC.backbones, dropout=0.0, aux_heads=False)
     save_bundle(
         folder / "artifacts/fusion", model.state_dict(), SPEC, pd.DataFrame({"epoch": [1]}),
         torch.zeros(96),

@@ -10,12 +10,24 @@ import torch
 from idc.core.errors import InputError
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.bundle import load_model, save_bundle
-from idc.models.networks.fusion import FusionCNN
 from idc.models.scoring.patches import PatchScorer
-from idc.models.spec import ModelSpec, digest_bundle
+from idc.models.spec import Architecture, ModelSpec, digest_bundle
 from idc.serving.pyfunc_model import FusionModel
+from tests.random_networks import random_fusion
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 0.0, False, False, [1.0, 1.0], [1, 1], 1, 0.5)
+SPEC = ModelSpec(
+    ["test_resnet"],
+    "none",
+    32,
+    0.0,
+    False,
+    False,
+    [1.0, 1.0],
+    [1, 1],
+    1,
+    0.5,
+    [Architecture("test_resnet")],
+)
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 50, 50, 3), dtype=np.uint8)
 
 
@@ -23,7 +35,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (3, 50, 50, 3), dtype=np.uint
 def bundle(tmp_path_factory):
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("model") / "fusion"
-    state = FusionCNN(SPEC.backbones, pretrained="none", dropout=0.0).state_dict()
+    state = random_fusion(SPEC.backbones, dropout=0.0).state_dict()
     save_bundle(folder, state, SPEC, pd.DataFrame({"epoch": [1]}), torch.zeros(1))
     return folder
 

@@ -16,12 +16,13 @@ from idc.data.tables import SPLITS_SCHEMA, save_table
 from idc.evaluation.statistics.metrics import METRICS, PRIMARY
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.bundle import save_bundle
-from idc.models.spec import ModelSpec, digest_bundle
+from idc.models.spec import Architecture, ModelSpec, digest_bundle
 from idc.stages import evaluate
 from tests.score_tables import save_scores
 
 SPEC = ModelSpec(
-    backbones=["test_resnet"], pretrained="none", size_px=32, dropout=0.0,
+    backbones=["test_resnet"], architectures=[Architecture("test_resnet")],
+    pretrained="none", size_px=32, dropout=0.0,
     aux_heads=True, texture_member=False,
     class_weights=[1.0, 3.0], num_training_patches=[30, 10], best_epoch=1, val_auroc=0.5,
 )  # fmt: skip

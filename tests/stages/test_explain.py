@@ -17,12 +17,24 @@ from idc.data.tables import PREDICTIONS_SCHEMA, save_table
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.explain.panels.sheets import draw_sheet
 from idc.models.bundle import load_model, save_bundle
-from idc.models.networks.fusion import FusionCNN
-from idc.models.spec import ModelSpec, digest_bundle
+from idc.models.spec import Architecture, ModelSpec, digest_bundle
 from idc.stages import explain
+from tests.random_networks import random_fusion
 
 BACKBONES = ["test_resnet", "test_efficientnet"]
-SPEC = ModelSpec(BACKBONES, "none", 32, 0.0, False, False, [1.0, 1.0], [5, 5], 1, 0.5)
+SPEC = ModelSpec(
+    BACKBONES,
+    "none",
+    32,
+    0.0,
+    False,
+    False,
+    [1.0, 1.0],
+    [5, 5],
+    1,
+    0.5,
+    [Architecture(name) for name in BACKBONES],
+)
 CHEAP = {
     "methods": ["input_x_gradient", "eigen_cam", "layer_cam"],
     "num_reference": 8, "num_per_group": 2, "num_slides": 0,
@@ -35,7 +47,7 @@ def folder(tmp_path, monkeypatch):
     """A model, four test cases of 25 patches, half of them IDC+, and one of val."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(2)
-    model = FusionCNN(BACKBONES, pretrained="none", dropout=0.0)
+    model = random_fusion(BACKBONES, dropout=0.0)
     size = sum(backbone.num_features for backbone in model.branches)
     history = pd.DataFrame({"epoch": [1]})
     save_bundle(layout.BUNDLE, model.state_dict(), SPEC, history, torch.zeros(size))

@@ -39,10 +39,13 @@ lay_out = pixel_store._lay_out
 
 def lay_out_then_limit(path, num_patches):
     lay_out(path, num_patches)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
 
+before = resource.getrlimit(resource.RLIMIT_FSIZE)
 pixel_store._lay_out = lay_out_then_limit
-sys.exit(main(["ingest"]))
+code = main(["ingest"])
+resource.setrlimit(resource.RLIMIT_FSIZE, before)  # coverage too writes a file at the end
+sys.exit(code)
 """
 
 

@@ -23,12 +23,24 @@ from idc.data.tables import (
 )
 from idc.models.baselines.fit import score_baseline
 from idc.models.bundle import load_model, save_bundle
-from idc.models.networks.fusion import FusionCNN
 from idc.models.scoring.patches import PatchScorer
-from idc.models.spec import ModelSpec
+from idc.models.spec import Architecture, ModelSpec
 from idc.stages import baselines, predict
+from tests.random_networks import random_fusion
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 0.0, True, False, [1.0, 1.0], [6, 6], 1, 0.5)
+SPEC = ModelSpec(
+    ["test_resnet"],
+    "none",
+    32,
+    0.0,
+    True,
+    False,
+    [1.0, 1.0],
+    [6, 6],
+    1,
+    0.5,
+    [Architecture("test_resnet")],
+)
 NUM_PATCHES = 24
 HELD_OUT_ROWS = np.arange(12, NUM_PATCHES)
 PIXELS = np.random.default_rng(5).integers(0, 256, (NUM_PATCHES, 50, 50, 3), dtype=np.uint8)
@@ -59,7 +71,7 @@ def project(tmp_path, monkeypatch):
     save_table(layout.INDEX, index, INDEX_SCHEMA)
     save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
     torch.manual_seed(1)
-    model = FusionCNN(SPEC.backbones, pretrained="none", dropout=0.0, aux_heads=True)
+    model = random_fusion(SPEC.backbones, dropout=0.0, aux_heads=True)
     state = model.state_dict()
     save_bundle(layout.BUNDLE, state, SPEC, pd.DataFrame({"epoch": [1]}), torch.zeros(1))
 

@@ -23,11 +23,23 @@ from idc.explain.scores.faithfulness import HIGHER_IS_BETTER
 from idc.explain.scores.sanity import STEPS
 from idc.figures.style import save_figure
 from idc.models.bundle import save_bundle
-from idc.models.spec import ModelSpec
+from idc.models.spec import Architecture, ModelSpec
 from idc.stages import evaluate, report
 from tests.score_tables import save_scores
 
-SPEC = ModelSpec(["test_resnet"], "none", 32, 0.0, True, False, [1.0, 1.0], [50, 50], 1, 0.5)
+SPEC = ModelSpec(
+    ["test_resnet"],
+    "none",
+    32,
+    0.0,
+    True,
+    False,
+    [1.0, 1.0],
+    [50, 50],
+    1,
+    0.5,
+    [Architecture("test_resnet")],
+)
 INGEST = {
     "published": {"text": "is not the published one"},
     "num_patches": 4410,

@@ -13,12 +13,12 @@ from idc.data.images import to_images
 from idc.data.subsets import select_subset
 from idc.data.tables import INDEX_SCHEMA, SPLITS_SCHEMA, save_table
 from idc.models.bundle import load_mean_embedding, load_model
-from idc.models.networks.backbones import Backbone
 from idc.models.networks.fusion import MemberLogits
 from idc.models.texture import dictionary
 from idc.stages import train
 from idc.training.checkpoint import Checkpoint
 from idc.training.texture_member import learn_texture_member
+from tests.random_networks import random_backbone
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_digest_training_when_weights_in_a_folder_change_then_the_checkpoint_is_
 def test_run_when_backbones_are_frozen_then_the_model_holds_the_weights_it_began_with(
     change_params, tmp_path
 ):
-    weights = Backbone("test_resnet", "none").net.state_dict()
+    weights = random_backbone("test_resnet").net.state_dict()
     (tmp_path / "weights").mkdir()
     save_file(weights, tmp_path / "weights/test_resnet.safetensors")
     model = {"pretrained": "weights", "freeze_backbones": True}

@@ -7,12 +7,12 @@ from idc.cli.command import Command, print_json
 from idc.core import layout
 
 if TYPE_CHECKING:
-    from idc.models.weights.sources import Weights
+    from idc.models.backbones.sources import Weights
 
 
 def _weights(options: argparse.Namespace) -> int:
     from idc.core.config import load_params
-    from idc.models.weights.sources import NONE, fetch_weights, find_weights
+    from idc.models.backbones.sources import NONE, fetch_weights, find_weights
 
     model = load_params(layout.PARAMS).model
     if model.pretrained == NONE:

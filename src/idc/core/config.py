@@ -169,11 +169,19 @@ class SplitConfig(Section):
         return self
 
 
+def short_name(backbone: str) -> str:
+    """Return what tables, metrics and reports call a backbone: of a place, its last part."""
+    if ":" not in backbone:
+        return backbone
+    return re.sub(r"[^\w.-]", "_", backbone.rstrip("/").rpartition("/")[2])
+
+
 class ModelConfig(Section):
     """The fusion CNN."""
 
     backbones: Annotated[tuple[str, ...], Field(min_length=1)]
-    """timm model names; their pooled embeddings are concatenated in this order."""
+    """timm model names, or `hf-hub:OWNER/REPOSITORY`, or `local-dir:FOLDER` as timm saves models;
+    their pooled embeddings are concatenated in this order."""
     pretrained: Annotated[str, Field(min_length=1)]
     """`imagenet` (through timm), `packaged` (by pip, of few backbones), `none`, or a folder holding
     `<backbone>.safetensors`."""
@@ -191,7 +199,7 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _name_each_backbone_once(self) -> "ModelConfig":
-        if len(set(self.backbones)) != len(self.backbones):
+        if len({short_name(backbone) for backbone in self.backbones}) != len(self.backbones):
             raise ValueError("backbones must differ from each other")
         return self
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 EXIT_UNAVAILABLE = 75  # of `idc`; EX_TEMPFAIL of sysexits.h: the same command may succeed later
 
-_MAX_WHAT, _MAX_BEGIN, _MAX_END = 1000, 400, 300  # characters
+_MAX_LINE, _MAX_BEGIN, _MAX_END = 1000, 400, 300  # characters
 
 
 class InputError(ValueError):
@@ -20,14 +20,18 @@ class InputError(ValueError):
         self.what = what
         self.where = None if where is None else str(where)
         self.fix = fix
-        if len(what) > _MAX_WHAT:  # a value out of a file may be all of the file
-            what = f"{what[:_MAX_BEGIN]} … {what[-_MAX_END:]}"
+        what = "\n".join(map(_shorten, what.split("\n")))
         super().__init__(_printable(": ".join(part for part in (self.where, what, fix) if part)))
 
     def found_in(self, where: str | Path) -> "InputError":
         """Return the same error as one found inside a larger thing, such as a plan's variant."""
         place = str(where) if self.where is None else f"{where}: {self.where}"
         return InputError(self.what, place, self.fix)
+
+
+def _shorten(line: str) -> str:
+    """Leave out the middle of a long line: a value out of a file may be all of the file."""
+    return line if len(line) <= _MAX_LINE else f"{line[:_MAX_BEGIN]} … {line[-_MAX_END:]}"
 
 
 def _printable(text: str) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 from idc.core.checksums import require_unchanged, write_sums
 from idc.core.errors import InputError
 from idc.core.files import load_json, replacing_folder, save_json
+from idc.models.backbones.backbone import rebuild_backbone
 from idc.models.networks.fusion import FusionCNN
 from idc.models.networks.texture_member import TextureMember
 from idc.models.spec import HISTORY, OLD_STEM_STRIDE, SPEC, WEIGHTS, ModelSpec, load_spec
@@ -50,9 +51,9 @@ def load_model(folder: Path) -> tuple[FusionCNN, ModelSpec]:
     """
     spec = load_spec(folder)
     require_unchanged(folder, WEIGHTS)
+    pairs = zip(spec.backbones, spec.architectures, strict=True)
     model = FusionCNN(
-        spec.backbones,
-        pretrained="none",
+        [rebuild_backbone(name, architecture, spec.size_px) for name, architecture in pairs],
         dropout=spec.dropout,
         aux_heads=spec.aux_heads,
         texture=TextureMember(spec.size_px) if spec.texture_member else None,

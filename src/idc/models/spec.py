@@ -4,7 +4,7 @@ Importing torch and timm takes seconds, and whoever evaluates or reports needs n
 """
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,10 +24,21 @@ OLD_STEM_STRIDE = "stem_stride"
 
 
 @dataclass(frozen=True)
+class Architecture:
+    """What timm builds a backbone by, without its weights."""
+
+    name: str
+    """In timm's registry."""
+    args: dict[str, Any] = field(default_factory=dict)
+    """What timm's function of that name takes, as JSON can say it."""
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """What is needed to rebuild and to describe a trained network."""
 
     backbones: Annotated[list[str], Field(min_length=1, max_length=16)]
+    """What tables, metrics and reports call them."""
     pretrained: str
     size_px: Annotated[int, Field(ge=32, le=512)]
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -42,6 +53,8 @@ class ModelSpec:
     val_auroc: FiniteFloat
     """AUROC on all pool patches of the val cases at that epoch, of the CNN without a texture
     member."""
+    architectures: Annotated[list[Architecture], Field(min_length=1, max_length=16)]
+    """Of the backbones, in their order; so a model needs nothing of where they came from."""
 
 
 _SPEC = TypeAdapter(ModelSpec)
@@ -60,15 +73,23 @@ def load_spec(folder: Path) -> ModelSpec:
     if not isinstance(content, dict):
         raise InputError(f"{path} describes no model: retrain")
     content.pop(OLD_STEM_STRIDE, None)
-    known = {field.name for field in fields(ModelSpec)}
+    if "architectures" not in content:  # of a time when every backbone was a name of timm's
+        names = content.get("backbones")
+        content["architectures"] = (
+            [{"name": name} for name in names] if isinstance(names, list) else names
+        )
+    known = {each.name for each in fields(ModelSpec)}
     if content.keys() != known:
         other = ", ".join(sorted(content.keys() ^ known))
         raise InputError(f"{path} is of another version ({other[:200]}): retrain")
     try:
-        return _SPEC.validate_python(content)
+        spec = _SPEC.validate_python(content)
     except ValidationError as error:
         fault = error.errors()[0]
         raise InputError(f"{path}: {fault['loc'][0]}: {fault['msg'].lower()}: retrain") from None
+    if len(spec.architectures) != len(spec.backbones):
+        raise InputError(f"{path}: each backbone has one of architectures: retrain")
+    return spec
 
 
 def load_history(folder: Path) -> pd.DataFrame:

@@ -144,9 +144,10 @@ def require_weights(params: Params, root: Path) -> None:
     """
     if params.model.pretrained == "none" or _already_trained(params, root):
         return  # timm is not needed, and takes seconds to import
-    from idc.models.weights import sources
+    from idc.models.backbones import sources
 
-    sources.require_weights(params.model.backbones, params.model.pretrained)
+    model = params.model
+    sources.require_weights(model.backbones, model.pretrained, model.size_px)
 
 
 def _already_trained(params: Params, root: Path) -> bool:

@@ -17,11 +17,11 @@ from idc.data.patches import evenly_spaced_rows, load_pixels
 from idc.data.subsets import select_subset
 from idc.data.tables import SPLITS_SCHEMA, load_table
 from idc.evaluation.statistics.metrics import auroc
+from idc.models.backbones.sources import IMAGENET, NONE, PACKAGED
 from idc.models.bundle import save_bundle
 from idc.models.networks.device import choose_device, describe_environment
 from idc.models.networks.fusion import FusionCNN, create_fusion
 from idc.models.spec import ModelSpec, digest_bundle
-from idc.models.weights.sources import IMAGENET, NONE, PACKAGED
 from idc.runs.lineage import git_commit
 from idc.tracking.live import live_run
 from idc.training.checkpoint import Checkpoint, digest_inputs
@@ -106,7 +106,7 @@ def _train(params: Params, ranks: Ranks, checkpoint: Checkpoint) -> None:
                 )  # fmt: skip
             rows = evenly_spaced_rows(train.rows, _NUM_PROFILED)
             profile = images.scorer(model).mean_embedding(pixels, rows)
-            spec = _describe(params, trained, weights, train.labels)
+            spec = _describe(params, model, trained, weights, train.labels)
             save_bundle(layout.BUNDLE, model.state_dict(), spec, trained.history_table(), profile)
             name_model(digest_bundle(layout.BUNDLE), describe_environment(ranks.device))
     ranks.wait()
@@ -194,10 +194,15 @@ def _name_other_checkpoints(checkpoint: Checkpoint) -> None:
 
 
 def _describe(
-    params: Params, trained: TrainedModel, weights: np.ndarray, labels: np.ndarray
+    params: Params,
+    model: FusionCNN,
+    trained: TrainedModel,
+    weights: np.ndarray,
+    labels: np.ndarray,
 ) -> ModelSpec:
     return ModelSpec(
-        backbones=list(params.model.backbones),
+        backbones=[backbone.name for backbone in model.branches],
+        architectures=[backbone.architecture for backbone in model.branches],
         pretrained=params.model.pretrained,
         size_px=params.model.size_px,
         dropout=params.model.dropout,

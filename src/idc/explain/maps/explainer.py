@@ -27,7 +27,7 @@ from idc.explain.maps.attributions import AttributionBudget, PixelAttribution
 from idc.explain.maps.cams import Cam, draw_cam
 from idc.explain.maps.methods import METHODS, Method
 from idc.explain.panels.panel import FUSED
-from idc.models.networks.backbones import Backbone
+from idc.models.backbones.backbone import Backbone
 from idc.models.networks.fusion import FusionCNN
 from idc.models.networks.texture_member import TextureMember
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from idc.explain.scores.similarity import rank_correlation
-from idc.models.networks.backbones import Backbone
+from idc.models.backbones.backbone import Backbone
 from idc.models.networks.fusion import FusionCNN
 
 STEPS = ("head", "deep", "all")
@@ -93,7 +93,7 @@ def _holders(module: nn.Module) -> Iterator[nn.Module]:
 def _holders_behind_cam_layer(branch: Backbone) -> Iterator[nn.Module]:
     """Yield what comes after the CAM layer; timm registers layers in the order of use."""
     layers = list(branch.modules())
-    last = list(branch.cam_layer().modules())[-1]
+    last = list(branch.last_mapped_layer().modules())[-1]
     place = next(number for number, each in enumerate(layers) if each is last)
     behind = {id(each) for each in layers[place + 1 :]}
     yield from (each for each in _holders(branch) if id(each) in behind)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from idc.core.config import ModelConfig
-from idc.models.networks.backbones import Backbone
+from idc.models.backbones.backbone import Backbone, create_backbone
 from idc.models.networks.texture_member import TextureMember
 
 CNN = "cnn"
@@ -30,9 +30,8 @@ class FusionCNN(nn.Module):
 
     def __init__(
         self,
-        backbones: Sequence[str],
+        backbones: Sequence[Backbone],
         *,
-        pretrained: str,
         dropout: float,
         aux_heads: bool = False,
         freeze_backbones: bool = False,
@@ -40,7 +39,7 @@ class FusionCNN(nn.Module):
     ) -> None:
         """Build it, with a head for all members, among them `texture` where there is one."""
         super().__init__()
-        self.backbones = nn.ModuleList(Backbone(name, pretrained) for name in backbones)
+        self.backbones = nn.ModuleList(backbones)
         self._sizes = [backbone.num_features for backbone in self.branches]
         num_texture_features = 0 if texture is None else texture.num_features
         self.head = _create_head(sum(self._sizes) + num_texture_features, dropout)
@@ -164,8 +163,7 @@ def create_fusion(config: ModelConfig) -> FusionCNN:
         InputError: If a backbone is unknown or its weights cannot be had.
     """
     return FusionCNN(
-        config.backbones,
-        pretrained=config.pretrained,
+        [create_backbone(name, config.pretrained, config.size_px) for name in config.backbones],
         dropout=config.dropout,
         aux_heads=config.aux_heads,
         freeze_backbones=config.freeze_backbones,

