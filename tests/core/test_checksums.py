@@ -22,6 +22,16 @@ def test_sums_when_written_then_sha256sum_itself_reads_them(folder):
     assert done.stdout.splitlines() == ["a.txt: OK", "below/b.txt: OK"]
 
 
+def test_sums_when_a_name_has_dots_or_other_line_separators_then_they_are_read_again(tmp_path):
+    for name in ("a..b", "line\u2028separator"):
+        (tmp_path / name).touch()
+    write_sums(tmp_path)
+    require_unchanged(tmp_path)
+    (tmp_path / SUMS).write_text(f"{'0' * 64}  ../a\n")
+    with pytest.raises(InputError, match="is damaged"):
+        require_unchanged(tmp_path)
+
+
 def test_require_unchanged_when_nothing_changed_then_passes(folder):
     assert require_unchanged(folder) is None
     assert write_sums(folder) == write_sums(folder), "the list does not list itself"

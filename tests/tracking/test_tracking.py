@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy import create_engine, event
 from sqlalchemy.orm import Session
@@ -26,6 +27,7 @@ from idc.tracking.live import live_run
 from idc.tracking.model_version import ALIAS
 from idc.tracking.orphans import list_orphans
 from idc.tracking.parents import close_parent, open_parent, place_below
+from idc.tracking.probe import probe_store
 from idc.tracking.publishing import publish_result
 from idc.tracking.registry import Registry, list_aliased_digests, list_aliased_without_files
 
@@ -417,6 +419,51 @@ def test_publish_result_when_killed_while_the_model_is_stored_then_the_next_call
     assert version.source == model.artifact_location
 
 
+@pytest.mark.slow
+def test_publish_result_when_killed_while_files_are_put_back_then_the_next_call_puts_back_the_rest(
+    tmp_path, empty_store, result, monkeypatch
+):
+    root = open_root(tmp_path, empty_store)
+    published = publish_result(result, root)
+    (removed,) = (path for name, path in stored_files(root).items() if name.endswith("point.json"))
+    removed.unlink()
+
+    def upload_one(client, model_id, folder):
+        for path in Path(folder).rglob("*"):
+            if path.is_file() and path.name != "point.json":
+                path.unlink()
+        upload(client, model_id, folder)
+        raise KilledError
+
+    upload = MlflowClient.log_model_artifacts
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_model_artifacts", upload_one)
+        with pytest.raises(KilledError):
+            publish_result(result, root)
+    assert removed.is_file()
+    registry = Registry(root, result.params)
+    with pytest.raises(InputError, match="is not what was registered"):
+        registry.files(registry.load(published.model_version)).__enter__()
+    publish_result(result, root)
+    with registry.files(registry.load(published.model_version)) as (bundle, _):
+        assert bundle.is_dir()
+
+
+@pytest.mark.slow
+def test_publish_result_when_published_under_a_second_name_then_both_versions_are_whole(
+    tmp_path, empty_store, result
+):
+    root = open_root(tmp_path, empty_store)
+    publish = result.params.publish.model_copy(update={"model_name": "other"})
+    other = replace(result, params=result.params.model_copy(update={"publish": publish}))
+    for each in (result, other, result, other):
+        publish_result(each, root)
+    for each in (result, other):
+        registry = Registry(root, each.params)
+        with registry.files(registry.load("1")) as (bundle, _):
+            assert bundle.is_dir()
+
+
 def num_runs_of(root):
     client = MlflowClient(tracking_uri(root))
     experiment = client.get_experiment_by_name("idc")
@@ -445,6 +492,17 @@ def test_live_run_when_its_training_was_published_then_repeating_it_is_a_run_of_
             live.name_model(result.model_digest, {})
         publish_result(result, root)
     assert num_runs_of(root) == 2
+
+
+def test_live_run_when_a_pipeline_elsewhere_has_not_published_yet_then_gets_a_run_of_its_own(
+    tmp_path, empty_store, change_params, monkeypatch
+):
+    root = open_root(tmp_path, empty_store)
+    options = {"training": "t1", "resumed": False}
+    with live_run(root, change_params(), "abc", **options) as live:
+        live.name_model("m1", {})
+    with live_run(root, change_params(), "abc", **options):
+        assert num_runs_of(root) == 2
 
 
 def test_tracking_uri_when_the_environment_names_a_store_then_uses_it(tmp_path, monkeypatch):
@@ -594,6 +652,29 @@ def test_check_store_when_credentials_are_in_the_address_then_they_are_sent_and_
     assert "planted-secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (StoreUnavailableError("is busy"), StoreUnavailableError),
+        (MlflowException("API request to {address}/api failed: planted-secret"), InputError),
+        (OSError(""), InputError),
+    ],
+)
+def test_probe_when_the_server_fails_then_says_whether_to_try_again_and_repeats_no_password(
+    tmp_path, tracking_server, monkeypatch, error, kind
+):
+    address = f"http://me:planted-secret@127.0.0.1:{tracking_server.port}/mlflow"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+
+    def fail(*_):
+        raise type(error)(str(error).format(address=address))
+
+    monkeypatch.setattr("idc.tracking.probe.ensure_experiment", fail)
+    with pytest.raises(kind) as refused:
+        probe_store(tmp_path, "idc", "idc-fusion")
+    assert "planted-secret" not in str(refused.value)
+
+
 def test_check_store_when_another_server_is_there_then_says_so(
     tmp_path, tracking_server, monkeypatch
 ):
@@ -610,6 +691,9 @@ def test_check_store_when_another_server_is_there_then_says_so(
         ("htps://me:planted-secret@host", "htps:// is none of http://, https://.*correct the"),
         ("file:./mlruns", "is a folder"),
         ("./mlruns", "is a folder"),
+        ("//me:planted-secret@host", r"^MLFLOW_TRACKING_URI: //\*\*\*@host is a folder"),
+        ("http//me:planted-secret@host", r"http//\*\*\*@host is a folder"),
+        ("file:me:planted-secret@host", r"\*\*\*@host is a folder"),
         ("/srv/mlruns", "is a folder.*name a database, as sqlite:////"),
         ("file:/home/me@lab/mlruns", "file:/home/me@lab/mlruns is a folder"),
         ("me:planted-secret@host", r"\*\*\*@host has no http.*: write http://\*\*\*@host"),

@@ -57,9 +57,16 @@ def file_sha256(path: Path) -> str:
 
 def _read_sums(path: Path) -> dict[str, str]:
     listed = {}
-    for line in load_text(path, if_missing="restore it").splitlines():
+    text = load_text(path, if_missing="restore it")
+    # not splitlines: names may hold other line separators
+    for line in text.removesuffix("\n").split("\n") if text else []:
         digest, _, name = line.partition("  ")
-        if len(digest) != _DIGITS or not name or Path(name).is_absolute() or ".." in name:
+        if (
+            len(digest) != _DIGITS
+            or not name
+            or Path(name).is_absolute()
+            or ".." in Path(name).parts
+        ):
             raise _changed(path, "is damaged")
         listed[name] = digest
     return listed

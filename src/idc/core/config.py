@@ -169,6 +169,12 @@ class SplitConfig(Section):
         return self
 
 
+# of the parameters and of a trained model's spec
+MAX_BACKBONES = 16
+SizePx = Annotated[int, Field(ge=32, le=512)]
+Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
 def short_name(backbone: str) -> str:
     """Return what tables, metrics and reports call a backbone: of a place, its last part."""
     if ":" not in backbone:
@@ -179,15 +185,15 @@ def short_name(backbone: str) -> str:
 class ModelConfig(Section):
     """The fusion CNN."""
 
-    backbones: Annotated[tuple[str, ...], Field(min_length=1)]
+    backbones: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_BACKBONES)]
     """timm model names, or `hf-hub:OWNER/REPOSITORY`, or `local-dir:FOLDER` as timm saves models;
     their pooled embeddings are concatenated in this order."""
     pretrained: Annotated[str, Field(min_length=1)]
     """`imagenet` (through timm), `packaged` (by pip, of few backbones), `none`, or a folder holding
     `<backbone>.safetensors`."""
-    size_px: Annotated[int, Field(ge=32, le=512)]
+    size_px: SizePx
     """Edge length in pixels that a 50x50 patch is resized to."""
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
+    dropout: Dropout
     """Dropout probability before the head."""
     aux_heads: bool
     """A head of its own on each backbone, which learns beside the fusion head."""

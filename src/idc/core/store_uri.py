@@ -10,6 +10,7 @@ SQLITE = "sqlite:///"
 _VARIABLE = "MLFLOW_TRACKING_URI"
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/|$)")
 _CREDENTIALS = re.compile(r"(?!file:)[^/]*:.*@")
+_PASSWORD = re.compile(r"[^/:@]*:(?!/).*@")  # not the colon of file:/home/me@lab
 _SCHEMES = (
     "http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc",
 )  # fmt: skip
@@ -43,8 +44,9 @@ def resolve_store_uri(uri: str, root: Path) -> str:
         shown = _CREDENTIALS.sub("***@", uri)
         raise InputError(f"{shown} has no http:// or https://", _VARIABLE, f"write http://{shown}")
     if is_path or uri.startswith("file:"):
+        shown = _PASSWORD.sub("***@", uri)
         raise InputError(
-            f"{uri} is a folder, where MLflow keeps no models as this project needs them",
+            f"{shown} is a folder, where MLflow keeps no models as this project needs them",
             _VARIABLE,
             f"name a database, as {SQLITE}{root.resolve()}/mlflow.db, or a server, or unset it",
         )

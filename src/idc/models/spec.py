@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from idc.core.checksums import file_sha256, require_unchanged
+from idc.core.config import MAX_BACKBONES, Dropout, SizePx
 from idc.core.errors import InputError
 from idc.core.files import load_json
 
@@ -37,11 +38,11 @@ class Architecture:
 class ModelSpec:
     """What is needed to rebuild and to describe a trained network."""
 
-    backbones: Annotated[list[str], Field(min_length=1, max_length=16)]
+    backbones: Annotated[list[str], Field(min_length=1, max_length=MAX_BACKBONES)]
     """What tables, metrics and reports call them."""
     pretrained: str
-    size_px: Annotated[int, Field(ge=32, le=512)]
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
+    size_px: SizePx
+    dropout: Dropout
     aux_heads: bool
     texture_member: bool
     class_weights: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
@@ -53,7 +54,7 @@ class ModelSpec:
     val_auroc: FiniteFloat
     """AUROC on all pool patches of the val cases at that epoch, of the CNN without a texture
     member."""
-    architectures: Annotated[list[Architecture], Field(min_length=1, max_length=16)]
+    architectures: Annotated[list[Architecture], Field(min_length=1, max_length=MAX_BACKBONES)]
     """Of the backbones, in their order; so a model needs nothing of where they came from."""
 
 

@@ -59,6 +59,18 @@ def shown_uri(root: Path) -> str:
         return uri
 
 
+def shown_reason(error: Exception, root: Path) -> str:
+    """Return the first line of an error, without the store's password, which MLflow repeats."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    uri = tracking_uri(root)
+    try:
+        password = sqlalchemy.make_url(uri).password
+    except ArgumentError:
+        password = None
+    reason = reason.replace(uri.rstrip("/"), shown_uri(root).rstrip("/"))
+    return reason.replace(str(password), "***") if password else reason
+
+
 def local_database(root: Path) -> Path | None:
     """Return the file of a store that is one, None of a store that a server keeps."""
     uri = tracking_uri(root)
@@ -213,9 +225,8 @@ def translate_store_errors(root: Path) -> Iterator[None]:
         yield
     except MlflowException as error:
         if error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE):
-            reason = str(error).splitlines()[0]
             raise StoreUnavailableError(
-                f"tracking store {shown_uri(root)} is busy ({reason})"
+                f"tracking store {shown_uri(root)} is busy ({shown_reason(error, root)})"
             ) from None
         check_store(root)
         raise

@@ -183,4 +183,7 @@ def _came_to_nothing(run: Run) -> bool:
     if RESULT_TAG in run.data.tags:
         return False
     process = read_process(run.data.tags)
-    return run.info.status != "RUNNING" or (process is not None and is_dead(process))
+    if run.info.status == "RUNNING":
+        return process is not None and is_dead(process)
+    # the pipeline of another machine may be on its way from the training to the result
+    return run.info.status != "FINISHED" or process is None or is_dead(process)

@@ -48,6 +48,7 @@ _SERVING_PACKAGES = (
     "pydantic", "pyyaml", "safetensors", "scikit-learn", "tqdm",
 )  # fmt: skip
 _NUM_FILES_TAG = "num_files"  # of a logged model: by it a removed file is noticed
+_UNREACHED = 1_000_000  # files
 _MAX_DESCRIPTION = 5000  # characters, of a version, in PostgreSQL
 _MODEL_DESCRIPTION = (
     "Fusion CNN that gives the probability of invasive ductal carcinoma in a 50x50-px patch of an "
@@ -130,6 +131,8 @@ def _restore_model(client: MlflowClient, version: ModelVersion, result: Result) 
         folder = scratch / "model"
         # all of them: the list of digests names the code too, which may be newer by now
         files_digest = _save_model(folder, logged, str(version.run_id), result)
+        # until all are there again, the next call finds too few
+        client.set_logged_model_tags(logged.model_id, {_NUM_FILES_TAG: str(_UNREACHED)})
         client.set_model_version_tag(version.name, version.version, FILES_TAG, files_digest)
         client.log_model_artifacts(logged.model_id, str(folder))
     restored = _model_files(client, logged)
@@ -188,11 +191,15 @@ def _log_model(client: MlflowClient, run: Run, result: Result) -> tuple[LoggedMo
 
 
 def _find_interrupted(client: MlflowClient, run: Run) -> LoggedModel | None:
-    """Return what an interrupted call has left of the run's model: its files are written again."""
-    found = client.search_logged_models(
-        [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
-    )
-    return found[0] if found else None
+    """Return what an interrupted call has left of the run's model: its files are written again.
+
+    A model that some version was made of is whole, be it under another name.
+    """
+    run_id = run.info.run_id
+    found = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
+    versions = client.search_model_versions(f"run_id = '{run_id}'")
+    registered = {version.source for version in versions}
+    return next((model for model in found if model.artifact_location not in registered), None)
 
 
 def _save_model(path: Path, logged: LoggedModel, run_id: str, result: Result) -> str:

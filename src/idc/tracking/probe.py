@@ -8,11 +8,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
-from idc.core.errors import InputError
+from idc.core.errors import InputError, StoreUnavailableError
 from idc.tracking.connection import (
     connect,
     ensure_experiment,
     local_database,
+    shown_reason,
     shown_uri,
     translate_store_errors,
 )
@@ -20,7 +21,7 @@ from idc.tracking.local_store import ARTIFACTS
 
 _PROBE = "idc.probe"
 _FILE = "probe.txt"
-_ALIAS = "probe"
+_ALIAS = "idc-probe"  # no name that a person would choose
 
 
 def probe_store(root: Path, experiment: str, model: str) -> None:
@@ -49,10 +50,11 @@ def probe_store(root: Path, experiment: str, model: str) -> None:
             experiment_id = ensure_experiment(client, experiment, root)
             _probe_run(client, experiment_id)
             _probe_alias(client, model)
+    except StoreUnavailableError:
+        raise
     except (MlflowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"{shown_uri(root)} refuses what a run will do ({reason})",
+            f"{shown_uri(root)} refuses what a run will do ({shown_reason(error, root)})",
             "MLFLOW_TRACKING_URI",
             f"ask its administrator for the right to edit the experiment {experiment} and the "
             f"registered model {model}, and to store artifacts",
