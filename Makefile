@@ -151,7 +151,7 @@ bench-bootstrap: setup  ## all metrics with intervals against a plain loop over 
 bench-coverage: setup  ## how often the 95 % intervals hold the truth, on simulated cases
 	$(BIN)/python -m benchmarks.coverage $(if $(DRAWS),--draws $(DRAWS)) $(if $(REPLICATES),--replicates $(REPLICATES))
 
-bench-explain: setup  ## which explanation to believe: all methods where the answer is known
+bench-explain: setup  ## which attribution method to believe: all of them where the answer is known
 	$(BIN)/python -m benchmarks.explain $(if $(METHODS),--methods $(METHODS)) $(if $(SIZE_PX),--size-px $(SIZE_PX)) $(if $(THREADS),--threads $(THREADS))
 
 .PHONY: bench-overhead bench-promotion soak torture

@@ -1,4 +1,4 @@
-"""Which explanation to believe: all methods where the answer is known. `make bench-explain`.
+"""Which attribution method to believe: all of them where the answer is known. `make bench-explain`.
 
 Small networks learn synthetic archives from scratch, and every method is asked where the evidence
 for IDC+ lies:

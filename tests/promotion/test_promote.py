@@ -39,7 +39,7 @@ def run(project, **options):
     return promote(project.root, project.params, **{"dry_run": False, **options})
 
 
-def test_promote_when_there_is_no_champion_then_a_model_above_the_floor_becomes_it(
+def test_promote_when_there_is_no_champion_then_a_model_above_the_minimum_becomes_it(
     project, score_as
 ):
     version = project.add_version("r1")
@@ -48,12 +48,14 @@ def test_promote_when_there_is_no_champion_then_a_model_above_the_floor_becomes_
     assert project.champion() == version
 
 
-def test_promote_when_there_is_no_champion_then_a_model_below_the_floor_does_not(project, score_as):
+def test_promote_when_there_is_no_champion_then_a_model_below_the_minimum_does_not(
+    project, score_as
+):
     project.add_version("r1")
     score_as(0.4)
     outcome = run(project)
     assert not outcome.promoted
-    assert outcome.content["reasons"][0]["rule"] == "floor of the first champion"
+    assert outcome.content["reasons"][0]["rule"] == "minimum for the first champion"
     assert project.champion() is None
 
 

@@ -56,8 +56,9 @@ COMMANDS: dict[str, Command] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code.
 
-    0 done, 1 something failed, is missing or differs, 2 wrong input, 75 try again. Where the reader
-    of a pipe stops early, as `| head -1` does, the command ends as SIGPIPE ends others: 141.
+    0 done, 1 something failed or differs (`doctor`: is missing), 2 wrong or missing input, 75 try
+    again. Where the reader of a pipe stops early, as `| head -1` does, the command ends as SIGPIPE
+    ends others: 141.
     """
     try:
         try:

@@ -14,8 +14,8 @@ EXIT_FAILED = 1
 EXIT_INPUT = 2
 
 EXIT_CODES = """\
-Exit codes: 0 done; 1 something failed, is missing or differs; 2 wrong input, said in one line;
-75 a store or lock is not available: the same command may succeed later."""
+Exit codes: 0 done; 1 something failed or differs (`idc doctor`: is missing); 2 wrong or missing
+input, said in one line; 75 a store or lock is not available: the same command may succeed later."""
 
 
 @dataclass(frozen=True)

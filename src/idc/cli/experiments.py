@@ -162,7 +162,7 @@ GROUP = Group(
     (
         Command(
             "cross-validate",
-            "train and score each fold of one setting, pool the test sets",
+            "train and score each fold of one setting, join the test sets",
             _cross_validate,
             reads=_READS,
             writes=f"reports/experiments/NAME: metrics.json, predictions.parquet; {_FOLDS}",
@@ -171,7 +171,7 @@ GROUP = Group(
         ),
         Command(
             "screen",
-            "cross-validate a base and its variants: which are improvements?",
+            "cross-validate a base and its variants, say which are improvements",
             _screen,
             reads=f"{_READS}; a plan",
             writes="reports/experiments/screen.md and a result per variant; their folds in "

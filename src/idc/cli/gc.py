@@ -149,11 +149,12 @@ GC = Command(
     "list, or with --yes remove, what old runs left on the disk",
     _gc,
     reads=".workspaces, .idc, tags of git, the local MLflow store; with --cache DVC's cache",
-    writes="nothing; with --yes it removes what it lists",
+    writes="nothing; with --yes it removes or closes what it lists",
     add_arguments=_add_arguments,
     details="These are workspaces and tags of runs, checkpoints and embeddings of trainings that\n"
     "do not run, what was deleted in MLflow, and with --cache what no branch, tag or\n"
     "workspace names any more. A run stays if it is younger than --days, among the --last\n"
-    "ones, in use, or if an alias of a registered model points at it.",
+    "ones, in use, or if an alias of a registered model points at it. MLflow runs that are\n"
+    "still RUNNING although their process is dead are closed.",
     json=True,
 )

@@ -139,7 +139,7 @@ GROUP = Group(
             "make the challenger the champion, if it is better on the gate cases",
             _with_params(_promote),
             reads=f"params.yaml, data/splits.csv, data/patches, {_REGISTRY}",
-            writes="reports/decision.json, a log of looks, the alias champion",
+            writes="reports/decision.json, the promotion log, the alias champion",
             add_arguments=_add_promote,
             json=True,
         ),
@@ -148,7 +148,7 @@ GROUP = Group(
             "return to the champion before",
             _with_params(_rollback),
             reads=_REGISTRY,
-            writes="the alias champion",
+            writes="the promotion log, the alias champion",
         ),
         Command(
             "drift",
@@ -180,7 +180,8 @@ GROUP = Group(
             "bring a recorded run into the current branch",
             _adopt,
             reads="the tag and the commit of the run",
-            writes="params.yaml, dvc.lock, data/case_subsets.csv and a commit",
+            writes="params.yaml, dvc.lock, data/case_subsets.csv, raw pointers that the branch "
+            "lacks, and a commit of these",
             add_arguments=_add_adopt,
         ),
     ),

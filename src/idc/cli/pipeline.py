@@ -116,7 +116,8 @@ GROUP = Group(
             "if data/raw holds anything new: drift, pipeline, promote or keep",
             _retrain,
             reads=f"{_STAGES_READ}; the champion and its profile in MLflow",
-            writes=f"in .workspaces/: {_STAGES_WRITE}; reports/decision.json; the alias champion",
+            writes=f"in .workspaces/: {_STAGES_WRITE}; reports/decision.json; the promotion log, "
+            "the alias champion",
             add_arguments=add_overrides,
             details="A Prefect flow, which `idc up` also deploys with a schedule.",
         ),

@@ -92,7 +92,8 @@ GROUP = Group(
             "try what a run needs: git, archive, store, weights, cache, disk",
             _check,
             reads="params.yaml, data/raw, the MLflow store, DVC's cache",
-            writes="nothing; on a tracking server a run that it deletes",
+            writes="in .dvc and DVC's cache it removes what a killed DVC left; on a tracking "
+            "server a run that it deletes",
             details="Removes what a killed DVC left half made: a torn list of its locks, empty "
             "entries of its run cache.",
             json=True,

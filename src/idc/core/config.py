@@ -264,8 +264,8 @@ class PredictConfig(Section):
     d4_average: bool
     """Average the logits over the eight symmetries of the square, at eight times the cost."""
     precision: Precision
-    """Arithmetic of the backbones; with bf16 the last digits of a score differ from those of fp32,
-    in which models are served, and with `auto` from machine to machine."""
+    """Arithmetic of the backbones; bf16 moves probabilities by up to .02 from those of fp32, in
+    which models are served, and `auto` differs from machine to machine."""
 
 
 class EvaluateConfig(Section):
@@ -285,7 +285,7 @@ class ExplainConfig(Section):
     """Which test patches are explained, and how."""
 
     methods: tuple[ExplanationMethod, ...]
-    """Explanation methods, in the order of the sheets' columns. Costly: `score_cam` and
+    """Attribution methods, in the order of the sheets' columns. Costly: `score_cam` and
     `ablation_cam` take thousands of forward passes a patch."""
     num_reference: Annotated[int, Field(ge=1, le=512)]
     """Patches of the reference panel, which is the same for every model."""

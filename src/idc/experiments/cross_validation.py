@@ -55,7 +55,7 @@ class Setting:
 
 
 def cross_validate(root: Path, setting: Setting, runner: Runner) -> None:
-    """Train and score each fold, pool the test sets into `reports/experiments/<name>/`.
+    """Train and score each fold, join the test sets in `reports/experiments/<name>/`.
 
     Raises:
         InputError: If the name, an override or a fold is invalid, before anything runs.

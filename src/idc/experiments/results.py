@@ -57,7 +57,7 @@ def load_training_minutes(root: Path, workspace: Path) -> float | None:
 def pool_results(
     root: Path, name: str, split_unit: SplitUnit, workspaces: Mapping[int, Path]
 ) -> None:
-    """Pool the folds' test sets: write `predictions.parquet`, a scoring file, and `metrics.json`.
+    """Join the folds' test sets: write `predictions.parquet`, a scoring file, and `metrics.json`.
 
     If whole cases are tested, also `cases.json` and figures of them: burden compared with a
     constant predictor (the mean burden of the folds' val cases), agreement, worst cases, slide

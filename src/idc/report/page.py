@@ -48,7 +48,7 @@ class ReportInputs:
     attention: dict[str, Path]
     """Pictures of whole cases with where their evidence lies, by case."""
     scores: dict[str, Any] | None
-    """Scores of the explanation methods; None where they were not asked for."""
+    """Scores of the attribution methods; None where they were not asked for."""
     error_groups: list[dict[str, Any]]
     """What is typical of each group of errors."""
     score_pictures: dict[str, Path]

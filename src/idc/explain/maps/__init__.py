@@ -1,1 +1,1 @@
-"""Methods of explanation: from a patch to maps."""
+"""Attribution methods: from a patch to maps."""

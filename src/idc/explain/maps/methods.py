@@ -1,4 +1,4 @@
-"""The one table of explanation methods: a new method is one entry here."""
+"""The one table of attribution methods: a new method is one entry here."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The picture of where explanation methods point."""
+"""The picture of where attribution methods point."""
 
 from typing import Any
 

@@ -75,7 +75,7 @@ def decide(
         "differences": {},
     }
     if champion is None:
-        reasons: tuple[Reason, ...] = (_stand_above_floor(figures["challenger"], config),)
+        reasons: tuple[Reason, ...] = (_stand_above_minimum(figures["challenger"], config),)
     else:
         differences, reasons = compare(y_true, case, champion, challenger, config, bootstrap)
         figures["differences"] = differences
@@ -139,10 +139,10 @@ def _measure(
     return measured
 
 
-def _stand_above_floor(figures: dict[str, dict[str, float]], config: PromotionConfig) -> Reason:
+def _stand_above_minimum(figures: dict[str, dict[str, float]], config: PromotionConfig) -> Reason:
     value, low = (figures["balanced_accuracy"][key] for key in ("value", "low"))
     return Reason(
-        "floor of the first champion",
+        "minimum for the first champion",
         low > config.first_balanced_accuracy,
         f"balanced accuracy {value:.4f}, lower end {low:.4f} of its 95 % interval must lie above "
         f"{config.first_balanced_accuracy:.4f}",
