@@ -8,14 +8,15 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from idc.core.checksums import file_sha256
 from idc.core.errors import InputError
 from idc.explain.maps.attributions import AttributionBudget
 from idc.explain.maps.explainer import Explainer
 from idc.models.backbones.architecture import build_net, find_architecture
 from idc.models.backbones.backbone import create_backbone, rebuild_backbone
-from idc.models.backbones.sources import find_weights, require_weights
+from idc.models.backbones.sources import describe_weights, find_weights, require_weights
 from idc.models.networks.fusion import FusionCNN
-from idc.models.spec import Architecture
+from idc.models.spec import Architecture, StartingWeights
 
 # tiny ones of: class token, mean, attention pooling; convolutions between
 TRANSFORMERS = ["test_vit", "test_vit2", "test_vit3", "test_maxvit"]
@@ -117,24 +118,41 @@ def test_backbone_when_a_folder_says_how_it_is_built_then_it_is_built_so(tmp_pat
 
 @pytest.fixture
 def hub_cache(tmp_path, monkeypatch):
-    """The folder of a repository in an otherwise empty cache of the hub."""
+    """`hub_cache(repository)`: its folder in an otherwise empty cache of the hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    repository = tmp_path / "models--a-lab--tiny-vit"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs/main").write_text("0" * 40)
-    return repository / "snapshots" / ("0" * 40)
+
+    def add(repository):
+        folder = tmp_path / f"models--{repository.replace('/', '--')}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs/main").write_text("0" * 40)
+        return folder / "snapshots" / ("0" * 40)
+
+    return add
 
 
 def test_backbone_when_the_hub_has_it_then_its_cache_serves_without_a_network(hub_cache):
-    saved = save(hub_cache, Architecture("test_vit", {"depth": 4})).state_dict()
+    folder = hub_cache("a-lab/tiny-vit")
+    saved = save(folder, Architecture("test_vit", {"depth": 4})).state_dict()
     name = "hf-hub:a-lab/tiny-vit"
-    assert find_weights(name, "imagenet").path == hub_cache / "model.safetensors"
+    assert find_weights(name, "imagenet").path == folder / "model.safetensors"
     require_weights([name], "imagenet", 48)
     backbone = create_backbone(name, "imagenet", 48)
     assert backbone.name == "tiny-vit"
     assert torch.equal(
         backbone.net.state_dict()["blocks.3.attn.qkv.weight"], saved["blocks.3.attn.qkv.weight"]
     )
+
+
+def test_backbone_when_timms_weights_are_in_the_hubs_cache_then_they_are_loaded(hub_cache):
+    net = timm.create_model("test_resnet", pretrained=False)
+    folder = hub_cache("timm/test_resnet.r160_in1k")
+    folder.mkdir(parents=True)
+    save_file(net.state_dict(), folder / "model.safetensors")
+    require_weights(["test_resnet"], "imagenet", 32)
+    own = create_backbone("test_resnet", "imagenet", 32).net.state_dict()
+    assert all(torch.equal(tensor, net.state_dict()[key]) for key, tensor in own.items())
+    (said,) = describe_weights(["test_resnet"], "imagenet")
+    assert (said.origin, said.licence) == ("timm/test_resnet.r160_in1k", "apache-2.0")
 
 
 @pytest.mark.parametrize(
@@ -171,6 +189,31 @@ def test_backbone_when_its_configuration_is_wrong_then_says_so_in_a_line(tmp_pat
     with pytest.raises(InputError, match=says) as refused:
         create_backbone(f"local-dir:{tmp_path}", "none", 64)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("in_config", "card", "licence"),
+    [
+        ({"license": "apache-2.0"}, None, "apache-2.0"),
+        ({}, "---\nlicense: cc-by-nc-4.0\n---\nA network.\n", "cc-by-nc-4.0"),
+        ({}, "A network.\n", None),
+        ({}, "---\n- no facts\n---\n", None),
+        ({}, None, None),
+    ],
+)
+def test_weights_when_their_source_names_a_licence_then_the_model_says_it(
+    tmp_path, in_config, card, licence
+):
+    save(tmp_path / "net", Architecture("test_resnet"))
+    config = json.loads((tmp_path / "net/config.json").read_text())
+    config["pretrained_cfg"].pop("license", None)
+    config["pretrained_cfg"] |= in_config
+    (tmp_path / "net/config.json").write_text(json.dumps(config))
+    if card is not None:
+        (tmp_path / "net/README.md").write_text(card)
+    (said,) = describe_weights([f"local-dir:{tmp_path}/net"], "imagenet")
+    digest = file_sha256(tmp_path / "net/model.safetensors")
+    assert said == StartingWeights("net", "model.safetensors", licence, digest)
 
 
 def test_backbone_when_its_tag_is_of_no_weights_then_says_so():

@@ -23,10 +23,14 @@ from idc.explain.scores.faithfulness import HIGHER_IS_BETTER
 from idc.explain.scores.sanity import STEPS
 from idc.figures.style import save_figure
 from idc.models.bundle import save_bundle
-from idc.models.spec import Architecture, ModelSpec
+from idc.models.spec import Architecture, ModelSpec, StartingWeights
 from idc.stages import evaluate, report
 from tests.score_tables import save_scores
 
+PRETRAINED = {
+    "pretrained": "imagenet",
+    "starting_weights": [StartingWeights("test_resnet", "a-lab/net", "cc-by-4.0", None)],
+}
 SPEC = ModelSpec(
     ["test_resnet"],
     "none",
@@ -126,7 +130,10 @@ def draw_scores(**mosaics):
 
 @pytest.fixture(scope="module")
 def finish(tmp_path_factory, change_params, project_root):
-    """`finish(separation, …)`: a folder where evaluate and report ran; the same one if repeated."""
+    """`finish(separation, …)`: a folder where evaluate and report ran; the same one if repeated.
+
+    The network with a texture member also began with pretrained weights.
+    """
 
     @cache
     def run(separation, without=(), context="mean9", texture=False):
@@ -137,7 +144,8 @@ def finish(tmp_path_factory, change_params, project_root):
             logit = predictions["logit"]
             predictions = predictions.assign(logit_cnn=logit + noise, logit_texture=logit - noise)
         with chdir(folder):
-            _write_inputs(project_root, predictions, replace(SPEC, texture_member=texture))
+            spec = replace(SPEC, texture_member=True, **PRETRAINED) if texture else SPEC
+            _write_inputs(project_root, predictions, spec)
             params = change_params(evaluate={"context": context})
             evaluate.run(params)
             report.run(params)
@@ -401,6 +409,14 @@ def test_report_when_errors_are_grouped_then_their_traits_and_else_that_there_ar
 
 
 @pytest.mark.slow
+def test_report_when_weights_were_pretrained_then_page_and_card_name_their_licence(render):
+    assert "weights: from scratch," in render()
+    said = "a-lab/net, licence cc-by-4.0"
+    assert f"weights: imagenet ({said})," in render(texture=True)
+    card = layout.MODEL_CARD.read_text(encoding="utf-8")
+    assert f"Starting weights: imagenet: test_resnet from {said}." in card
+
+
 def test_report_when_there_is_a_texture_member_then_page_and_card_name_it(render):
     assert "texture member" not in render()
     page = render(texture=True)

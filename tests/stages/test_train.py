@@ -1,8 +1,10 @@
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -12,6 +14,7 @@ from idc.core.errors import InputError
 from idc.data.images import to_images
 from idc.data.subsets import select_subset
 from idc.data.tables import INDEX_SCHEMA, SPLITS_SCHEMA, save_table
+from idc.models.backbones.backbone import create_backbone
 from idc.models.bundle import load_mean_embedding, load_model
 from idc.models.networks.fusion import MemberLogits
 from idc.models.texture import dictionary
@@ -136,6 +139,41 @@ def test_run_when_backbones_are_frozen_then_the_model_holds_the_weights_it_began
     train.run(change_params(model=model, train={"batch_size": 2, "epochs": 2, "patience": 1}))
     assert [path.stat().st_mtime_ns for path in kept] == written, "the views are computed once"
     assert sorted((tmp_path / ".idc/embeddings").rglob("*embeddings.npy")) == kept
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trainable_pixels")
+def test_run_when_weights_are_packaged_then_trains_from_them_and_the_model_names_them(
+    change_params,
+):
+    name = "tf_efficientnet_lite0"
+    model = {"backbones": [name], "pretrained": "packaged", "freeze_backbones": True}
+    train.run(change_params(model=model, train={"batch_size": 2, "epochs": 1, "patience": 1}))
+    trained, spec = load_model(layout.BUNDLE)
+    began = create_backbone(name, "packaged", 32).net.state_dict()
+    for key, tensor in trained.branches[0].net.state_dict().items():
+        assert torch.equal(tensor, began[key]), key
+    (weights,) = spec.starting_weights
+    assert (weights.backbone, weights.licence) == (name, "Apache-2.0")
+    assert weights.origin == "efficientnet-lite0-57934424.pth"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trainable_pixels")
+def test_run_when_a_backbone_is_a_transformer_from_a_folder_then_trains_and_is_rebuilt_without_it(
+    change_params, tmp_path
+):
+    net = timm.create_model("test_vit", depth=3)
+    (tmp_path / "net").mkdir()
+    config = {"architecture": "test_vit", "model_args": {"depth": 3}}
+    (tmp_path / "net/config.json").write_text(json.dumps(config | {"num_classes": 1000}))
+    save_file(net.state_dict(), tmp_path / "net/model.safetensors")
+    model = {"backbones": [f"local-dir:{tmp_path}/net", "test_resnet"], "aux_heads": True}
+    train.run(change_params(model=model, train={"batch_size": 2, "epochs": 1, "patience": 1}))
+    shutil.rmtree(tmp_path / "net")
+    trained, spec = load_model(layout.BUNDLE)
+    assert spec.backbones == ["net", "test_resnet"]
+    assert len(trained.branches[0].net.blocks) == 3
 
 
 @pytest.mark.slow

@@ -35,6 +35,19 @@ class Architecture:
 
 
 @dataclass(frozen=True)
+class StartingWeights:
+    """The pretrained weights that a backbone's training began with."""
+
+    backbone: str
+    origin: str
+    """The hub's repository, or the name of the file; no folder, which is of one machine."""
+    licence: str | None
+    """As the source says it; None where it says nothing."""
+    sha256: str | None
+    """Digest of the file; None where only timm's own cache has it."""
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """What is needed to rebuild and to describe a trained network."""
 
@@ -56,6 +69,8 @@ class ModelSpec:
     member."""
     architectures: Annotated[list[Architecture], Field(min_length=1, max_length=MAX_BACKBONES)]
     """Of the backbones, in their order; so a model needs nothing of where they came from."""
+    starting_weights: list[StartingWeights] = field(default_factory=list)
+    """Of the backbones, in their order; none from scratch, or of a time before they were kept."""
 
 
 _SPEC = TypeAdapter(ModelSpec)
@@ -79,6 +94,7 @@ def load_spec(folder: Path) -> ModelSpec:
         content["architectures"] = (
             [{"name": name} for name in names] if isinstance(names, list) else names
         )
+    content.setdefault("starting_weights", [])
     known = {each.name for each in fields(ModelSpec)}
     if content.keys() != known:
         other = ", ".join(sorted(content.keys() ^ known))

@@ -17,7 +17,7 @@ from idc.data.patches import evenly_spaced_rows, load_pixels
 from idc.data.subsets import select_subset
 from idc.data.tables import SPLITS_SCHEMA, load_table
 from idc.evaluation.statistics.metrics import auroc
-from idc.models.backbones.sources import IMAGENET, NONE, PACKAGED
+from idc.models.backbones.sources import IMAGENET, NONE, PACKAGED, describe_weights
 from idc.models.bundle import save_bundle
 from idc.models.networks.device import choose_device, describe_environment
 from idc.models.networks.fusion import FusionCNN, create_fusion
@@ -203,6 +203,7 @@ def _describe(
     return ModelSpec(
         backbones=[backbone.name for backbone in model.branches],
         architectures=[backbone.architecture for backbone in model.branches],
+        starting_weights=describe_weights(params.model.backbones, params.model.pretrained),
         pretrained=params.model.pretrained,
         size_px=params.model.size_px,
         dropout=params.model.dropout,

@@ -28,6 +28,7 @@ import idc
 from idc.core.checksums import write_sums
 from idc.core.config import flatten
 from idc.core.scratch import scratch_folder
+from idc.models.spec import ModelSpec, load_spec
 from idc.tracking.chosen_metrics import shown_metrics
 from idc.tracking.description import DATA_TAG, figure, short_digest
 from idc.tracking.recording import (
@@ -251,12 +252,19 @@ def _describe_version(client: MlflowClient, model: ModelVersion, result: Result)
         "test_auroc": figure(result.figures, "test/auroc"),
         "test_balanced_accuracy": figure(result.figures, "test/balanced_accuracy"),
         DATA_TAG: short_digest(result.manifest_digest),
+        "weights_licences": _name_licences(load_spec(result.bundle)),
     }
     for key, value in tags.items():
         if value and key not in model.tags:
             client.set_model_version_tag(model.name, model.version, key, value)
     if not client.get_registered_model(model.name).description:
         client.update_registered_model(model.name, _MODEL_DESCRIPTION)
+
+
+def _name_licences(spec: ModelSpec) -> str:
+    """Return the licences of the weights that the training began with; "" from scratch."""
+    named = {weights.licence or "not stated" for weights in spec.starting_weights}
+    return ", ".join(sorted(named))
 
 
 def _shorten(card: str) -> str:

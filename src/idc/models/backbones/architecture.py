@@ -17,6 +17,7 @@ HUB, LOCAL = "hf-hub:", "local-dir:"
 """What a name begins with that is no name of timm's registry: a repository, a folder."""
 
 _CONFIG = "config.json"
+_NOT_SAVED = "name a folder that timm has saved"
 _WHERE = "model.backbones"
 # of networks with positions: how each family says that images may have any size
 _ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}
@@ -37,7 +38,7 @@ def find_architecture(backbone: str) -> Architecture:
         _require_name(backbone, backbone)
         return Architecture(backbone)
     path = _find_config(backbone)
-    text = load_text(path, if_missing="name a folder that timm has saved")
+    text = load_text(path, if_missing=_NOT_SAVED)
     try:
         content = json.loads(text)
         name, args = str(content["architecture"]), dict(content.get("model_args") or {})
@@ -47,6 +48,26 @@ def find_architecture(backbone: str) -> Architecture:
         ) from None
     _require_name(name, backbone)
     return Architecture(name, args)
+
+
+def find_licence(backbone: str) -> str | None:
+    """Return the licence that a repository or folder says it has, in its configuration or card.
+
+    Raises:
+        InputError: As `find_architecture`.
+    """
+    from huggingface_hub import ModelCard
+
+    content: Any = json.loads(load_text(_find_config(backbone), if_missing=_NOT_SAVED))
+    if licence := (content.get("pretrained_cfg") or {}).get("license"):
+        return str(licence)
+    try:
+        card = _find_file(backbone, "README.md")
+        text = load_text(card, if_missing=_NOT_SAVED)
+        facts: Any = ModelCard(text).data.to_dict()  # type: ignore[no-untyped-call]
+    except (InputError, ValueError, TypeError):  # it has no card, or a card without facts
+        return None
+    return str(facts["license"]) if facts.get("license") else None
 
 
 def build_net(architecture: Architecture, size_px: int) -> nn.Module:
@@ -204,17 +225,17 @@ def _require_name(name: str, backbone: str) -> None:
 
 
 def _find_config(backbone: str) -> Path:
-    if backbone.startswith(LOCAL):
-        return Path(backbone.removeprefix(LOCAL)) / _CONFIG
-    return find_in_hub(backbone, _CONFIG)
+    return _find_file(backbone, _CONFIG)
 
 
-def find_in_hub(backbone: str, file: str) -> Path:
-    """Return a file of a repository from the hub's cache, or fetch it.
+def _find_file(backbone: str, file: str) -> Path:
+    """Return a file of a folder, or of a repository: from the hub's cache, else it is fetched.
 
     Raises:
         InputError: In one line, whatever the hub's library raises.
     """
+    if backbone.startswith(LOCAL):
+        return Path(backbone.removeprefix(LOCAL)) / file
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     repository, _, revision = backbone.removeprefix(HUB).partition("@")

@@ -10,6 +10,7 @@ import timm
 from torch import nn
 
 from idc.core.checksums import file_sha256
+from idc.core.config import short_name
 from idc.core.errors import InputError
 from idc.models.backbones.architecture import (
     HUB,
@@ -17,13 +18,14 @@ from idc.models.backbones.architecture import (
     build_native,
     create_pretrained,
     find_architecture,
+    find_licence,
     fit_size,
     native_shapes,
     require_size,
 )
 from idc.models.backbones.packaged import PACKAGES, find_packaged, load_packaged
 from idc.models.backbones.tensors import load_weights_file, match_tensors, tensor_shapes
-from idc.models.spec import Architecture
+from idc.models.spec import Architecture, StartingWeights
 
 NONE, IMAGENET, PACKAGED = "none", "imagenet", "packaged"
 
@@ -65,7 +67,7 @@ def find_weights(name: str, pretrained: str) -> Weights:
     if name.startswith(LOCAL):
         return _find_saved(name)
     if name.startswith(HUB):
-        return _find_on_hub(name, name.removeprefix(HUB), None)
+        return _find_on_hub(name, name.removeprefix(HUB), find_licence(name))
     if pretrained == IMAGENET:
         facts: Any = timm.get_pretrained_cfg(architecture.name)
         if facts.hf_hub_id is None:
@@ -128,6 +130,26 @@ def create_net(name: str, architecture: Architecture, pretrained: str, size_px: 
     return net
 
 
+def describe_weights(names: Sequence[str], pretrained: str) -> list[StartingWeights]:
+    """Return what a trained model says of the weights that it began with; none from scratch.
+
+    Raises:
+        InputError: As `find_weights`.
+    """
+    if pretrained == NONE:
+        return []
+    found = [find_weights(name, pretrained) for name in names]
+    return [
+        StartingWeights(
+            short_name(each.backbone),
+            each.place if each.path is None or str(each.path) != each.place else each.path.name,
+            each.licence,
+            each.sha256,
+        )
+        for each in found
+    ]
+
+
 def fetch_weights(weights: Weights) -> Weights:
     """Bring weights that only the hub has into its cache on this machine.
 
@@ -160,7 +182,7 @@ def _find_saved(name: str) -> Weights:
         raise InputError(
             f"{path} does not exist", "model.backbones", "name a folder that timm has saved"
         )
-    return Weights(name, str(path), path, None)
+    return Weights(name, str(path), path, find_licence(name))
 
 
 def _is_folder(name: str, pretrained: str) -> bool:
