@@ -105,11 +105,18 @@ class Place:
         return seconds
 
     def _make_tables(self) -> None:
-        """Make an empty store: its tables take longer than any stage, and are made once."""
-        (self.project / "mlruns").mkdir()
-        store = f"sqlite:///{self.project / STORE}"
-        make = f"from mlflow import MlflowClient as C; C({store!r}).search_experiments()"
-        subprocess.run([sys.executable, "-c", make], env=self.environment("reference"), check=True)
+        """Make a store with its experiment: its tables take longer than any stage, made once.
+
+        A server that made the experiment would keep its files in another place.
+        """
+        make = (
+            "from pathlib import Path; from idc.core.config import load_params; "
+            "from idc.tracking.connection import connect, ensure_experiment; root = Path.cwd(); "
+            "name = load_params(root / 'params.yaml').publish.experiment; "
+            "ensure_experiment(connect(root), name, root)"
+        )
+        environment = self.environment("reference")
+        subprocess.run([sys.executable, "-c", make], cwd=self.project, env=environment, check=True)
 
     def _run_timed(self, log: Path) -> dict[str, float]:
         begun: dict[str, float] = {}
