@@ -58,11 +58,13 @@ def find_garbage(root: Path, rule: Retention, aliased: Collection[str]) -> Garba
     kept_tags = {tag_of(digest) for digest in aliased}
     oldest = datetime.now(UTC) - timedelta(days=rule.days)
     known = list_workspaces(root)
-    removable = [w for w in known if not w.in_use and _tag_in(w) not in kept_tags]
+    tag_in = {workspace: _tag_in(workspace) for workspace in known}
+    removable = [w for w in known if not w.in_use and tag_in[w] not in kept_tags]
     gone = {w for w in known[rule.last :] if w.opened < oldest}
     too_large = set() if rule.max_gb is None else _beyond(rule.max_gb, root, known, removable)
     workspaces = tuple(w for w in removable if w in gone | too_large)
-    their_tags = {_tag_in(w) for w in too_large}
+    # two workspaces with the same results have one tag
+    their_tags = {tag_in[w] for w in too_large} - {tag_in[w] for w in known if w not in workspaces}
     tags = tuple(
         tag
         for number, (tag, made) in enumerate(list_tags(root))
