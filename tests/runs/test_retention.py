@@ -96,6 +96,20 @@ def test_garbage_when_two_workspaces_have_one_result_then_its_tag_stays_while_on
     assert tag in find_garbage(project, Retention(max_gb=0), ()).tags
 
 
+def test_garbage_when_the_lock_of_a_workspace_is_damaged_then_it_goes_with_age_like_others(project):
+    now = datetime.now(UTC)
+    tags = [
+        finish_run(project, name, opened=now - timedelta(days=days))
+        for name, days in (("old", 40), ("damaged", 39), ("young", 0))
+    ]
+    (project / WORKSPACES / "damaged/dvc.lock").write_text("stages: [")
+    garbage = find_garbage(project, Retention(last=0), ())
+    assert [item.folder.name for item in garbage.workspaces] == ["damaged", "old"]
+    aliased = [tags[0].removeprefix("idc-run/") + "0" * 52]
+    garbage = find_garbage(project, Retention(max_gb=0), aliased)
+    assert {item.folder.name for item in garbage.workspaces} == {"damaged", "young"}
+
+
 def test_garbage_when_checkpoints_and_embeddings_are_old_then_they_go_unless_a_training_runs(
     project,
 ):

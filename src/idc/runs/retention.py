@@ -14,7 +14,7 @@ from idc.core.disk import disk_usage
 from idc.core.dvc import dvc
 from idc.core.errors import InputError
 from idc.core.git import git, has_commit
-from idc.core.layout import CHECKPOINTS, DVC_LOCK, EMBEDDINGS, RAW
+from idc.core.layout import CHECKPOINTS, EMBEDDINGS, RAW
 from idc.runs.lineage import load_lock, result_digest
 from idc.runs.tags import list_tags, tag_of
 from idc.runs.workspace import Workspace, list_workspaces, remove_workspace
@@ -174,7 +174,8 @@ def _last_change(folder: Path) -> datetime:
 
 
 def _tag_in(workspace: Workspace) -> str | None:
-    """Return the tag that the results of a workspace have, or would have."""
-    if not (workspace.folder / DVC_LOCK).exists():
+    """Return the tag that the results of a workspace have, or would have; None if none is known."""
+    try:
+        return tag_of(result_digest(load_lock(workspace.folder)))
+    except InputError:  # no stage has run yet, or a kill or a merge damaged the lock
         return None
-    return tag_of(result_digest(load_lock(workspace.folder)))
