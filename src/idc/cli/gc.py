@@ -53,7 +53,7 @@ class _Waste:
         lines += [f"would remove {p.relative_to(root)} ({_mb(p)})" for p in garbage.leftovers]
         lines += [f"would close MLflow run {name}: its process died" for name in self.orphans]
         lines += [
-            f"would remove MLflow {item.kind} {item.name}, deleted there ({_mb(item.files)})"
+            f"would remove MLflow {item.kind} {item.name}, deleted there ({_mb(*_files(item))})"
             for item in self.deleted
         ]
         if self.cache:
@@ -67,8 +67,12 @@ class _Waste:
     def _places(self) -> Iterable[Path]:
         yield from (item.folder for item in self.garbage.workspaces)
         yield from self.garbage.leftovers
-        yield from (item.files for item in self.deleted)
+        yield from (path for item in self.deleted for path in _files(item))
         yield from self.cache
+
+
+def _files(item: "Deleted") -> list[Path]:
+    return [] if item.files is None else [item.files]
 
 
 def _mb(*places: Path) -> str:
