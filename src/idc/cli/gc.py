@@ -95,11 +95,19 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _gc(options: argparse.Namespace) -> int:
-    from idc.runs.retention import Retention, cache_command, find_garbage, find_unused_cache
+    from idc.runs.retention import (
+        Retention,
+        cache_command,
+        find_garbage,
+        find_unused_cache,
+        require_idle,
+    )
     from idc.tracking.orphans import list_orphans
     from idc.tracking.registry import list_aliased_digests
 
     root = Path.cwd()
+    if options.cache and options.yes:
+        require_idle(root)  # before anything goes
     rule = Retention(options.days, options.last, options.max_gb)
     garbage = find_garbage(root, rule, list_aliased_digests(root))
     command = cache_command(root, garbage)

@@ -117,12 +117,32 @@ def find_unused_cache(root: Path, command: Sequence[str]) -> list[Path]:
     return [Path(path) for path in _REMOVING.findall(_collect(root, command, "--dry"))]
 
 
+def require_idle(root: Path) -> None:
+    """Check that nothing runs here or in a workspace, so that `dvc gc` can be relied on.
+
+    It lists what is used first and removes the rest later: what a run saves meanwhile would go too.
+
+    Raises:
+        InputError: Naming the first folder in which something runs.
+    """
+    known = list_workspaces(root)
+    used = [w.folder for w in known if w.in_use]
+    used += [folder for folder in (root, *(w.folder for w in known)) if _is_training(folder)]
+    if used:
+        raise InputError(
+            f"a run is at work in {used[0]}, whose results DVC might take for unused",
+            "--cache",
+            "try again when it has ended, or leave --cache out",
+        )
+
+
 def remove_unused_cache(root: Path, command: Sequence[str]) -> int:
     """Let a `dvc gc` command remove files from the cache and return how many.
 
     Raises:
-        InputError: As `find_unused_cache`.
+        InputError: As `require_idle` and `find_unused_cache`.
     """
+    require_idle(root)
     return sum(map(int, _REMOVED.findall(_collect(root, command))))
 
 
@@ -154,10 +174,14 @@ def _beyond(
 
 def _find_leftovers(folder: Path, oldest: datetime) -> list[Path]:
     """Return checkpoints and embeddings older than that; none while a training runs there."""
-    if any(_is_held(lock) for lock in (folder / CHECKPOINTS).glob("*.lock")):
+    if _is_training(folder):
         return []
     places = [*(folder / CHECKPOINTS).glob("*/"), *(folder / EMBEDDINGS).glob("*/")]
     return [path for path in sorted(places) if _last_change(path) < oldest]
+
+
+def _is_training(folder: Path) -> bool:
+    return any(_is_held(lock) for lock in (folder / CHECKPOINTS).glob("*.lock"))
 
 
 def _is_held(lock: Path) -> bool:
