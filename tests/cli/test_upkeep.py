@@ -1,5 +1,6 @@
 """Upkeep by hand: real tags, workspaces and stores, and services that do not answer."""
 
+import json
 import re
 import sqlite3
 from contextlib import closing, nullcontext
@@ -83,6 +84,17 @@ def test_gc_when_json_and_yes_then_standard_output_is_the_object_alone(
     assert printed.out.startswith("{")
     assert printed.out.endswith("}\n")
     assert "removed .workspaces/old" in printed.err
+
+
+def test_gc_when_json_and_the_removal_fails_then_it_does_not_say_that_things_were_removed(
+    project, monkeypatch, capsys
+):
+    def fail(*_, **__):
+        raise InputError("git gc failed")
+
+    monkeypatch.setattr(retention, "remove_garbage", fail)
+    assert main(["gc", "--json", "--yes"]) == EXIT_INPUT
+    assert json.loads(capsys.readouterr().out).keys() == {"error"}
 
 
 @pytest.mark.parametrize("what", ["a workspace in use", "a training in it", "a training here"])

@@ -114,14 +114,14 @@ def _gc(options: argparse.Namespace) -> int:
     listed = options.cache and (options.json or not options.yes)
     cache = find_unused_cache(root, command) if listed else []
     waste = _Waste(garbage, list_orphans(root), _list_deleted(root, options.days), cache)
-    if options.json:
-        shown = {"removed": options.yes, "cache_command": shlex.join(command)}
-        print_json(waste.as_json(root) | shown)
+    shown = waste.as_json(root) if options.json else {}  # while what goes still has a size
     if options.yes:
         _remove(root, waste, options, log.info if options.json else print)
     elif not options.json:
         for line in waste.lines(root):
             print(line)
+    if options.json:
+        print_json(shown | {"removed": options.yes, "cache_command": shlex.join(command)})
     if not (options.json or options.cache):
         print(f"frees the cache (first with --dry; or `idc gc --cache`): {shlex.join(command)}")
     return 0
