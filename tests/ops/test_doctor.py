@@ -72,7 +72,7 @@ def project(store, tmp_path, monkeypatch):
 
 
 def refuse(path, body=None, *, method=None):
-    raise ConnectionRefusedError
+    raise ConnectionRefusedError("refused")
 
 
 def found(project, change_params):
@@ -88,6 +88,7 @@ def test_doctor_when_nothing_was_ever_started_then_services_are_off_and_the_arch
     assert items["weights"].state == "ok"
     assert items["Prefect server"].state == "off"
     assert items["Prefect server"].fix == "make up"
+    assert items["Prefect server"].said == "none at http://127.0.0.1:4200/api (refused)"
     assert items["DVC remote"].fix == "dvc remote add --default NAME URL"
     assert "GB free" in items["disk"].said
 
