@@ -93,7 +93,7 @@ def test_ask_when_the_answer_is_no_json_then_it_is_an_oserror_that_says_how_the_
     monkeypatch.setenv("PREFECT_API_URL", api_url().removesuffix("/api/"))
     with pytest.raises(OSError, match="answers no JSON"):
         ask("/health")
-    with pytest.raises(InputError, match="no Prefect server answers at .* ends in /api"):
+    with pytest.raises(InputError, match=r"no Prefect server answers at .* ends in /api"):
         require_server()
 
 

@@ -86,7 +86,8 @@ def test_garbage_when_two_workspaces_have_one_result_then_its_tag_stays_while_on
     older, newer = (project / WORKSPACES / name for name in ("older", "newer"))
     git(project, "tag", "--delete", tag)
     shutil.copy2(older / "dvc.lock", newer / "dvc.lock")
-    assert (tag := record_run(newer)) == record_run(older)
+    tag = record_run(newer)
+    assert record_run(older) == tag
     (older / "weights").write_bytes(b"x" * 1_000_000)
 
     size_gb = disk_usage(newer) / 1e9
