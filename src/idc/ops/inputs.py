@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from idc.core.config import Params
 from idc.core.dvc import dvc
 from idc.core.errors import InputError
+from idc.core.files import try_writing
 from idc.core.git import git, has_commit
 from idc.core.layout import CASE_SUBSETS, DVC_LOCK, PARAMS, PIXELS, RAW
 from idc.runs.lineage import load_lock, reject_stale_pointers
@@ -98,10 +98,8 @@ def require_cache(root: Path) -> None:
         InputError: If not.
     """
     cache = root / dvc(root, "cache", "dir").strip()
-    existing = next(place for place in (cache, *cache.parents) if place.exists())
     try:
-        with tempfile.TemporaryFile(dir=existing):
-            return
+        try_writing(cache)
     except OSError as error:
         raise InputError(
             f"DVC's cache {cache} cannot be written ({error.strerror})",
