@@ -48,6 +48,13 @@ def test_help_of_a_command_when_asked_then_says_what_it_reads_writes_and_how_it_
     assert ("--json" in text) == COMMANDS[name].json
 
 
+@pytest.mark.parametrize("name", ["check", "doctor"])
+def test_help_of_what_tries_a_server_when_asked_then_names_all_that_it_writes_there(name):
+    writes = create_parser(COMMANDS[name]).format_help().partition("\nWrites: ")[2]
+    for written in ("the experiment", "a run with a file", "an alias"):
+        assert written in writes
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
