@@ -123,6 +123,27 @@ def test_command_when_piped_to_head_then_its_first_line_is_all_that_is_seen(proj
     assert done.stderr == ""
 
 
+def test_command_when_started_without_standard_output_then_it_does_its_work(project_root):
+    closed = f"{sys.executable} -m idc --help >&-"
+    done = subprocess.run(
+        ["bash", "-c", closed], cwd=project_root, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_command_when_a_pipe_breaks_and_there_is_no_output_then_the_error_is_not_hidden(
+    monkeypatch,
+):
+    def run(_):
+        raise BrokenPipeError("a socket's")
+
+    broken = Command("check", "fail", run, reads="", writes="", anywhere=True)
+    monkeypatch.setitem(COMMANDS, "check", broken)
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(BrokenPipeError, match="a socket's"):
+        main(["check"])
+
+
 def test_command_when_another_pipe_breaks_then_the_error_is_not_hidden(monkeypatch, capfd):
     def run(_):
         raise BrokenPipeError("a socket's")
