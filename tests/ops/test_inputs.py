@@ -58,7 +58,8 @@ def test_archive_when_cases_lie_behind_a_link_then_they_are_counted(project, tmp
 
 def test_archive_when_no_first_patch_of_a_source_decodes_then_its_name_and_reason(project):
     add_case(project / "data/raw", content=b"not a picture")
-    with pytest.raises(InputError, match=r"raw:99/0/99_idx5_x1_y1_class0.png: none of the first"):
+    said = r"raw:99/0/99_idx5_x1_y1_class0.png: none of the first 1 patches can be read: "
+    with pytest.raises(InputError, match=said):
         require_archive(project)
 
 

@@ -62,17 +62,11 @@ def require_archive(root: Path) -> int:
         InputError: Whatever `ingest` would say of the listing; or none of the first is readable.
     """
     from idc.data.ingest.archive import find_sources, list_members
-    from idc.data.ingest.pixel_store import find_unreadable
+    from idc.data.ingest.pixel_store import reject_unreadable
 
     reject_stale_pointers(root, by_content=False)
     listing = list_members(find_sources(root / RAW))
-    if unreadable := find_unreadable(listing, _FIRST_PATCHES):
-        name, reason = unreadable[0]
-        raise InputError(
-            f"none of the first {_FIRST_PATCHES} patches can be read: {reason}",
-            name,
-            "fix or remove it",
-        )
+    reject_unreadable(listing, _FIRST_PATCHES)
     return len(listing.members)
 
 
