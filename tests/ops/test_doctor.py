@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
 
 from idc.core.files import save_json
 from idc.core.layout import SERVICES
@@ -242,6 +244,29 @@ def test_doctor_when_a_version_with_an_alias_has_no_files_then_it_is_named(proje
     assert models.state == "off"
     assert models.said == "the store holds no files of idc-fusion version 2 (champion)"
     assert "idc publish" in models.fix
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (PERMISSION_DENIED, "refuses to list runs, models or their files (PERMISSION_DENIED)"),
+        (TEMPORARILY_UNAVAILABLE, "is busy"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(mlflow.artifacts, "list_artifacts"), (mlflow.MlflowClient, "search_runs")],
+)
+def test_doctor_when_the_store_refuses_to_list_then_one_line_says_so(
+    project, change_params, monkeypatch, owner, name, code, said
+):
+    def refuse(*_, **__):
+        raise MlflowException("https://me:secret@host: no", code)
+
+    monkeypatch.setattr(owner, name, refuse)
+    store = found(project, change_params)["MLflow store"]
+    assert store.state == "missing"
+    assert said in store.said
 
 
 def answer(monkeypatch, workers):
