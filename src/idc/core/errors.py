@@ -4,7 +4,7 @@ from pathlib import Path
 
 EXIT_UNAVAILABLE = 75  # of `idc`; EX_TEMPFAIL of sysexits.h: the same command may succeed later
 
-_MAX_WHAT, _MAX_BEGIN, _MAX_END = 1000, 400, 300  # characters
+_MAX_LINE, _MAX_BEGIN, _MAX_END = 1000, 400, 300  # characters
 
 
 class InputError(ValueError):
@@ -19,10 +19,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, what: str, where: str | Path | None = None, fix: str | None = None) -> None:
-        what = _printable(what)
-        if len(what) > _MAX_WHAT:  # a value out of a file may be all of the file
-            what = f"{what[:_MAX_BEGIN]} … {what[-_MAX_END:]}"
-        self.what = what
+        self.what = "\n".join(map(_shorten, _printable(what).split("\n")))
         self.where = None if where is None else _printable(str(where))
         self.fix = None if fix is None else _printable(fix)
         super().__init__(": ".join(part for part in (self.where, self.what, self.fix) if part))
@@ -31,6 +28,11 @@ class InputError(ValueError):
         """Return the same error as one found inside a larger thing, such as a plan's variant."""
         place = str(where) if self.where is None else f"{where}: {self.where}"
         return InputError(self.what, place, self.fix)
+
+
+def _shorten(line: str) -> str:
+    """Leave out the middle of a long line: a value out of a file may be all of the file."""
+    return line if len(line) <= _MAX_LINE else f"{line[:_MAX_BEGIN]} … {line[-_MAX_END:]}"
 
 
 def _printable(text: str) -> str:
