@@ -48,6 +48,13 @@ def test_help_of_a_command_when_asked_then_says_what_it_reads_writes_and_how_it_
     assert ("--json" in text) == COMMANDS[name].json
 
 
+@pytest.mark.parametrize("name", ["check", "doctor"])
+def test_help_of_what_tries_a_server_when_asked_then_names_all_that_it_writes_there(name):
+    writes = create_parser(COMMANDS[name]).format_help().partition("\nWrites: ")[2]
+    for written in ("the experiment", "a run with a file", "an alias"):
+        assert written in writes
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -114,6 +121,27 @@ def test_command_when_piped_to_head_then_its_first_line_is_all_that_is_seen(proj
     )
     assert done.stdout.splitlines() == format_help().splitlines()[:1]
     assert done.stderr == ""
+
+
+def test_command_when_started_without_standard_output_then_it_does_its_work(project_root):
+    closed = f"{sys.executable} -m idc --help >&-"
+    done = subprocess.run(
+        ["bash", "-c", closed], cwd=project_root, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_command_when_a_pipe_breaks_and_there_is_no_output_then_the_error_is_not_hidden(
+    monkeypatch,
+):
+    def run(_):
+        raise BrokenPipeError("a socket's")
+
+    broken = Command("check", "fail", run, reads="", writes="", anywhere=True)
+    monkeypatch.setitem(COMMANDS, "check", broken)
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(BrokenPipeError, match="a socket's"):
+        main(["check"])
 
 
 def test_command_when_another_pipe_breaks_then_the_error_is_not_hidden(monkeypatch, capfd):

@@ -1,14 +1,19 @@
 """Upkeep by hand: real tags, workspaces and stores, and services that do not answer."""
 
+import json
 import re
 import sqlite3
-from contextlib import closing
+from contextlib import closing, nullcontext
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 from idc.cli import EXIT_FAILED, EXIT_INPUT, main
+from idc.core.errors import InputError
+from idc.core.files import load_json, save_json
 from idc.core.git import git
+from idc.core.layout import CHECKPOINTS, WORKSPACE_RECORD
 from idc.ops import prefect_api, services
 from idc.runs import retention
 from idc.runs.workspace import WORKSPACES
@@ -79,6 +84,40 @@ def test_gc_when_json_and_yes_then_standard_output_is_the_object_alone(
     assert printed.out.startswith("{")
     assert printed.out.endswith("}\n")
     assert "removed .workspaces/old" in printed.err
+
+
+def test_gc_when_json_and_the_removal_fails_then_it_does_not_say_that_things_were_removed(
+    project, monkeypatch, capsys
+):
+    def fail(*_, **__):
+        raise InputError("git gc failed")
+
+    monkeypatch.setattr(retention, "remove_garbage", fail)
+    assert main(["gc", "--json", "--yes"]) == EXIT_INPUT
+    assert json.loads(capsys.readouterr().out).keys() == {"error"}
+
+
+@pytest.mark.parametrize("what", ["a workspace in use", "a training in it", "a training here"])
+def test_gc_when_a_run_is_at_work_then_the_cache_is_refused_and_nothing_goes(
+    repository, capsys, what
+):
+    finish_run(repository, "old")
+    finish_run(repository, "run")
+    folder = repository / WORKSPACES / "run"
+    if what == "a workspace in use":
+        used = load_json(folder / WORKSPACE_RECORD)
+        used["opened_by"]["host"] = "elsewhere"
+        save_json(folder / WORKSPACE_RECORD, used)
+    if what == "a training here":
+        folder = repository
+    (folder / CHECKPOINTS).mkdir(parents=True)
+    lock = FileLock(folder / CHECKPOINTS / "train.lock")
+    with nullcontext() if what == "a workspace in use" else lock:
+        assert main(["gc", "--days", "-1", "--last", "0", "--cache", "--yes"]) == EXIT_INPUT
+        assert f"--cache: a run is at work in {folder}" in capsys.readouterr().err
+        assert (repository / WORKSPACES / "old").is_dir()
+        with pytest.raises(InputError, match="is at work"):
+            retention.remove_unused_cache(repository, ["dvc", "gc", "--workspace"])
 
 
 @pytest.mark.parametrize(

@@ -60,3 +60,12 @@ def test_input_error_when_a_name_holds_an_escape_sequence_then_no_terminal_obeys
         r"case \x1b[2J\r\u202e\ud800 twice"
     )
     assert str(InputError("Müller: 2 patches\nand 3")) == "Müller: 2 patches\nand 3"
+
+
+def test_input_error_when_its_parts_are_read_then_they_too_are_short_and_printable():
+    error = InputError(f"case \x1b[2J {'9' * 5000}", "a\r.zip", "rename \x1b[1m")
+    assert error.what.startswith(r"case \x1b[2J 999")
+    assert len(error.what) < 800
+    assert (error.where, error.fix) == (r"a\r.zip", r"rename \x1b[1m")
+    again = error.found_in("plan\x07.yaml")
+    assert (again.what, again.where) == (error.what, r"plan\x07.yaml: a\r.zip")

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from idc.core.errors import InputError
@@ -8,6 +10,7 @@ from idc.core.files import (
     replacing_file,
     replacing_folder,
     save_json,
+    try_writing,
 )
 
 
@@ -56,6 +59,20 @@ def test_replacing_folder_when_a_kill_left_a_partial_then_starts_empty(tmp_path)
     (tmp_path / ".a.partial" / "stale.txt").write_text("stale")
     with replacing_folder(tmp_path / "a") as partial:
         assert list(partial.iterdir()) == []
+
+
+def test_try_writing_when_the_folder_or_one_above_can_be_written_then_nothing_is_left(tmp_path):
+    try_writing(tmp_path)
+    try_writing(tmp_path / "not" / "yet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_try_writing_when_it_cannot_be_written_then_the_system_says_why(tmp_path):
+    with pytest.raises(OSError, match="proc"):
+        try_writing(Path("/proc/cache"))
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        try_writing(tmp_path / "file" / "below")
 
 
 def test_save_json_when_key_order_differs_then_writes_the_same_bytes(tmp_path):

@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -50,9 +51,22 @@ def test_scratch_folder_when_another_was_killed_then_the_next_removes_what_it_le
         assert not left.exists()
 
 
+@pytest.mark.parametrize("host", ["lab_2", "lab~2"])
+def test_scratch_folder_when_the_hosts_name_holds_any_character_then_it_is_removed_all_the_same(
+    temporary, monkeypatch, host
+):
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    with scratch_folder() as own:
+        of_another = own.name.replace(f"~{os.getpid()}~", f"~{2**22 + 1}~")
+        left = own.rename(temporary / of_another)
+        own.mkdir()
+    with scratch_folder():
+        assert not left.exists()
+
+
 def test_scratch_folder_when_a_name_is_not_its_own_then_it_stays(temporary):
     # of another machine, on a shared disk; of anybody
-    others = [temporary / f"idc-scratch_{name}" for name in ("elsewhere_1_0.0_abc", "mine")]
+    others = [temporary / f"idc-scratch~{name}" for name in ("1~0.0~abc~elsewhere", "mine")]
     for other in others:
         other.mkdir()
     with scratch_folder():

@@ -174,6 +174,15 @@ def test_list_members_when_a_name_is_off_the_grammar_then_names_the_member(tmp_p
         list_members([path])
 
 
+@pytest.mark.parametrize("case", ["A_1", "=A", 'A"1', "A,1", "A#1"])
+def test_list_members_when_a_case_holds_what_none_may_then_the_rule_lists_it(tmp_path, case):
+    path = write_zip(tmp_path / "a.zip", {f"{case}/0/{case}_idx5_x1_y1_class0.png": b""})
+    with pytest.raises(InputError, match="rename or remove it; a case begins") as refused:
+        list_members([path])
+    rule = refused.value.fix.split()
+    assert next(sign for sign in case if not sign.isalnum()) in rule
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_list_members_when_folder_contradicts_name_then_names_both_labels(tmp_path, label):
     path = write_zip(tmp_path / "a.zip", {member(label=label, folder=1 - label): b""})

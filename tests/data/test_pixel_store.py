@@ -10,7 +10,7 @@ from idc.core.errors import InputError
 from idc.data.ingest import chunks, pixel_store
 from idc.data.ingest.archive import list_members
 from idc.data.ingest.decoding import decode_patch
-from idc.data.ingest.pixel_store import size_of_store, store_patches
+from idc.data.ingest.pixel_store import reject_unreadable, size_of_store, store_patches
 from idc.data.tables import INDEX_SCHEMA
 
 HEADER_BYTES = 128
@@ -306,3 +306,22 @@ def test_store_patches_when_a_folder_loses_a_patch_after_listing_then_notices(tm
     (folder / member(51)).unlink()
     with pytest.raises(InputError, match="raw was changed while it was read"):
         store_patches(listing, tmp_path / "pixels.npy", num_processes=1)
+
+
+def test_reject_unreadable_when_one_of_the_first_can_be_read_then_no_other_is_decoded(
+    tmp_path, monkeypatch
+):
+    decoded = []
+
+    def decode_and_note(content):
+        decoded.append(content)
+        return decode_patch(content)
+
+    monkeypatch.setattr(pixel_store, "decode_patch", decode_and_note)
+    contents = [b"no picture", *(encode(make_pixels(seed)) for seed in (1, 2))]
+    patches = {member(x=x): content for x, content in enumerate(contents)}
+    listing = list_members([write_zip(tmp_path / "a.zip", patches)])
+    reject_unreadable(listing, 3)
+    assert decoded == contents[:2]
+    with pytest.raises(InputError, match=r"x0_y1_class0.png: none of the first 1 patches"):
+        reject_unreadable(listing, 1)

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
 
 from idc.core.files import save_json
 from idc.core.layout import SERVICES
@@ -72,7 +74,7 @@ def project(store, tmp_path, monkeypatch):
 
 
 def refuse(path, body=None, *, method=None):
-    raise ConnectionRefusedError
+    raise ConnectionRefusedError("refused")
 
 
 def found(project, change_params):
@@ -88,6 +90,7 @@ def test_doctor_when_nothing_was_ever_started_then_services_are_off_and_the_arch
     assert items["weights"].state == "ok"
     assert items["Prefect server"].state == "off"
     assert items["Prefect server"].fix == "make up"
+    assert items["Prefect server"].said == "none at http://127.0.0.1:4200/api (refused)"
     assert items["DVC remote"].fix == "dvc remote add --default NAME URL"
     assert "GB free" in items["disk"].said
 
@@ -241,6 +244,29 @@ def test_doctor_when_a_version_with_an_alias_has_no_files_then_it_is_named(proje
     assert models.state == "off"
     assert models.said == "the store holds no files of idc-fusion version 2 (champion)"
     assert "idc publish" in models.fix
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (PERMISSION_DENIED, "refuses to list runs, models or their files (PERMISSION_DENIED)"),
+        (TEMPORARILY_UNAVAILABLE, "is busy"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(mlflow.artifacts, "list_artifacts"), (mlflow.MlflowClient, "search_runs")],
+)
+def test_doctor_when_the_store_refuses_to_list_then_one_line_says_so(
+    project, change_params, monkeypatch, owner, name, code, said
+):
+    def refuse(*_, **__):
+        raise MlflowException("https://me:secret@host: no", code)
+
+    monkeypatch.setattr(owner, name, refuse)
+    store = found(project, change_params)["MLflow store"]
+    assert store.state == "missing"
+    assert said in store.said
 
 
 def answer(monkeypatch, workers):

@@ -7,11 +7,19 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from idc.core.errors import InputError
 from idc.core.git import git
+from idc.data.ingest.pixel_store import size_of_store
 from idc.ops import inputs
-from idc.ops.inputs import require_archive, require_git, require_inputs, require_space
+from idc.ops.inputs import (
+    bytes_needed,
+    require_archive,
+    require_git,
+    require_inputs,
+    require_space,
+)
 from idc.synthetic import ArchivePlan, create_archive
 
 
@@ -50,7 +58,8 @@ def test_archive_when_cases_lie_behind_a_link_then_they_are_counted(project, tmp
 
 def test_archive_when_no_first_patch_of_a_source_decodes_then_its_name_and_reason(project):
     add_case(project / "data/raw", content=b"not a picture")
-    with pytest.raises(InputError, match=r"raw:99/0/99_idx5_x1_y1_class0.png: none of the first"):
+    said = r"raw:99/0/99_idx5_x1_y1_class0.png: none of the first 1 patches can be read: "
+    with pytest.raises(InputError, match=said):
         require_archive(project)
 
 
@@ -95,3 +104,36 @@ def test_space_when_the_disk_is_small_then_says_how_much_a_run_needs(project, mo
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     with pytest.raises(InputError, match=r"a run needs some 6\.2 GB, the disk has 1\.0 GB free"):
         require_space(project, 277_524)
+
+
+def record_ingest(project, **raw):
+    """What a finished `ingest` leaves: pixels of 100 patches, and the size of data/raw."""
+    pixels = project / "data/patches/pixels.npy"
+    pixels.parent.mkdir()
+    with pixels.open("wb") as file:
+        file.truncate(size_of_store(100) + 128)
+    dep = {"path": "data/raw", "md5": "0.dir"} | raw
+    lock = {"schema": "2.0", "stages": {"ingest": {"cmd": "c", "deps": [dep]}}}
+    (project / "dvc.lock").write_text(yaml.safe_dump(lock))
+
+
+def test_space_when_the_pixels_are_those_of_today_s_archive_then_they_need_none(project):
+    both_copies = 2 * size_of_store(100)
+    before = bytes_needed(project, 100)
+    size = (project / "data/raw/a.zip").stat().st_size
+    record_ingest(project, size=size, nfiles=1)
+    assert bytes_needed(project, 100) == before - both_copies
+    add_case(project / "data/raw")  # a smaller archive too is ingested anew
+    assert bytes_needed(project, 100) == before
+    assert bytes_needed(project, 10) == before - 0.9 * both_copies
+
+
+@pytest.mark.parametrize("content", ["stages: [", "stages: {}", ""])
+def test_space_when_no_lock_says_what_was_ingested_then_the_pixels_count(project, content):
+    before = bytes_needed(project, 100)
+    record_ingest(project)  # as an earlier DVC, without the size
+    assert bytes_needed(project, 100) == before
+    (project / "dvc.lock").write_text(content)
+    assert bytes_needed(project, 100) == before
+    (project / "dvc.lock").unlink()
+    assert bytes_needed(project, 100) == before

@@ -1,12 +1,21 @@
 """What is asked of a server, and what its answers become: a real one on loopback."""
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from idc.ops.prefect_api import Deployment, ask, load_deployments, worker_name
+from idc.core.errors import InputError
+from idc.ops.prefect_api import (
+    Deployment,
+    api_url,
+    ask,
+    load_deployments,
+    require_server,
+    worker_name,
+)
 
 
 @pytest.fixture
@@ -22,8 +31,9 @@ def requests(monkeypatch):
             code = {"/api/missing": 404, "/api/broken": 500}.get(self.path, 200)
             self.send_response(code)
             self.end_headers()
-            if self.path == "/api/health":
-                self.wfile.write(b"true")
+            pages = b"<!doctype html>"
+            answers = {"/api/health": b"true", "/health": pages, "/api/binary": b"\xff\x00"}
+            self.wfile.write(answers.get(self.path, b""))
 
         def __getattr__(self, name):  # do_GET, do_POST, do_PATCH
             if name.startswith("do_"):
@@ -73,6 +83,60 @@ def test_ask_when_the_server_has_no_such_object_or_fails_then_the_two_are_told_a
         ask("/missing")
     with pytest.raises(OSError, match="500"):
         ask("/broken")
+
+
+def test_ask_when_the_answer_is_no_json_then_it_is_an_oserror_that_says_how_the_address_ends(
+    requests, monkeypatch
+):
+    with pytest.raises(OSError, match="answers no JSON"):
+        ask("/binary")
+    monkeypatch.setenv("PREFECT_API_URL", api_url().removesuffix("/api/"))
+    with pytest.raises(OSError, match="answers no JSON"):
+        ask("/health")
+    with pytest.raises(InputError, match=r"no Prefect server answers at .* ends in /api"):
+        require_server()
+
+
+def test_ask_when_no_http_is_spoken_then_it_is_an_oserror(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.getsockname()[1]}/api")
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(OSError, match="answers no JSON"):
+            ask("/health")
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:secret@localhost/api",
+        "http://user:secret@localhost:4200/api",
+        "http://user:p/ssecret@localhost:4200/api",
+        "user:secret@localhost:4200/api",
+        "ftp://user:secret@localhost/api",
+    ],
+)
+def test_api_url_when_it_holds_a_password_then_it_is_refused_and_not_repeated(monkeypatch, url):
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    for action in (api_url, require_server, lambda: ask("/health")):
+        with pytest.raises(InputError, match=r"\*\*\*@localhost") as refused:
+            action()
+        assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["http://host:port/api", "http://[::1/api", "http:///api"])
+def test_api_url_when_host_or_port_is_none_then_says_how_to_write_one(monkeypatch, url):
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    with pytest.raises(InputError, match="is not the address of a server: write http://HOST:PORT"):
+        api_url()
 
 
 def test_ask_when_nothing_listens_then_it_is_an_oserror(monkeypatch):

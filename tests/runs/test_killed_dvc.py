@@ -1,10 +1,12 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
+from idc.runs import killed_dvc
 from idc.runs.killed_dvc import remove_empty_entries, remove_torn_locks
 from idc.runs.workspace import stage_environment
 
@@ -41,6 +43,36 @@ def test_run_cache_when_an_entry_was_left_empty_then_removing_it_lets_the_stage_
     assert (tmp_path / "out").read_text() == "1"
 
 
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        ("dir = ../elsewhere", "elsewhere"),
+        ("dir = '../two words'  # shared", "two words"),
+        ('dir = "../a # b"', "a # b"),
+        ("dir = ../elsewhere # shared", "elsewhere"),
+        ("dir = ~/elsewhere", "home/elsewhere"),
+        ("type = hardlink", ".dvc/cache"),
+    ],
+)
+def test_run_cache_when_it_is_named_as_dvc_reads_it_then_it_is_found(
+    tmp_path, monkeypatch, line, where
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text(f"[core]\n    no_scm = true\n[cache]\n    {line}\n")
+    entry = tmp_path / where / "runs/ab/abcd"
+    entry.mkdir(parents=True)
+    os.utime(entry, (0, 0))
+    assert remove_empty_entries(tmp_path) == 1
+
+
+@pytest.mark.parametrize("content", [b"dir = x\n", b"[cache\ndir = x\n", b"[cache]\ndir = \xff\n"])
+def test_run_cache_when_dvcs_settings_are_damaged_then_dvc_itself_may_say_so(tmp_path, content):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_bytes(content)
+    assert remove_empty_entries(tmp_path) == 0
+
+
 def test_run_cache_when_there_is_none_then_nothing_happens(tmp_path):
     assert remove_empty_entries(tmp_path) == 0
 
@@ -65,3 +97,19 @@ def test_locks_when_they_are_whole_or_there_are_none_then_they_stay(tmp_path):
     locks.write_text("{}")
     assert not remove_torn_locks(tmp_path)
     assert locks.read_text() == "{}"
+
+
+def test_locks_when_they_cannot_be_read_or_removed_then_dvc_itself_may_say_so(
+    tmp_path, monkeypatch
+):
+    def refuse(*_, **__):
+        raise PermissionError
+
+    locks = tmp_path / ".dvc/tmp/rwlock"
+    locks.parent.mkdir(parents=True)
+    locks.touch()
+    monkeypatch.setattr(killed_dvc, "_WRITTEN_S", 0.0)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert not remove_torn_locks(tmp_path)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert not remove_torn_locks(tmp_path)

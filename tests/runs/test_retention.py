@@ -11,6 +11,7 @@ from idc.core.errors import InputError
 from idc.core.files import load_json, save_json
 from idc.core.git import git
 from idc.core.layout import CHECKPOINTS, EMBEDDINGS, WORKSPACE_RECORD
+from idc.runs.record import record_run
 from idc.runs.retention import (
     Garbage,
     Retention,
@@ -74,6 +75,40 @@ def test_garbage_when_workspaces_take_too_much_then_the_oldest_go_but_none_in_us
     assert removed(4.1 * each) == ([], set())
     assert removed(3.1 * each) == (["run-2"], {tags[2]})
     assert removed(0) == (["run-3", "run-2"], {tags[2], tags[3]})
+
+
+def test_garbage_when_two_workspaces_have_one_result_then_its_tag_stays_while_one_of_them_does(
+    project,
+):
+    now = datetime.now(UTC)
+    finish_run(project, "older", opened=now)
+    tag = finish_run(project, "newer", opened=now + timedelta(hours=1))
+    older, newer = (project / WORKSPACES / name for name in ("older", "newer"))
+    git(project, "tag", "--delete", tag)
+    shutil.copy2(older / "dvc.lock", newer / "dvc.lock")
+    tag = record_run(newer)
+    assert record_run(older) == tag
+    (older / "weights").write_bytes(b"x" * 1_000_000)
+
+    size_gb = disk_usage(newer) / 1e9
+    garbage = find_garbage(project, Retention(max_gb=1.1 * size_gb), ())
+    assert [item.folder.name for item in garbage.workspaces] == ["older"]
+    assert garbage.tags == ()
+    assert tag in find_garbage(project, Retention(max_gb=0), ()).tags
+
+
+def test_garbage_when_the_lock_of_a_workspace_is_damaged_then_it_goes_with_age_like_others(project):
+    now = datetime.now(UTC)
+    tags = [
+        finish_run(project, name, opened=now - timedelta(days=days))
+        for name, days in (("old", 40), ("damaged", 39), ("young", 0))
+    ]
+    (project / WORKSPACES / "damaged/dvc.lock").write_text("stages: [")
+    garbage = find_garbage(project, Retention(last=0), ())
+    assert [item.folder.name for item in garbage.workspaces] == ["damaged", "old"]
+    aliased = [tags[0].removeprefix("idc-run/") + "0" * 52]
+    garbage = find_garbage(project, Retention(max_gb=0), aliased)
+    assert {item.folder.name for item in garbage.workspaces} == {"damaged", "young"}
 
 
 def test_garbage_when_checkpoints_and_embeddings_are_old_then_they_go_unless_a_training_runs(

@@ -18,6 +18,7 @@ from idc.runs.workspace import (
     create_workspace,
     describe_workspace,
     list_workspaces,
+    load_overrides,
     open_workspace,
     override_params,
     project_of,
@@ -343,3 +344,11 @@ def test_flow_when_a_prefect_profile_names_a_server_then_only_the_variable_does(
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4321/api")
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "chosen"))
     assert settings(one) == ["http://127.0.0.1:4321/api", "True", str(tmp_path / "chosen")]
+
+
+@pytest.mark.parametrize("content", ["", "# nothing yet\n", "- train.epochs\n", "3"])
+def test_load_overrides_when_the_file_names_no_parameter_then_says_so_in_a_line(tmp_path, content):
+    path = tmp_path / "demo.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"demo\.yaml names no parameters: write it like"):
+        load_overrides(path)

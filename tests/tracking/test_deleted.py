@@ -85,6 +85,40 @@ def test_deleted_when_a_model_of_mlflow_is_then_it_is_listed_unless_a_version_wi
         list_deleted(root, 0)
 
 
+def test_deleted_when_an_experiment_is_then_it_is_listed_unless_it_holds_what_is_not_deleted(store):
+    root, client, (old, new, kept) = store
+    experiment = client.get_experiment_by_name("idc").experiment_id
+    assert "experiment" not in {item.kind for item in list_deleted(root, 0)}
+    client.delete_experiment(experiment)
+    found = {(item.kind, item.name): item.files for item in list_deleted(root, 0)}
+    assert found[("experiment", experiment)] is None  # its folder is that of all experiments
+    assert found.keys() == {("experiment", experiment), *(("run", run) for run in (old, new, kept))}
+    assert ("experiment", experiment) not in {(i.kind, i.name) for i in list_deleted(root, 30)}
+
+    client.restore_run(kept)  # of the experiment still deleted, with which MLflow would remove it
+    said = f"{experiment} was deleted in MLflow.*mlflow experiments restore"
+    with pytest.raises(InputError, match=said):
+        list_deleted(root, 0)
+
+
+def test_deleted_when_an_empty_experiment_alone_is_then_it_goes_for_good(store):
+    root, client, (old, *_) = store
+    client.restore_run(old)
+    other = client.create_experiment("empty")
+    client.delete_experiment(other)
+    long_ago = time.time() * 1000 - 40 * DAY_MS
+    with closing(sqlite3.connect(root / "mlruns/mlflow.db")) as database, database:
+        database.execute(
+            "UPDATE experiments SET last_update_time = ? WHERE name = 'empty'", (long_ago,)
+        )
+    found = list_deleted(root, 30)
+    assert [(item.kind, item.name) for item in found] == [("experiment", other)]
+    remove_deleted(root, found, 30)
+    names = {item.name for item in client.search_experiments(ViewType.ALL)}
+    assert "idc" in names
+    assert "empty" not in names
+
+
 def test_deleted_when_there_is_no_store_then_none_is_made(tmp_path):
     assert list_deleted(tmp_path, 0) == []
     assert not (tmp_path / "mlruns").exists()

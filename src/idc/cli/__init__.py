@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _main(arguments)
         finally:
-            sys.stdout.flush()  # not at the interpreter's exit, where no error can be caught
+            _flush_output()  # not at the interpreter's exit, where no error can be caught
     except BrokenPipeError:
         if not _is_output_closed():
             raise
@@ -92,12 +92,17 @@ def _main(arguments: Sequence[str] | None) -> int:
         return EXIT_FAILED
 
 
+def _flush_output() -> None:
+    if sys.stdout is not None:  # as it is where the process was started with it closed
+        sys.stdout.flush()
+
+
 def _is_output_closed() -> bool:
     """Say whether the reader of standard output has gone: another pipe may have broken."""
     output = select.poll()
     try:
         output.register(sys.stdout, 0)
-    except (OSError, ValueError):  # it is no file, or closed
+    except (OSError, ValueError, TypeError):  # it is no file, closed, or there is none
         return False
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in output.poll(0))
 
@@ -156,7 +161,7 @@ def _join_project(arguments: Sequence[str]) -> None:
     environment = stage_environment(Path.cwd())
     has_begun = os.environ.get("PYTHONPATH") == environment["PYTHONPATH"]
     if not _is_own_code() and not has_begun:
-        sys.stdout.flush()
+        _flush_output()
         command = [sys.executable, "-m", "idc", *arguments]
         os.execve(sys.executable, command, environment)  # noqa: S606
     os.environ["MLFLOW_TRACKING_URI"] = environment["MLFLOW_TRACKING_URI"]

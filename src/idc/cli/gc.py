@@ -53,7 +53,7 @@ class _Waste:
         lines += [f"would remove {p.relative_to(root)} ({_mb(p)})" for p in garbage.leftovers]
         lines += [f"would close MLflow run {name}: its process died" for name in self.orphans]
         lines += [
-            f"would remove MLflow {item.kind} {item.name}, deleted there ({_mb(item.files)})"
+            f"would remove MLflow {item.kind} {item.name}, deleted there ({_mb(*_files(item))})"
             for item in self.deleted
         ]
         if self.cache:
@@ -67,8 +67,12 @@ class _Waste:
     def _places(self) -> Iterable[Path]:
         yield from (item.folder for item in self.garbage.workspaces)
         yield from self.garbage.leftovers
-        yield from (item.files for item in self.deleted)
+        yield from (path for item in self.deleted for path in _files(item))
         yield from self.cache
+
+
+def _files(item: "Deleted") -> list[Path]:
+    return [] if item.files is None else [item.files]
 
 
 def _mb(*places: Path) -> str:
@@ -91,25 +95,33 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _gc(options: argparse.Namespace) -> int:
-    from idc.runs.retention import Retention, cache_command, find_garbage, find_unused_cache
+    from idc.runs.retention import (
+        Retention,
+        cache_command,
+        find_garbage,
+        find_unused_cache,
+        require_idle,
+    )
     from idc.tracking.orphans import list_orphans
     from idc.tracking.registry import list_aliased_digests
 
     root = Path.cwd()
+    if options.cache and options.yes:
+        require_idle(root)  # before anything goes
     rule = Retention(options.days, options.last, options.max_gb)
     garbage = find_garbage(root, rule, list_aliased_digests(root))
     command = cache_command(root, garbage)
     listed = options.cache and (options.json or not options.yes)
     cache = find_unused_cache(root, command) if listed else []
     waste = _Waste(garbage, list_orphans(root), _list_deleted(root, options.days), cache)
-    if options.json:
-        shown = {"removed": options.yes, "cache_command": shlex.join(command)}
-        print_json(waste.as_json(root) | shown)
+    shown = waste.as_json(root) if options.json else {}  # while what goes still has a size
     if options.yes:
         _remove(root, waste, options, log.info if options.json else print)
     elif not options.json:
         for line in waste.lines(root):
             print(line)
+    if options.json:
+        print_json(shown | {"removed": options.yes, "cache_command": shlex.join(command)})
     if not (options.json or options.cache):
         print(f"frees the cache (first with --dry; or `idc gc --cache`): {shlex.join(command)}")
     return 0

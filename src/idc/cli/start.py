@@ -12,6 +12,11 @@ from idc.core import layout
 
 # a server whose disk is full answers 500, and MLflow would try again for four minutes
 _SOON = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+# as `probe_store` does; the experiment stays, and the deleted run
+_TRIED = (
+    "on a tracking server the experiment, a run with a file that it deletes, an alias of the "
+    "model that it removes"
+)
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +87,7 @@ GROUP = Group(
             "say what is missing or wrong, with the command that fixes it",
             _doctor,
             reads="params.yaml, data/raw, the stores, caches and servers that are named",
-            writes="nothing; on a tracking server a run that it deletes",
+            writes=f"nothing; {_TRIED}",
             details="Ends with 1 where something is missing that a run needs.",
             json=True,
             environment=_SOON,
@@ -92,8 +97,7 @@ GROUP = Group(
             "try what a run needs: git, archive, store, weights, cache, disk",
             _check,
             reads="params.yaml, data/raw, the MLflow store, DVC's cache",
-            writes="in .dvc and DVC's cache it removes what a killed DVC left; on a tracking "
-            "server a run that it deletes",
+            writes=f"in .dvc and DVC's cache it removes what a killed DVC left; {_TRIED}",
             details="Removes what a killed DVC left half made: a torn list of its locks, empty "
             "entries of its run cache.",
             json=True,

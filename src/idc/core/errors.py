@@ -10,6 +10,8 @@ _MAX_LINE, _MAX_BEGIN, _MAX_END = 1000, 400, 300  # characters
 class InputError(ValueError):
     """Something the user gave is wrong: one line says what, where, and what to do.
 
+    The line and its parts, which some commands print one by one, are short and printable.
+
     Args:
         what: What is wrong.
         where: The file, parameter or option it was found in; None where `what` names it.
@@ -17,11 +19,10 @@ class InputError(ValueError):
     """
 
     def __init__(self, what: str, where: str | Path | None = None, fix: str | None = None) -> None:
-        self.what = what
-        self.where = None if where is None else str(where)
-        self.fix = fix
-        what = "\n".join(map(_shorten, what.split("\n")))
-        super().__init__(_printable(": ".join(part for part in (self.where, what, fix) if part)))
+        self.what = "\n".join(map(_shorten, _printable(what).split("\n")))
+        self.where = None if where is None else _printable(str(where))
+        self.fix = None if fix is None else _printable(fix)
+        super().__init__(": ".join(part for part in (self.where, self.what, self.fix) if part))
 
     def found_in(self, where: str | Path) -> "InputError":
         """Return the same error as one found inside a larger thing, such as a plan's variant."""

@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,17 @@ def _naming_a_full_disk(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path} cannot be written whole ({error.strerror})", fix="make room and run again"
         ) from None
+
+
+def try_writing(folder: Path) -> None:
+    """Write a file into the folder, or the nearest one above that exists; nothing is left.
+
+    Raises:
+        OSError: If that fails, as where it may not be written or its disk is full.
+    """
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    with tempfile.TemporaryFile(dir=existing) as file:
+        file.write(b"probe")
 
 
 def save_json(path: Path, content: Any) -> None:  # noqa: ANN401  (any JSON value)

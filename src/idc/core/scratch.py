@@ -11,7 +11,7 @@ from pathlib import Path
 from idc.core.process_ids import ProcessId, identify_process, is_dead
 
 _PREFIX = "idc-scratch"
-_SEPARATOR = "_"  # no name of a host has one
+_SEPARATOR = "~"  # Python puts none into the name; the host stands last, and may hold any
 
 
 @contextmanager
@@ -25,14 +25,14 @@ def scratch_folder() -> Iterator[Path]:
         if _is_left(path):
             shutil.rmtree(path, ignore_errors=True)
     own = identify_process(os.getpid())
-    parts = (_PREFIX, own.host, str(own.pid), str(own.started), "")
-    with tempfile.TemporaryDirectory(prefix=_SEPARATOR.join(parts)) as folder:
+    before = _SEPARATOR.join((_PREFIX, str(own.pid), str(own.started), ""))
+    with tempfile.TemporaryDirectory(f"{_SEPARATOR}{own.host}", before) as folder:
         yield Path(folder)
 
 
 def _is_left(path: Path) -> bool:
     try:
-        _, host, pid, started, *_ = path.name.split(_SEPARATOR)
+        _, pid, started, _, host = path.name.split(_SEPARATOR, 4)
         process = ProcessId(host, int(pid), float(started))
     except ValueError:  # anybody may name a file there as he likes
         return False

@@ -147,8 +147,8 @@ def _prefect(root: Path) -> list[Finding]:
         return [Finding("Prefect server", "missing", said, error.fix or "")]
     try:
         prefect_api.ask("/health")
-    except (OSError, LookupError):
-        return [Finding("Prefect server", absent, f"none at {url}", "make up")]
+    except (OSError, LookupError) as error:
+        return [Finding("Prefect server", absent, f"none at {url} ({error})", "make up")]
     found = [Finding("Prefect server", "ok", url)]
     deployments = prefect_api.load_deployments(root)
     for pool in sorted({deployment.pool for deployment in deployments}):

@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from idc.core.config import Params
 from idc.core.dvc import dvc
 from idc.core.errors import InputError
+from idc.core.files import try_writing
 from idc.core.git import git, has_commit
 from idc.core.layout import CASE_SUBSETS, DVC_LOCK, PARAMS, PIXELS, RAW
 from idc.runs.lineage import load_lock, reject_stale_pointers
@@ -62,17 +62,11 @@ def require_archive(root: Path) -> int:
         InputError: Whatever `ingest` would say of the listing; or none of the first is readable.
     """
     from idc.data.ingest.archive import find_sources, list_members
-    from idc.data.ingest.pixel_store import find_unreadable
+    from idc.data.ingest.pixel_store import reject_unreadable
 
     reject_stale_pointers(root, by_content=False)
     listing = list_members(find_sources(root / RAW))
-    if unreadable := find_unreadable(listing, _FIRST_PATCHES):
-        name, reason = unreadable[0]
-        raise InputError(
-            f"none of the first {_FIRST_PATCHES} patches can be read: {reason}",
-            name,
-            "fix or remove it",
-        )
+    reject_unreadable(listing, _FIRST_PATCHES)
     return len(listing.members)
 
 
@@ -98,10 +92,8 @@ def require_cache(root: Path) -> None:
         InputError: If not.
     """
     cache = root / dvc(root, "cache", "dir").strip()
-    existing = next(place for place in (cache, *cache.parents) if place.exists())
     try:
-        with tempfile.TemporaryFile(dir=existing):
-            return
+        try_writing(cache)
     except OSError as error:
         raise InputError(
             f"DVC's cache {cache} cannot be written ({error.strerror})",
@@ -125,15 +117,29 @@ def require_space(root: Path, num_patches: int) -> None:
 
 
 def bytes_needed(root: Path, num_patches: int) -> float:
-    """Return the disk space that a run takes: pixels, unless they are there, and the rest.
+    """Return the disk space that a run takes: pixels, unless today's are there, and the rest.
 
     The pixels count twice: as a file, and in DVC's cache where that cannot be a link.
     """
     from idc.data.ingest.pixel_store import size_of_store
 
-    pixels = size_of_store(num_patches)
-    there = (root / PIXELS).stat().st_size if (root / PIXELS).is_file() else 0
-    return _OUTPUT_BYTES + (0 if there >= pixels else 2 * pixels)
+    pixels = 0 if _already_ingested(root) else 2 * size_of_store(num_patches)
+    return _OUTPUT_BYTES + pixels
+
+
+def _already_ingested(root: Path) -> bool:
+    """Say whether the pixels are there, and `dvc.lock` records them as made from today's archive.
+
+    By its size and number of files: its md5 takes minutes on a slow disk.
+    """
+    try:
+        deps = load_lock(root).get("ingest", {}).get("deps", [])
+    except InputError:  # `dvc repro` says so itself
+        return False
+    recorded = [(dep.get("size"), dep.get("nfiles")) for dep in deps if dep["path"] == str(RAW)]
+    files = [path for path in (root / RAW).rglob("*") if path.is_file()]
+    today = (sum(path.stat().st_size for path in files), len(files))
+    return (root / PIXELS).is_file() and recorded == [today]
 
 
 def require_weights(params: Params, root: Path) -> None:

@@ -4,13 +4,16 @@ import base64
 import hashlib
 import json
 import os
+import re
 import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -18,6 +21,8 @@ from idc.core.errors import InputError
 
 _DEFAULT_PORT = "4200"
 _TIMEOUT_S = 30  # a server on a busy machine is slow
+_VARIABLE = "PREFECT_API_URL"
+_CREDENTIALS = re.compile(r"^(\w+://)?.*@")  # a password may hold any character
 
 
 @dataclass(frozen=True)
@@ -49,17 +54,37 @@ def api_url() -> str:
     """Return `PREFECT_API_URL`, or else the address of a server on this machine.
 
     Raises:
-        InputError: If it is not the address of a server.
+        InputError: If it is not the address of a server, or holds a name or password, which is not
+            repeated.
     """
     port = os.environ.get("PREFECT_SERVER_API_PORT") or _DEFAULT_PORT
-    url = os.environ.get("PREFECT_API_URL") or f"http://127.0.0.1:{port}/api"
+    url = os.environ.get(_VARIABLE) or f"http://127.0.0.1:{port}/api"
+    shown = _CREDENTIALS.sub(r"\1***@", url)
     if not url.startswith(("http://", "https://")):  # urllib would open file:// too
         raise InputError(
-            f"{url!r} is not the address of a server",
-            where="PREFECT_API_URL",
-            fix="begin it with http:// or https://",
+            f"{shown!r} is not the address of a server",
+            _VARIABLE,
+            "begin it with http:// or https://",
+        )
+    if shown != url:  # urllib would take them for a part of the host's name
+        raise InputError(
+            f"{shown!r} holds a name or password",
+            _VARIABLE,
+            "leave them out of it, and set PREFECT_API_AUTH_STRING=NAME:PASSWORD",
+        )
+    if not _has_host(url):
+        raise InputError(
+            f"{url!r} is not the address of a server", _VARIABLE, "write http://HOST:PORT/api"
         )
     return url
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port that is no number, or a bracket that is not closed
+        return False
 
 
 def require_server() -> None:
@@ -71,14 +96,14 @@ def require_server() -> None:
     Raises:
         InputError: If the variable is no address of a server, or no server answers there.
     """
-    if not os.environ.get("PREFECT_API_URL"):
+    if not os.environ.get(_VARIABLE):
         return
     try:
         ask("/health")
     except (OSError, LookupError) as error:
         raise InputError(
             f"no Prefect server answers at {api_url()} ({error})",
-            where="PREFECT_API_URL",
+            where=_VARIABLE,
             fix="start it (`idc up`), or unset the variable for a temporary server",
         ) from None
 
@@ -106,7 +131,7 @@ def ask(path: str, body: Any = None, *, method: str | None = None) -> Any:  # no
     Raises:
         InputError: If `PREFECT_API_URL` is not the address of a server.
         LookupError: If the server has no such object.
-        OSError: If it does not answer, or rejects the request.
+        OSError: If it does not answer, rejects the request, or its answer is no JSON.
     """
     request = urllib.request.Request(  # noqa: S310  `api_url` looks at the scheme
         api_url().rstrip("/") + path,
@@ -121,6 +146,8 @@ def ask(path: str, body: Any = None, *, method: str | None = None) -> Any:  # no
         if error.code == 404:
             raise LookupError(path) from None
         raise
+    except (HTTPException, ValueError):  # pages of Prefect's, another program's answer
+        raise OSError("it answers no JSON: the address of Prefect's API ends in /api") from None
 
 
 def _credentials() -> dict[str, str]:

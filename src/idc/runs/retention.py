@@ -14,7 +14,7 @@ from idc.core.disk import disk_usage
 from idc.core.dvc import dvc
 from idc.core.errors import InputError
 from idc.core.git import git, has_commit
-from idc.core.layout import CHECKPOINTS, DVC_LOCK, EMBEDDINGS, RAW
+from idc.core.layout import CHECKPOINTS, EMBEDDINGS, RAW
 from idc.runs.lineage import load_lock, result_digest
 from idc.runs.tags import list_tags, tag_of
 from idc.runs.workspace import Workspace, list_workspaces, remove_workspace
@@ -58,11 +58,13 @@ def find_garbage(root: Path, rule: Retention, aliased: Collection[str]) -> Garba
     kept_tags = {tag_of(digest) for digest in aliased}
     oldest = datetime.now(UTC) - timedelta(days=rule.days)
     known = list_workspaces(root)
-    removable = [w for w in known if not w.in_use and _tag_in(w) not in kept_tags]
+    tag_in = {workspace: _tag_in(workspace) for workspace in known}
+    removable = [w for w in known if not w.in_use and tag_in[w] not in kept_tags]
     gone = {w for w in known[rule.last :] if w.opened < oldest}
     too_large = set() if rule.max_gb is None else _beyond(rule.max_gb, root, known, removable)
     workspaces = tuple(w for w in removable if w in gone | too_large)
-    their_tags = {_tag_in(w) for w in too_large}
+    # two workspaces with the same results have one tag
+    their_tags = {tag_in[w] for w in too_large} - {tag_in[w] for w in known if w not in workspaces}
     tags = tuple(
         tag
         for number, (tag, made) in enumerate(list_tags(root))
@@ -115,12 +117,32 @@ def find_unused_cache(root: Path, command: Sequence[str]) -> list[Path]:
     return [Path(path) for path in _REMOVING.findall(_collect(root, command, "--dry"))]
 
 
+def require_idle(root: Path) -> None:
+    """Check that nothing runs here or in a workspace, so that `dvc gc` can be relied on.
+
+    It lists what is used first and removes the rest later: what a run saves meanwhile would go too.
+
+    Raises:
+        InputError: Naming the first folder in which something runs.
+    """
+    known = list_workspaces(root)
+    used = [w.folder for w in known if w.in_use]
+    used += [folder for folder in (root, *(w.folder for w in known)) if _is_training(folder)]
+    if used:
+        raise InputError(
+            f"a run is at work in {used[0]}, whose results DVC might take for unused",
+            "--cache",
+            "try again when it has ended, or leave --cache out",
+        )
+
+
 def remove_unused_cache(root: Path, command: Sequence[str]) -> int:
     """Let a `dvc gc` command remove files from the cache and return how many.
 
     Raises:
-        InputError: As `find_unused_cache`.
+        InputError: As `require_idle` and `find_unused_cache`.
     """
+    require_idle(root)
     return sum(map(int, _REMOVED.findall(_collect(root, command))))
 
 
@@ -152,10 +174,14 @@ def _beyond(
 
 def _find_leftovers(folder: Path, oldest: datetime) -> list[Path]:
     """Return checkpoints and embeddings older than that; none while a training runs there."""
-    if any(_is_held(lock) for lock in (folder / CHECKPOINTS).glob("*.lock")):
+    if _is_training(folder):
         return []
     places = [*(folder / CHECKPOINTS).glob("*/"), *(folder / EMBEDDINGS).glob("*/")]
     return [path for path in sorted(places) if _last_change(path) < oldest]
+
+
+def _is_training(folder: Path) -> bool:
+    return any(_is_held(lock) for lock in (folder / CHECKPOINTS).glob("*.lock"))
 
 
 def _is_held(lock: Path) -> bool:
@@ -172,7 +198,8 @@ def _last_change(folder: Path) -> datetime:
 
 
 def _tag_in(workspace: Workspace) -> str | None:
-    """Return the tag that the results of a workspace have, or would have."""
-    if not (workspace.folder / DVC_LOCK).exists():
+    """Return the tag that the results of a workspace have, or would have; None if none is known."""
+    try:
+        return tag_of(result_digest(load_lock(workspace.folder)))
+    except InputError:  # no stage has run yet, or a kill or a merge damaged the lock
         return None
-    return tag_of(result_digest(load_lock(workspace.folder)))

@@ -221,8 +221,15 @@ def _create_editor() -> YAML:
 
 
 def load_overrides(path: Path) -> dict[str, Any]:
-    """Read a file like `configs/demo.yaml` as overrides by dotted key."""
-    return dot_keys(load_yaml(path, if_missing="name a file like configs/demo.yaml"))
+    """Read a file like `configs/demo.yaml` as overrides by dotted key.
+
+    Raises:
+        InputError: If it is missing, not YAML, or holds no values by name.
+    """
+    content = load_yaml(path, if_missing="name a file like configs/demo.yaml")
+    if not isinstance(content, dict):
+        raise InputError(f"{path} names no parameters", fix="write it like configs/demo.yaml")
+    return dot_keys(content)
 
 
 def stage_environment(root: Path, store: str | None = None) -> dict[str, str]:

@@ -21,18 +21,28 @@ _QUERIES = {
     "AND deleted_time <= ?",
     "model": "SELECT model_id, artifact_location FROM logged_models "
     "WHERE lifecycle_stage = 'deleted' AND last_updated_timestamp_ms <= ?",
+    # without its files: all experiments share a folder, and MLflow removes those of the runs alone
+    "experiment": "SELECT experiment_id, NULL FROM experiments WHERE lifecycle_stage = 'deleted' "
+    "AND last_update_time <= ?",
 }
+# a run can be restored by itself, and goes with its experiment nevertheless
+_WITH_LIVING_RUNS = """
+SELECT DISTINCT experiment_id FROM experiments JOIN runs USING (experiment_id)
+WHERE experiments.lifecycle_stage = 'deleted' AND runs.lifecycle_stage = 'active'
+AND last_update_time <= ?
+"""
 
 
 @dataclass(frozen=True)
 class Deleted:
-    """A run, or a model of one, that somebody deleted in MLflow."""
+    """A run, a model of one, or an experiment, that somebody deleted in MLflow."""
 
     kind: str
-    """`run` or `model`."""
+    """`run`, `model` or `experiment`."""
     name: str
     """Its id."""
-    files: Path
+    files: Path | None
+    """Those of its own; None of an experiment."""
 
 
 def list_deleted(root: Path, days: float) -> list[Deleted]:
@@ -40,7 +50,8 @@ def list_deleted(root: Path, days: float) -> list[Deleted]:
 
     Raises:
         InputError: If the promotion log, or what an alias of a registered model points at, is
-            among it; or the local store cannot be written.
+            among it, or an experiment of which a run is not deleted; or the local store cannot be
+            written.
         StoreUnavailableError: If the store is not available.
     """
     database = local_database(root)
@@ -49,10 +60,17 @@ def list_deleted(root: Path, days: float) -> list[Deleted]:
     latest = int(time.time() * 1000 - max(days, 0) * _DAY_MS)
     with closing(sqlite3.connect(database)) as store:
         found = [
-            Deleted(kind, name, Path(unquote(urlsplit(uri).path)))
+            Deleted(kind, str(name), None if uri is None else Path(unquote(urlsplit(uri).path)))
             for kind, query in _QUERIES.items()
             for name, uri in store.execute(query, (latest,))
         ]
+        living = [str(name) for (name,) in store.execute(_WITH_LIVING_RUNS, (latest,))]
+    if living:
+        raise InputError(
+            f"the experiment {living[0]} was deleted in MLflow, but holds runs that are not, so "
+            "nothing deleted is removed for good",
+            fix="restore it (`mlflow experiments restore --experiment-id ID`), or delete its runs",
+        )
     if kept := sorted({item.name for item in found} & list_kept(root)):
         raise InputError(
             f"{', '.join(kept)} was deleted in MLflow, but belongs to the promotion log or to a "

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from idc.core.process_ids import is_dead
 from idc.tracking.connection import connect, is_empty
+from idc.tracking.reading import reading_store
 from idc.tracking.recording import read_process
 
 
@@ -12,16 +13,17 @@ def list_orphans(root: Path) -> list[str]:
     """Return the ids of runs that are RUNNING although their process is certainly dead.
 
     Raises:
-        InputError: If the local store cannot be written.
+        InputError: If the local store cannot be written, or a server refuses to answer.
         StoreUnavailableError: If the store is not available.
     """
     if is_empty(root):
         return []
     client = connect(root)
-    experiments = [item.experiment_id for item in client.search_experiments()]
-    running = (
-        client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else []
-    )
+    with reading_store(root):
+        experiments = [item.experiment_id for item in client.search_experiments()]
+        running = (
+            client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else []
+        )
     return [run.info.run_id for run in running if _is_orphan(run.data.tags)]
 
 

@@ -27,6 +27,7 @@ from idc.core.scratch import scratch_folder
 from idc.models.spec import digest_bundle
 from idc.tracking.connection import connect, ensure_experiment, is_empty, tracking_uri
 from idc.tracking.model_version import ALIAS
+from idc.tracking.reading import reading_store
 from idc.tracking.recording import (
     COMMIT_TAG,
     ENVIRONMENT_TAG,
@@ -302,27 +303,29 @@ def list_aliased_digests(root: Path) -> set[str]:
     """Return the result digest of every model version that an alias points at.
 
     Raises:
-        InputError: If the local store cannot be written.
+        InputError: If the local store cannot be written, or a server refuses to answer.
         StoreUnavailableError: If the store is away.
     """
-    versions = _aliased_versions(root)
-    return {version.tags[RESULT_TAG] for _, version in versions if RESULT_TAG in version.tags}
+    with reading_store(root):
+        versions = [version for _, version in _aliased_versions(root)]
+    return {version.tags[RESULT_TAG] for version in versions if RESULT_TAG in version.tags}
 
 
 def list_aliased_without_files(root: Path) -> list[str]:
     """Return the model versions with an alias whose files the store no longer holds, for people.
 
     Raises:
-        InputError: If the local store cannot be written.
+        InputError: If the local store cannot be written, or a server refuses to answer.
         StoreUnavailableError: If the store is away.
     """
     uri = tracking_uri(root)
-    return [
-        f"{version.name} version {version.version} ({alias})"
-        for alias, version in _aliased_versions(root)
-        if RESULT_TAG in version.tags  # published by this project
-        and not mlflow.artifacts.list_artifacts(artifact_uri=version.source, tracking_uri=uri)
-    ]
+    with reading_store(root):
+        return [
+            f"{version.name} version {version.version} ({alias})"
+            for alias, version in _aliased_versions(root)
+            if RESULT_TAG in version.tags  # published by this project
+            and not mlflow.artifacts.list_artifacts(artifact_uri=version.source, tracking_uri=uri)
+        ]
 
 
 def list_kept(root: Path) -> set[str]:
@@ -331,7 +334,7 @@ def list_kept(root: Path) -> set[str]:
     These are runs of the promotion log, and whatever an alias of a registered model points at.
 
     Raises:
-        InputError: If the local store cannot be written.
+        InputError: If the local store cannot be written, or a server refuses to answer.
         StoreUnavailableError: If the store is away.
     """
     client = connect(root)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 NAME_GRAMMAR = "<case>_idx5_x<X>_y<Y>_class<0|1>.png"
 CASE_RULE = (
-    "a case begins with none of = + - @ and holds no separator, quote, # or control character"
+    'a case begins with none of = + - @ and holds none of _ / \\ , " # and no control character'
 )
 
 # read by RE2: thousands of names at once

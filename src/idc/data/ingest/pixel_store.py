@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -87,20 +88,23 @@ def store_patches(listing: Listing, pixels_path: Path, *, num_processes: int) ->
     )
 
 
-def find_unreadable(listing: Listing, num_first: int) -> list[tuple[str, str]]:
-    """Return the sources of which not one of the first `num_first` patches can be read.
+def reject_unreadable(listing: Listing, num_first: int) -> None:
+    """Check that of each source one of the first `num_first` patches can be read.
 
-    Returns:
-        Per such source the name of its first patch, and why that one is unreadable.
+    Raises:
+        InputError: Naming the first patch of a source of which none can, and why.
     """
-    found = []
     with MemberReader([source.path for source in listing.sources]) as reader:
         for _, members in listing.members.groupby("source"):
-            places = unpack_places(_places_of(members.head(num_first)))
-            reasons = [_why_unreadable(reader, place) for place in places]
-            if all(reasons):
-                found.append((listing.name_of(members.iloc[0]), reasons[0]))
-    return found
+            first = members.head(num_first)
+            tried = (_why_unreadable(reader, p) for p in unpack_places(_places_of(first)))
+            reasons = list(takewhile(bool, tried))  # up to one that can be read
+            if len(reasons) == len(first):
+                raise InputError(
+                    f"none of the first {len(first)} patches can be read: {reasons[0]}",
+                    listing.name_of(first.iloc[0]),
+                    "fix or remove it",
+                )
 
 
 def _why_unreadable(reader: MemberReader, place: MemberPlace) -> str:
