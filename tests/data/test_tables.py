@@ -56,6 +56,16 @@ def test_load_table_when_case_ids_look_like_numbers_or_gaps_then_stay_text(split
     assert set(load_table(tmp_path / "splits.csv", SPLITS_SCHEMA)["case"]) == {"0123", "NA"}
 
 
+def test_load_table_when_a_number_has_hundreds_of_digits_then_says_so_in_a_line(index, tmp_path):
+    path = tmp_path / "index.csv"
+    save_table(path, index, INDEX_SCHEMA)
+    text = path.read_text().replace(",1,", f",{'9' * 400},")
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"index\.csv (cannot be read|breaks)") as refused:
+        load_table(path, INDEX_SCHEMA)
+    assert "\n" not in str(refused.value)
+
+
 def test_load_table_when_missing_then_says_how_to_make_it(tmp_path):
     with pytest.raises(InputError, match="run `dvc repro ingest`"):
         load_table(tmp_path / "index.parquet", INDEX_SCHEMA)

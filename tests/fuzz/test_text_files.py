@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from idc.core.config import Params, SubsetFractions, flatten, load_params
@@ -190,7 +190,12 @@ def read_lock(folder):
     recorded_md5(stages, "ingest", "data/raw")
 
 
+LONG = "9" * 5000
+
+
 @share(0.12)
+@example(content=yaml.safe_dump(LOCK).replace("data/patches", LONG).encode())
+@example(content=yaml.safe_dump(LOCK).replace("data/patches", "a/" * 3000).encode())
 @given(content=edited(yaml.safe_dump(LOCK, sort_keys=False).encode()) | yaml_of(replaced(LOCK)))
 def test_load_lock_when_the_file_is_hostile_then_reads_or_says_what_is_wrong(folder, content):
     (folder / "dvc.lock").write_bytes(content)
@@ -198,6 +203,7 @@ def test_load_lock_when_the_file_is_hostile_then_reads_or_says_what_is_wrong(fol
 
 
 @share(0.04)
+@example(content=POINTER.replace(b"a.zip", LONG.encode()))
 @given(content=edited(POINTER) | yaml_of(replaced(yaml.safe_load(POINTER))))
 def test_stale_pointers_when_a_pointer_is_hostile_then_reads_or_says_what_is_wrong(folder, content):
     (folder / "data/raw").mkdir(exist_ok=True, parents=True)

@@ -142,7 +142,7 @@ def load_table(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
             table = pd.read_parquet(path)
         else:
             table = pd.read_csv(path, dtype=_CSV_DTYPES, keep_default_na=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:  # numbers of hundreds of digits
         raise InputError(
             f"{path} cannot be read ({' '.join(str(error).split())[:200]}): "
             f"delete it and run `dvc repro {schema.name}`"

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
 
 from idc.core.errors import InputError
 from idc.core.files import load_json, load_text, load_yaml, parse_yaml
@@ -13,12 +14,24 @@ from idc.core.git import ForeignRepositoryError, git
 from idc.core.layout import CASE_SUBSETS, DVC_LOCK, PARAMS, RAW, RAW_POINTER, WORKSPACE_RECORD
 
 PUBLISH_STAGE = "publish"
+_MAX_NAME, _MAX_PATH = 255, 3000  # bytes; Linux allows 4096 with the folders above
+
+
+def _require_possible(path: str) -> str:
+    if len(os.fsencode(path)) > _MAX_PATH or any(
+        len(os.fsencode(part)) > _MAX_NAME for part in path.split("/")
+    ):
+        raise ValueError("no file can have so long a name")
+    return path
+
+
+_PathName = Annotated[str, AfterValidator(_require_possible)]
 
 
 class _Item(BaseModel):
     """A dependency or an output, of `dvc.lock`."""
 
-    path: str
+    path: _PathName
     md5: str
 
 
@@ -30,7 +43,7 @@ class _Stage(BaseModel):
 class _Out(BaseModel):
     """What a pointer of DVC names."""
 
-    path: str
+    path: _PathName
     md5: str | None = None
     size: int | None = None
 
