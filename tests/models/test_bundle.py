@@ -35,6 +35,25 @@ def folder(model, tmp_path):
     return tmp_path / "fusion"
 
 
+@pytest.mark.parametrize("name", ["", "resnet_of_ours", "resnet18.foo"])
+def test_load_model_when_timm_knows_no_such_network_then_names_the_spec(folder, name):
+    spec = load_json(folder / "spec.json") | {"architectures": [{"name": name, "args": {}}]}
+    save_json(folder / "spec.json", spec)
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(InputError, match=r"spec\.json: model\.backbones: timm has no"):
+        load_model(folder)
+
+
+def test_load_spec_when_it_is_of_a_time_of_timms_names_alone_then_is_read(folder):
+    spec = load_json(folder / "spec.json")
+    for later in ("architectures", "starting_weights"):
+        del spec[later]
+    save_json(folder / "spec.json", spec)
+    (folder / "SHA256SUMS").unlink()
+    assert load_spec(folder) == SPEC
+    load_model(folder)
+
+
 def test_load_model_when_saved_then_gives_the_same_logits(model, folder):
     images = torch.rand(3, 3, 32, 32)
     torch.testing.assert_close(load_model(folder)[0](images), model(images))

@@ -17,7 +17,7 @@ from torch import Tensor
 from idc.core.checksums import require_unchanged, write_sums
 from idc.core.errors import InputError
 from idc.core.files import load_json, replacing_folder, save_json
-from idc.models.backbones.backbone import rebuild_backbone
+from idc.models.backbones.backbone import Backbone, rebuild_backbone
 from idc.models.networks.fusion import FusionCNN
 from idc.models.networks.texture_member import TextureMember
 from idc.models.spec import HISTORY, OLD_STEM_STRIDE, SPEC, WEIGHTS, ModelSpec, load_spec
@@ -51,9 +51,8 @@ def load_model(folder: Path) -> tuple[FusionCNN, ModelSpec]:
     """
     spec = load_spec(folder)
     require_unchanged(folder, WEIGHTS)
-    pairs = zip(spec.backbones, spec.architectures, strict=True)
     model = FusionCNN(
-        [rebuild_backbone(name, architecture, spec.size_px) for name, architecture in pairs],
+        _rebuild_backbones(spec, folder),
         dropout=spec.dropout,
         aux_heads=spec.aux_heads,
         texture=TextureMember(spec.size_px) if spec.texture_member else None,
@@ -67,6 +66,14 @@ def load_model(folder: Path) -> tuple[FusionCNN, ModelSpec]:
     _require_own_stem_strides(model, folder)
     model.eval()
     return model.to(memory_format=torch.channels_last), spec
+
+
+def _rebuild_backbones(spec: ModelSpec, folder: Path) -> list[Backbone]:
+    pairs = zip(spec.backbones, spec.architectures, strict=True)
+    try:
+        return [rebuild_backbone(name, each, spec.size_px) for name, each in pairs]
+    except InputError as error:
+        raise error.found_in(folder / SPEC) from None
 
 
 def _require_own_stem_strides(model: FusionCNN, folder: Path) -> None:

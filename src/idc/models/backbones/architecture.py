@@ -82,7 +82,12 @@ def build_net(architecture: Architecture, size_px: int) -> nn.Module:
 
 
 def build_native(architecture: Architecture) -> nn.Module:
-    """Build the network without its classifier, for images of its own size, with random weights."""
+    """Build the network without its classifier, for images of its own size, with random weights.
+
+    Raises:
+        InputError: If timm knows no such network, or cannot build it so.
+    """
+    _require_name(architecture.name, architecture.name)
     return _create(architecture, **_any_size(architecture))
 
 
