@@ -68,6 +68,17 @@ def test_backbone_when_it_has_attention_then_size_maps_and_embedding_are_right(n
     assert (batch, *edges) == (2, 4, 4)
 
 
+def test_backbone_when_its_patches_are_of_32_px_then_cams_read_a_coarser_map():
+    architecture = Architecture("test_vit", {"patch_size": 32})
+    backbone = rebuild_backbone("coarse", architecture, 96).eval()
+    backbone.net.feature_info = [each | {"reduction": 32} for each in backbone.net.feature_info]
+    shapes = []
+    backbone.cam_layer().register_forward_hook(lambda _, __, maps: shapes.append(tuple(maps.shape)))
+    backbone(torch.rand(1, 3, 96, 96))
+    assert shapes[0][2:] == (3, 3)
+    assert backbone.last_mapped_layer() is backbone.net.blocks[-2]
+
+
 @pytest.mark.parametrize("name", ["test_vit", "test_vit2", "test_vit3", "test_maxvit"])
 def test_backbone_when_given_a_mosaic_then_takes_it_at_twice_the_size(name):
     backbone = create_backbone(name, "none", 64).eval()

@@ -45,9 +45,12 @@ class Backbone(nn.Module):
         facts = self.net.pretrained_cfg
         self.register_buffer("mean", torch.tensor(facts["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(facts["std"]).view(1, 3, 1, 1))
+        # None where the network has no tokens
         self._num_prefix_tokens: int | None = getattr(self.net, "num_prefix_tokens", None)
-        self._maps = nn.Identity()
-        if self._num_prefix_tokens is not None or self._has_channels_last:
+        has_channels_last = str(getattr(self.net, "output_fmt", "NCHW")) == "NHWC"
+        self._maps: nn.Module | None = None
+        if self._num_prefix_tokens is not None or has_channels_last:
+            self._maps = nn.Identity()
             self.last_mapped_layer().register_forward_hook(self._pass_through_maps)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -61,22 +64,20 @@ class Backbone(nn.Module):
         Of a transformer that pools by a class token it is the last but one block: the output of the
         last holds nothing of the other tokens that the answer depends on.
         """
-        stages = [stage for stage in self.net.feature_info if stage["reduction"] <= _CAM_STRIDE]
+        known = list(self.net.feature_info)
+        # patches of 32 px have no other layer
+        stages = [stage for stage in known if stage["reduction"] <= _CAM_STRIDE] or known
         chosen = stages[-2 if self._num_prefix_tokens is not None else -1]
         layer: nn.Module = self.net.get_submodule(chosen["module"])
         return layer
 
     def cam_layer(self) -> nn.Module:
         """Return the module whose output is the map that a CAM reads, (batch, channels, h, w)."""
-        layer = self.last_mapped_layer()
-        return self._maps if self._pass_through_maps in layer._forward_hooks.values() else layer
-
-    @property
-    def _has_channels_last(self) -> bool:
-        return str(getattr(self.net, "output_fmt", "NCHW")) == "NHWC"
+        return self.last_mapped_layer() if self._maps is None else self._maps
 
     def _pass_through_maps(self, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:  # noqa: ANN401
         """Let the layer's output be for a moment what convolutional networks have: a map."""
+        assert self._maps is not None
         if self._num_prefix_tokens is None:
             maps: Tensor = self._maps(output.permute(0, 3, 1, 2))
             return maps.permute(0, 2, 3, 1)
