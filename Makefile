@@ -46,8 +46,9 @@ PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
 test: setup  ## the tests of every part, without the slow ones, some 5 minutes
 	$(PYTEST) -m "not slow"
 
-test-all: setup  ## all tests: whole pipelines, servers that are killed, make demo
-	$(PYTEST)
+test-all: test  ## all tests: whole pipelines, servers that are killed, make demo
+	@# in a run of their own: what Prefect leaves in a process disturbs the processes forked there
+	$(PYTEST) -m slow
 
 docs: setup  ## build the documentation into site/, strict and without a network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -248,7 +248,8 @@ def test_run_when_the_folder_holds_another_architecture_then_says_so_in_one_line
     folder, change_params
 ):
     spec = load_json(layout.BUNDLE / "spec.json")
-    save_json(layout.BUNDLE / "spec.json", {**spec, "backbones": BACKBONES[::-1]})
+    others = {key: spec[key][::-1] for key in ("backbones", "architectures")}
+    save_json(layout.BUNDLE / "spec.json", spec | others)
     write_sums(layout.BUNDLE)
     decide_at(0.5)
     with pytest.raises(InputError, match="does not hold this network") as raised:
