@@ -43,7 +43,7 @@ demo: setup  ## the whole pipeline on a synthetic archive, some 3 minutes
 # one worker runs a file, so that what its tests share is made once
 PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
 
-test: setup  ## the tests of every part, without the slow ones, some 5 minutes
+test: setup  ## the tests of every part, without the slow ones, some 3 to 5 minutes
 	$(PYTEST) -m "not slow"
 
 test-all: test  ## all tests: whole pipelines, servers that are killed, make demo
