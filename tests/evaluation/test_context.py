@@ -9,14 +9,17 @@ from idc.core.config import SampleConfig
 from idc.core.errors import InputError
 from idc.data.manifest.sampling import draw_manifest
 from idc.evaluation.cases.context import (
+    Kernel,
     average_context,
     count_touching_places,
     distance_to_border,
+    fit_gaussian,
     label_regions,
 )
 from idc.evaluation.statistics.metrics import auroc
 
 EIGHT = np.ones((3, 3))
+MEAN9, WIDE = Kernel("mean9"), Kernel("gaussian", 1.5)
 
 
 def lay(drawing, case="a"):
@@ -80,34 +83,46 @@ def test_average_context_when_patches_touch_then_is_the_mean_of_those_at_hand():
     x = np.array([1, 51, 1, 51, 151, 1])
     y = np.array([1, 1, 51, 101, 1, 1])
     log_odds = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
-    averaged = average_context(case, x, y, log_odds)
+    averaged = average_context(case, x, y, log_odds, MEAN9)
     assert averaged.dtype == np.float64
     assert averaged.tolist() == [7 / 3, 7 / 3, 15 / 4, 6.0, 16.0, 32.0]
 
 
-def test_average_context_when_patches_are_off_by_a_pixel_then_they_do_not_touch():
+@pytest.mark.parametrize("kernel", [MEAN9, WIDE], ids=["mean9", "gaussian"])
+def test_average_context_when_patches_are_off_by_a_pixel_then_they_do_not_touch(kernel):
     assert average_context(
-        np.array(["a", "a"]), np.array([1, 52]), np.array([1, 1]), np.array([0.0, 1.0])
+        np.array(["a", "a"]), np.array([1, 52]), np.array([1, 1]), np.array([0.0, 1.0]), kernel
     ).tolist() == [0.0, 1.0]
 
 
-def test_average_context_when_a_slide_is_full_then_agrees_with_a_filter_of_its_grid():
+@pytest.mark.parametrize(
+    ("kernel", "footprint"),
+    [
+        (MEAN9, np.ones((3, 3))),
+        (WIDE, np.outer(*2 * [np.exp(-(np.arange(-4, 5) ** 2) / (2 * 1.5**2))])),
+    ],
+    ids=["mean9", "gaussian"],
+)
+def test_average_context_when_a_slide_is_full_then_agrees_with_a_filter_of_its_grid(
+    kernel, footprint
+):
     log_odds = np.random.default_rng(1).normal(size=(9, 7))
     row, column = np.indices(log_odds.shape).reshape(2, -1)
-    sums = ndimage.convolve(log_odds, EIGHT, mode="constant")
-    number = ndimage.convolve(np.ones_like(log_odds), EIGHT, mode="constant")
+    sums = ndimage.convolve(log_odds, footprint, mode="constant")
+    number = ndimage.convolve(np.ones_like(log_odds), footprint, mode="constant")
     averaged = average_context(
-        np.full(row.size, "a"), 50 * column + 1, 50 * row + 1, log_odds.ravel()
+        np.full(row.size, "a"), 50 * column + 1, 50 * row + 1, log_odds.ravel(), kernel
     )
     np.testing.assert_allclose(averaged, (sums / number).ravel(), rtol=1e-12)
 
 
-def test_average_context_when_rows_are_shuffled_then_no_bit_changes():
+@pytest.mark.parametrize("kernel", [MEAN9, WIDE], ids=["mean9", "gaussian"])
+def test_average_context_when_rows_are_shuffled_then_no_bit_changes(kernel):
     table = make_slides(num_cases=3)
     table["log_odds"] = np.random.default_rng(2).normal(size=len(table))
     shuffled = table.sample(frac=1, random_state=3)
-    expected = average_context(*arrays(table, "case", "x", "y", "log_odds"))
-    averaged = average_context(*arrays(shuffled, "case", "x", "y", "log_odds"))
+    expected = average_context(*arrays(table, "case", "x", "y", "log_odds"), kernel)
+    averaged = average_context(*arrays(shuffled, "case", "x", "y", "log_odds"), kernel)
     assert averaged.tobytes() == expected[shuffled.index].tobytes()
 
 
@@ -124,15 +139,16 @@ def test_average_context_when_rows_are_shuffled_then_no_bit_changes():
 def test_average_context_when_the_input_is_unusable_then_says_so(change, said):
     values = {"case": ["a", "a"], "x": [1, 51], "y": [1, 1], "log_odds": [0.0, 1.0]} | change
     with pytest.raises(InputError, match=said):
-        average_context(*(np.array(each) for each in values.values()))
+        average_context(*(np.array(each) for each in values.values()), MEAN9)
 
 
 def test_average_context_when_there_is_no_patch_then_says_so():
     with pytest.raises(InputError, match="no patches"):
-        average_context(*(np.array([]) for _ in range(4)))
+        average_context(*(np.array([]) for _ in range(4)), MEAN9)
 
 
-def test_sampled_neighbours_when_counted_then_tell_the_label_and_context_does_not_see_them():
+@pytest.mark.parametrize("kernel", [MEAN9, WIDE], ids=["mean9", "gaussian"])
+def test_sampled_neighbours_when_counted_then_tell_the_label_and_context_does_not_see_them(kernel):
     index = make_slides()
     index["log_odds"] = np.random.default_rng(4).normal(2.0 * index["label"] - 1.5)
     num_patches = int(index["label"].sum())  # half of the IDC+ patches, fewer of the others
@@ -149,11 +165,50 @@ def test_sampled_neighbours_when_counted_then_tell_the_label_and_context_does_no
 
         # a subset lists its manifest rows first: another manifest, another order of the same pool
         subset = pd.concat([index.loc[manifest["row"]], index[~sampled]])
-        subset["context"] = average_context(*arrays(subset, "case", "x", "y", "log_odds"))
+        subset["context"] = average_context(*arrays(subset, "case", "x", "y", "log_odds"), kernel)
         scores.append(subset.sort_index()["context"].to_numpy())
     assert scores[0].tobytes() == scores[1].tobytes()
     label = index["label"].to_numpy()
     assert auroc(label, scores[0]) > auroc(label, index["log_odds"].to_numpy())
+
+
+@pytest.mark.parametrize("kernel", [MEAN9, WIDE], ids=["mean9", "gaussian"])
+def test_average_context_when_all_log_odds_are_alike_then_no_number_of_neighbours_shows(kernel):
+    table = make_slides(num_cases=2).sample(frac=0.5, random_state=5)
+    averaged = average_context(*arrays(table, "case", "x", "y"), np.full(len(table), -0.7), kernel)
+    np.testing.assert_allclose(averaged, -0.7, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("noise", "low", "high"), [(0.3, 0.3, 0.8), (2.0, 0.8, 2.5), (20.0, 2.5, 4.0)]
+)
+def test_fit_gaussian_when_scores_are_noisier_then_is_wider(noise, low, high):
+    table = make_slides(num_cases=6)
+    means = 2.0 * table["label"] - 1.0
+    table["log_odds"] = np.random.default_rng(6).normal(means, noise)
+    kernel = fit_gaussian(*arrays(table, "case", "x", "y", "log_odds", "label"))
+    assert kernel.name == "gaussian"
+    assert low <= kernel.width <= high
+
+
+def test_fit_gaussian_when_another_set_is_scored_then_ranks_better_than_mean9():
+    table = make_slides(num_cases=12)
+    table["log_odds"] = np.random.default_rng(7).normal(2.0 * table["label"] - 1.0, 4.0)
+    even = table["case"].str.slice(1).astype(int) % 2 == 0
+    kernel = fit_gaussian(*arrays(table[even], "case", "x", "y", "log_odds", "label"))
+    unseen = table[~even]
+    label, places_and_odds = (
+        unseen["label"].to_numpy(),
+        arrays(unseen, "case", "x", "y", "log_odds"),
+    )
+    reached = [auroc(label, average_context(*places_and_odds, each)) for each in (kernel, MEAN9)]
+    assert reached[0] > reached[1] + 0.01
+
+
+def test_fit_gaussian_when_a_class_is_missing_then_says_so():
+    one = np.ones(3)
+    with pytest.raises(InputError, match="class"):
+        fit_gaussian(np.array(["a"] * 3), np.array([1, 51, 101]), one, one, np.ones(3, np.int8))
 
 
 def count_sampled_neighbours(index, sampled):

@@ -4,7 +4,7 @@ import pytest
 from scipy.special import expit
 
 from idc.core.errors import InputError
-from idc.evaluation.cases.context import average_context
+from idc.evaluation.cases.context import average_context, choose_kernel
 from idc.evaluation.statistics.bootstrap import Bootstrap, bootstrap_metrics
 from idc.evaluation.statistics.metrics import auroc, balanced_accuracy
 from idc.evaluation.threshold.calibration import choose_threshold, fit_calibration
@@ -152,13 +152,20 @@ def test_measure_pooled_when_there_are_baselines_then_they_are_scored_and_compar
     assert 0 < gain["low"] < gain["value"] < gain["high"]
 
 
-def test_pool_folds_when_whole_cases_are_tested_then_touching_patches_are_averaged():
+def columns(table, *names):
+    return [table[name].to_numpy() for name in names]
+
+
+@pytest.mark.parametrize("context", ["mean9", "gaussian"])
+def test_pool_folds_when_whole_cases_are_tested_then_patches_around_are_averaged(context):
     folds = make_folds()
-    pooled = pool_folds(folds)
+    pooled = pool_folds(folds, context=context)
     table = pooled.predictions
     for fold, part in table.groupby("fold"):
         raw = folds[fold][folds[fold]["split"] == "test"].sort_values(["case", "x", "y"])
-        around = average_context(*(raw[name].to_numpy() for name in ("case", "x", "y", "logit")))
+        val = folds[fold][folds[fold]["split"] == "val"]
+        kernel = choose_kernel(context, *columns(val, "case", "x", "y", "logit", "y_true"))
+        around = average_context(*columns(raw, "case", "x", "y", "logit"), kernel)
         point = pooled.points["logit_context"][fold]
         np.testing.assert_allclose(part["logit_context"], point.calibrate(around))
     decided = decide_pooled(pooled)
@@ -170,3 +177,7 @@ def test_pool_folds_when_whole_cases_are_tested_then_touching_patches_are_averag
 def test_pool_folds_when_patches_are_assigned_then_there_is_no_context():
     table = pool_folds(make_folds(), tested_once="patch").predictions
     assert "logit_context" not in table
+
+
+def test_pool_folds_when_context_is_none_then_there_is_none():
+    assert "logit_context" not in pool_folds(make_folds(), context="none").predictions

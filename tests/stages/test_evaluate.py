@@ -256,7 +256,8 @@ def test_run_when_slides_are_whole_then_context_ranks_better_than_the_patch_alon
     metrics = measure(slides)
     assert metrics["test_context/auroc"] > metrics["test/auroc"] + 0.05
     point = load_point()
-    assert point.context == "mean9"
+    assert point.context == "gaussian"
+    assert 0.3 < point.context_width < 4
     assert point.context_threshold_low < point.context_threshold < point.context_threshold_high
     assert 0 <= metrics["test_context/sensitivity_large_regions"] <= 1
     assert metrics["test_context/auroc_interior"] > metrics["test/auroc_interior"] + 0.05

@@ -271,9 +271,10 @@ class PredictConfig(Section):
 class EvaluateConfig(Section):
     """Operating point and metrics."""
 
-    context: Literal["none", "mean9"]
-    """`mean9`: beside each patch alone, report the mean of the calibrated log-odds over it and its
-    up to eight touching pool patches, with a threshold of its own from val."""
+    context: Literal["none", "mean9", "gaussian"]
+    """Beside each patch alone, also report means of the calibrated log-odds over it and the pool
+    patches around it, with a calibration and a threshold of their own from val: `mean9` over the up
+    to eight that touch it, `gaussian` by their distance, its width fitted on val."""
     threshold_rule: ThresholdRule
     """What chooses the threshold on val: `youden` and `f1` maximise Youden's J and the F1 of IDC+,
     `sensitivity >= 0.9` (any share above 0) takes the highest that finds as many of IDC+."""

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 
 from idc.evaluation.cases.context import average_context
 from idc.evaluation.threshold.operating_point import OperatingPoint
@@ -40,14 +39,13 @@ def decide_patches(subset: pd.DataFrame, point: OperatingPoint) -> pd.DataFrame:
     decided = subset.assign(
         log_odds=log_odds, y_score=point.score(logit), y_pred=point.predict(logit)
     )
-    if point.context_threshold is None:
+    if point.kernel is None:
         return decided
-    around = average_context(
-        subset["case"].to_numpy(), subset["x"].to_numpy(), subset["y"].to_numpy(), log_odds
-    )
-    y_score = expit(around)
+    case, x, y = (subset[name].to_numpy() for name in ("case", "x", "y"))
+    around = average_context(case, x, y, log_odds, point.kernel)
+    y_score = point.score_context(around)
     return decided.assign(
-        context_log_odds=around,
+        context_log_odds=point.context_slope * around + point.context_intercept,
         context_y_score=y_score,
-        context_y_pred=(y_score >= point.context_threshold).astype(np.int8),
+        context_y_pred=(y_score >= column_thresholds(point)["context_"]).astype(np.int8),
     )

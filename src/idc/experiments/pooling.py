@@ -20,7 +20,7 @@ from scipy.special import expit
 
 from idc.core.errors import InputError
 from idc.evaluation.ablation import OtherScores, compare_with_others, other_logits
-from idc.evaluation.cases.context import average_context
+from idc.evaluation.cases.context import average_context, choose_kernel
 from idc.evaluation.compare import PLACE
 from idc.evaluation.statistics.bootstrap import (
     Bootstrap,
@@ -30,6 +30,7 @@ from idc.evaluation.statistics.bootstrap import (
 )
 from idc.evaluation.statistics.metrics import auroc
 from idc.evaluation.threshold.calibration import Calibration, choose_threshold, fit_calibration
+from idc.evaluation.threshold.operating_point import Context as ContextKind
 
 MAIN_LOGIT = "logit"
 CONTEXT_LOGIT = "logit_context"
@@ -70,22 +71,28 @@ class Pooled:
     """Per logit column and fold."""
 
 
-def pool_folds(folds: Mapping[int, pd.DataFrame], *, tested_once: TestedOnce = "case") -> Pooled:
+def pool_folds(
+    folds: Mapping[int, pd.DataFrame],
+    *,
+    tested_once: TestedOnce = "case",
+    context: ContextKind = "gaussian",
+) -> Pooled:
     """Calibrate each fold's test logits on its own val set, and put all test sets together.
 
     Args:
         folds: Per fold what `idc.data.tables.load_scores` returns: columns `case`, `x`, `y`,
             `split`, `y_true`, `logit`, and optionally further `logit_*` and `y_score_*`
-            (probabilities of baselines, which become `logit_*`), the same in all folds. If whole
-            cases are tested, `logit_context` is added: the mean of `logit` over touching patches.
+            (probabilities of baselines, which become `logit_*`), the same in all folds.
         tested_once: `case`, or `patch` for folds of `split.mode` patch, which leak.
+        context: If whole cases are tested, `logit_context` is added: the mean of `logit` over a
+            patch and those around it, as `evaluate.context` weighs them; `none` adds nothing.
 
     Raises:
         InputError: If a subset is empty or of one class, the folds' logit columns differ, or a case
             (or patch) is tested in two folds.
     """
     folds = {
-        fold: _with_all_logits(table, context=tested_once == "case")
+        fold: _with_all_logits(table, context if tested_once == "case" else "none")
         for fold, table in folds.items()
     }
     columns = {fold: logit_columns(table) for fold, table in folds.items()}
@@ -112,16 +119,19 @@ def pool_folds(folds: Mapping[int, pd.DataFrame], *, tested_once: TestedOnce = "
     return Pooled(pooled, points)
 
 
-def _with_all_logits(table: pd.DataFrame, *, context: bool) -> pd.DataFrame:
+def _with_all_logits(table: pd.DataFrame, context: ContextKind) -> pd.DataFrame:
     """Give every scoring a column `logit_<name>`; a mean of logits is calibrated as one logit."""
     logits = {f"{MAIN_LOGIT}_{name}": values for name, values in other_logits(table).items()}
     table = table.assign(**logits)
-    if context:
-        table[CONTEXT_LOGIT] = np.nan
-        for subset in table["split"].unique():
-            inside = (table["split"] == subset).to_numpy()
-            columns = (table[name].to_numpy()[inside] for name in (*PLACE, MAIN_LOGIT))
-            table.loc[inside, CONTEXT_LOGIT] = average_context(*columns)
+    if context == "none":
+        return table
+    case, x, y, logit, y_true = (table[name].to_numpy() for name in (*PLACE, MAIN_LOGIT, "y_true"))
+    val = (table["split"] == "val").to_numpy()
+    kernel = choose_kernel(context, case[val], x[val], y[val], logit[val], y_true[val])
+    table[CONTEXT_LOGIT] = np.nan
+    for subset in table["split"].unique():
+        at = (table["split"] == subset).to_numpy()
+        table.loc[at, CONTEXT_LOGIT] = average_context(case[at], x[at], y[at], logit[at], kernel)
     return table
 
 

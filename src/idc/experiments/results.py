@@ -80,7 +80,8 @@ def pool_results(
         fold: load_scores(workspace / PREDICTIONS, workspace / BASELINE_SCORES)
         for fold, workspace in workspaces.items()
     }
-    pooled = pool_folds(tables, tested_once=split_unit)
+    context = load_params(root / PARAMS).evaluate.context
+    pooled = pool_folds(tables, tested_once=split_unit, context=context)
     bootstrap = _load_bootstrap(root)
     figures = measure_pooled(pooled, bootstrap)
     for fold, workspace in workspaces.items():

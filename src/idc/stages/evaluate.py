@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 
 from idc.core import layout
 from idc.core.config import Params
@@ -14,7 +13,7 @@ from idc.core.errors import InputError
 from idc.core.files import replacing_folder, save_json
 from idc.data.tables import SPLITS_SCHEMA, load_scores, load_table
 from idc.evaluation.ablation import OtherScores, score_others
-from idc.evaluation.cases.context import average_context
+from idc.evaluation.cases.context import Context, average_context, choose_kernel
 from idc.evaluation.curves import (
     confusion_rows,
     pr_points,
@@ -137,27 +136,28 @@ def _choose_operating_point(
         model_digest=digest_bundle(layout.BUNDLE),
         d4_average=params.predict.d4_average,
     )
-    if params.evaluate.context == "none":
-        return point
-    return _add_context(point, val, params.evaluate.threshold_rule, bootstrap)
+    context = params.evaluate.context
+    return point if context == "none" else _add_context(point, val, context, bootstrap)
 
 
 def _add_context(
-    point: OperatingPoint, val: pd.DataFrame, threshold_rule: str, bootstrap: Bootstrap
+    point: OperatingPoint, val: pd.DataFrame, context: Context, bootstrap: Bootstrap
 ) -> OperatingPoint:
-    """Choose the threshold for scores averaged over touching patches, on val as well."""
+    """Choose kernel, calibration and threshold of averaged scores, on val as well."""
     log_odds = point.slope * val["logit"].to_numpy(np.float64) + point.intercept
-    case, x, y = (val[name].to_numpy() for name in ("case", "x", "y"))
+    case, x, y, y_true = (val[name].to_numpy() for name in ("case", "x", "y", "y_true"))
+    kernel = choose_kernel(context, case, x, y, log_odds, y_true)
+    around = average_context(case, x, y, log_odds, kernel)
+    calibration = fit_calibration(around, y_true)
     threshold = bootstrap_threshold(
-        val["y_true"].to_numpy(),
-        expit(average_context(case, x, y, log_odds)),
-        case,
-        threshold_rule,
-        bootstrap,
+        y_true, calibration.apply(around), case, point.threshold_rule, bootstrap
     )
     return replace(
         point,
-        context="mean9",
+        context=kernel.name,
+        context_width=kernel.width,
+        context_slope=calibration.slope,
+        context_intercept=calibration.intercept,
         context_threshold=threshold.value,
         context_threshold_low=threshold.low,
         context_threshold_high=threshold.high,

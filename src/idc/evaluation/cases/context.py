@@ -1,8 +1,11 @@
 """What the surroundings of a patch say, after the fact: context, distance to the border, regions.
 
-Touching patches continue each other, and so do their labels. The mean of the calibrated log-odds
-over a patch and its up to eight touching patches therefore ranks better than the patch alone. It
-needs neither training nor a parameter, and every weight is 1.
+Neighbouring patches continue each other, and so do their labels. A mean of the log-odds over a
+patch and those around it therefore ranks better than the patch alone. Two kernels weigh them:
+`mean9` gives the same weight to the patch and its up to eight touching ones; `gaussian` lets the
+weight fall with the distance, exp(-distance^2 / (2 width^2)), over up to 9 x 9 patches, and its
+width is fitted on val. Kernels with a weight per distance and several widths at once rank no better
+(docs/log.md, `make bench-context`), and one number can be fitted on few cases.
 
 **No count and no mask of neighbours may reach a model.** A manifest is balanced, so it takes a
 larger share of the IDC+ patches than of the IDC- ones; IDC+ patches lie together, so an IDC+ patch
@@ -10,58 +13,170 @@ has more sampled patches around it. The mere number of sampled neighbours then t
 ten whole public slides with an AUROC of .88 where 40 % of the IDC+ patches are drawn, as 60,000 of
 277,524 do. It says nothing about tissue, and is gone where every patch is given. So whatever fuses
 neighbours must fuse *all* pool patches of a subset, never manifest rows alone, and must not be able
-to see how many there are. In the mean of all pool patches the number of neighbours speaks only of
-where the tissue ends, which the manifest cannot change.
+to see how many there are. A mean cannot: where all log-odds are alike it returns them, however many
+they are. That of all pool patches depends on places only by where the tissue ends, which the
+manifest cannot change.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize_scalar
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from idc.core.errors import InputError
 from idc.data.patches import PATCH_SIZE_PX
+from idc.evaluation.threshold.calibration import fit_calibration
+
+Context = Literal["mean9", "gaussian"]
+
+REACH = 4
+"""How far a Gaussian looks, in patches, to each side: farther ones changed nothing."""
+WIDTHS = (0.3, 4.0)
+"""Smallest and largest width of a Gaussian, in patches."""
 
 _STEP_PX = PATCH_SIZE_PX
-_AROUND = [
-    (dx * _STEP_PX, dy * _STEP_PX) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (0, 0)
-]
+_WIDTH_DIGITS = 3  # finer than any data tells
+_LEAST_PROBABILITY = 1e-12
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How much a patch counts in the mean around another, by its distance."""
+
+    name: Context
+    width: float | None = None
+    """Standard deviation of `gaussian`, in patches; None for `mean9`."""
+
+    def weights(self) -> dict[tuple[int, int], float]:
+        """Return the weight of each patch around, by its steps in x and y; the patch's own is 1."""
+        if self.width is None:
+            return dict.fromkeys(_offsets(1), 1.0)
+        return {
+            (dx, dy): math.exp(-(dx * dx + dy * dy) / (2 * self.width**2))
+            for dx, dy in _offsets(REACH)
+        }
 
 
 def average_context(
-    case: np.ndarray, x: np.ndarray, y: np.ndarray, log_odds: np.ndarray
+    case: np.ndarray, x: np.ndarray, y: np.ndarray, log_odds: np.ndarray, kernel: Kernel
 ) -> np.ndarray:
-    """Return the mean log-odds over each patch and its up to eight touching patches, float64.
+    """Return the weighted mean of the log-odds over each patch and those around it, float64.
 
-    Only the patches given count, with equal weights: give all pool patches of a subset, in any
-    order. Each patch's terms are added in an order of their places, so the result does not depend
-    on the order of the rows, to the last bit.
+    Only the patches given count: give all pool patches of a subset, in any order. Each patch's
+    terms are added in an order of their places, so the result does not depend on the order of the
+    rows, to the last bit.
 
     Args:
         case: Case id of each patch, any sortable type, (patches,).
         x: Column of each patch's corner, px, int (patches,).
         y: Row of each patch's corner, px, int (patches,).
-        log_odds: Calibrated log-odds of IDC+, finite, (patches,).
+        log_odds: Log-odds of IDC+, finite, (patches,).
+        kernel: How much a patch counts by its distance.
 
     Raises:
         InputError: If the lengths differ, there is no patch, a patch comes twice, or a log-odds is
             NaN or infinite.
     """
     places = _Places.of(case, x, y)
-    places.require_one_each("log-odds", log_odds)
-    values = np.asarray(log_odds, np.float64)[places.order]
-    unusable = int(np.count_nonzero(~np.isfinite(values)))
-    if unusable:
-        raise InputError(f"{unusable} of {len(values)} log-odds are NaN or infinite: score again")
-    total, number = values.copy(), np.ones(len(values))
-    for dx, dy in _AROUND:
-        patches, others = places.find_touching(dx, dy)
-        total[patches] += values[others]
-        number[patches] += 1
-    return places.restore(total / number)
+    values = places.arrange(log_odds)
+    total, weight = values.copy(), np.ones(len(values))
+    for (dx, dy), each in kernel.weights().items():
+        patches, others = places.find_neighbours(dx, dy)
+        total[patches] += each * values[others]
+        weight[patches] += each
+    return places.restore(total / weight)
+
+
+def choose_kernel(
+    name: Context,
+    case: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    log_odds: np.ndarray,
+    y_true: np.ndarray,
+) -> Kernel:
+    """Return the kernel of that name; what `fit_gaussian` fits is fitted on these patches of val.
+
+    Raises:
+        InputError: As `fit_gaussian`.
+    """
+    if name == "gaussian":
+        return fit_gaussian(case, x, y, log_odds, y_true)
+    return Kernel(name)
+
+
+def fit_gaussian(
+    case: np.ndarray, x: np.ndarray, y: np.ndarray, log_odds: np.ndarray, y_true: np.ndarray
+) -> Kernel:
+    """Return the Gaussian kernel whose mean explains the labels best: the least log loss.
+
+    Each width is judged after a line of its own has been fitted through its means, for a wider
+    mean is a milder one. Widths lie in 0.3 (all but the patch alone) to 4 patches.
+
+    Args:
+        case: Case id of each patch, any sortable type, (patches,).
+        x: Column of each patch's corner, px, int (patches,).
+        y: Row of each patch's corner, px, int (patches,).
+        log_odds: Log-odds of IDC+, finite, (patches,): all pool patches of val.
+        y_true: Labels, 0 or 1, both present, (patches,).
+
+    Raises:
+        InputError: As `average_context`; or if a class is missing.
+    """
+    places = _Places.of(case, x, y)
+    rings = _Rings.of(places, places.arrange(log_odds))
+    idc = np.asarray(y_true, np.int8)[places.order]
+
+    def log_loss(log_width: float) -> float:
+        averaged = rings.average(float(np.exp(log_width)))
+        score = fit_calibration(averaged, idc).apply(averaged)
+        hit = np.where(idc == 1, score, 1.0 - score)
+        return -float(np.log(np.clip(hit, _LEAST_PROBABILITY, None)).mean())
+
+    found = minimize_scalar(log_loss, bounds=np.log(WIDTHS), method="bounded")
+    return Kernel("gaussian", round(float(np.exp(found.x)), _WIDTH_DIGITS))
+
+
+@dataclass(frozen=True)
+class _Rings:
+    """The values around each patch, added up by their distance."""
+
+    squared: np.ndarray
+    """Squared distances in patches, 0 first, (rings,)."""
+    sums: np.ndarray
+    """Sum of the values at each distance, float64 (rings, patches)."""
+    numbers: np.ndarray
+    """How many there are, float64 (rings, patches)."""
+
+    @classmethod
+    def of(cls, places: "_Places", values: np.ndarray) -> "_Rings":
+        offsets = _offsets(REACH)
+        squared = sorted({0} | {dx * dx + dy * dy for dx, dy in offsets})
+        sums, numbers = np.zeros((2, len(squared), len(values)))
+        sums[0], numbers[0] = values, 1.0
+        for dx, dy in offsets:
+            ring = squared.index(dx * dx + dy * dy)
+            patches, others = places.find_neighbours(dx, dy)
+            sums[ring, patches] += values[others]
+            numbers[ring, patches] += 1.0
+        return cls(np.array(squared), sums, numbers)
+
+    def average(self, width: float) -> np.ndarray:
+        weights = np.exp(-self.squared / (2 * width**2))
+        averaged: np.ndarray = (weights @ self.sums) / (weights @ self.numbers)
+        return averaged
+
+
+def _offsets(reach: int) -> list[tuple[int, int]]:
+    """Return the steps to every patch up to `reach` away in x and y, but to the patch itself."""
+    steps = range(-reach, reach + 1)
+    return [(dx, dy) for dx in steps for dy in steps if (dx, dy) != (0, 0)]
 
 
 def count_touching_places(case: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -79,8 +194,8 @@ def count_touching_places(case: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.
     """
     places = _Places.of(case, x, y)
     number = np.zeros(len(places.order), np.int64)
-    for dx, dy in _AROUND:
-        number[places.find_touching(dx, dy)[0]] += 1
+    for dx, dy in _offsets(1):
+        number[places.find_neighbours(dx, dy)[0]] += 1
     return places.restore(number)
 
 
@@ -158,7 +273,7 @@ def label_regions(
     places = _Places.of(case, x, y)
     places.require_one_each("labels", y_true)
     idc = np.asarray(y_true, bool)[places.order]
-    pairs = [np.stack(places.find_touching(dx, dy)) for dx, dy in _AROUND]
+    pairs = [np.stack(places.find_neighbours(dx, dy)) for dx, dy in _offsets(1)]
     patches, others = np.concatenate(pairs, axis=1)
     both = idc[patches] & idc[others]
     graph = coo_array(
@@ -182,7 +297,7 @@ class _Places:
     x: np.ndarray
     y: np.ndarray
     key: np.ndarray
-    """Ascending number of case and place; a step in y adds its px, one in x `column` times its."""
+    """Ascending number of case and place; a px in y adds 1, one in x `column`."""
     column: int
 
     @classmethod
@@ -192,11 +307,12 @@ class _Places:
         if len(case) == 0:
             raise InputError("no patches: the subset is empty")
         case_index = pd.factorize(np.asarray(case), sort=True)[0].astype(np.int64)
-        # a margin of one step around each case: no sum of steps can lead into another column
-        x = np.asarray(x, np.int64) - int(np.min(x)) + _STEP_PX
-        y = np.asarray(y, np.int64) - int(np.min(y)) + _STEP_PX
-        column = int(y.max()) + _STEP_PX + 1
-        key = (case_index * (int(x.max()) + _STEP_PX + 1) + x) * column + y
+        # a margin as wide as the reach: no sum of steps can lead into another column or case
+        margin = REACH * _STEP_PX
+        x = np.asarray(x, np.int64) - int(np.min(x)) + margin
+        y = np.asarray(y, np.int64) - int(np.min(y)) + margin
+        column = int(y.max()) + margin + 1
+        key = (case_index * (int(x.max()) + margin + 1) + x) * column + y
         order = np.argsort(key, kind="stable")
         key = key[order]
         twice = np.flatnonzero(np.diff(key) == 0)
@@ -212,9 +328,20 @@ class _Places:
         if len(values) != len(self.order):
             raise InputError(f"{len(self.order)} patches but {len(values)} {what}: one per patch")
 
-    def find_touching(self, dx: int, dy: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the patches that have another at (dx, dy) px from them, and those others."""
-        wanted = self.key + dx * self.column + dy
+    def arrange(self, log_odds: np.ndarray) -> np.ndarray:
+        """Bring log-odds from the caller's order into this one, float64."""
+        self.require_one_each("log-odds", log_odds)
+        values: np.ndarray = np.asarray(log_odds, np.float64)[self.order]
+        unusable = int(np.count_nonzero(~np.isfinite(values)))
+        if unusable:
+            raise InputError(
+                f"{unusable} of {len(values)} log-odds are NaN or infinite: score again"
+            )
+        return values
+
+    def find_neighbours(self, dx: int, dy: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the patches that have another dx and dy patches away, and those others."""
+        wanted = self.key + (dx * self.column + dy) * _STEP_PX
         at = np.minimum(np.searchsorted(self.key, wanted), len(self.key) - 1)
         patches = np.flatnonzero(self.key[at] == wanted)
         return patches, at[patches]

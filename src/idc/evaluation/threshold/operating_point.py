@@ -9,14 +9,23 @@ import numpy as np
 from idc.core.config import required_sensitivity
 from idc.core.errors import InputError
 from idc.core.files import load_json, save_json
+from idc.evaluation.cases.context import WIDTHS, Kernel
 from idc.evaluation.threshold.calibration import Calibration
 
-Context = Literal["none", "mean9"]
+Context = Literal["none", "mean9", "gaussian"]
 
 _NUMBERS = ("slope", "intercept", "threshold", "threshold_low", "threshold_high", "prior_shift")
 _LARGEST = 1e9
 _MAX_SHOWN = 200  # characters of a wrong value
-_CONTEXT_NUMBERS = ("context_threshold", "context_threshold_low", "context_threshold_high")
+_CONTEXT_NUMBERS = (
+    "context_slope",
+    "context_intercept",
+    "context_threshold",
+    "context_threshold_low",
+    "context_threshold_high",
+)
+# of files of a time when only `mean9` was known, whose means were not calibrated anew
+_OLD_CONTEXT = {"context_width": None, "context_slope": 1.0, "context_intercept": 0.0}
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,12 @@ class OperatingPoint:
     has no params.yaml and must score the same way."""
     context: Context = "none"
     """What scores are averaged over before the decision: `mean9` is each patch and its up to eight
-    touching pool patches."""
+    touching pool patches, `gaussian` those around it by their distance."""
+    context_width: float | None = None
+    """Standard deviation of `gaussian`, in patches; None for the others."""
+    context_slope: float = 1.0
+    """Calibration of the averaged log-odds, which are milder than those of a patch alone."""
+    context_intercept: float = 0.0
     context_threshold: float | None = None
     """Threshold of scores averaged so; None where none was chosen."""
     context_threshold_low: float | None = None
@@ -54,6 +68,15 @@ class OperatingPoint:
     def predict(self, logit: np.ndarray) -> np.ndarray:
         """Return the decision for each logit: int8, 1 where the score reaches the threshold."""
         return (self.score(logit) >= self.threshold).astype(np.int8)
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """What scores are averaged by; None where each patch is alone."""
+        return None if self.context == "none" else Kernel(self.context, self.context_width)
+
+    def score_context(self, log_odds: np.ndarray) -> np.ndarray:
+        """Return the calibrated probability of IDC+ for averaged log-odds, float64 in [0, 1]."""
+        return Calibration(self.context_slope, self.context_intercept).apply(log_odds)
 
     def save(self, path: Path) -> None:
         """Write as JSON; every number is read back bit for bit."""
@@ -72,6 +95,8 @@ class OperatingPoint:
                 was fitted to another model.
         """
         content = load_json(path)
+        if isinstance(content, dict):
+            content = _OLD_CONTEXT | content
         _require_operating_point(content, path)
         if content["model_digest"] != model_digest:
             raise InputError(
@@ -105,6 +130,9 @@ def _find_wrong_value(content: dict[str, Any]) -> str | None:
         # no number, or none that a score can be computed with; NaN is not below anything
         if type(value) not in (int, float) or not abs(value) < _LARGEST:
             return f"{key} = {_shorten(value)} is not a number of use"
+    width = content["context_width"]
+    if (width is not None) != (content["context"] == "gaussian") or not _is_width(width):
+        return f"context_width = {_shorten(width)} is no width of {content['context']}"
     if not isinstance(content["model_digest"], str):
         return "model_digest is not text"
     if not isinstance(content["d4_average"], bool):
@@ -114,6 +142,10 @@ def _find_wrong_value(content: dict[str, Any]) -> str | None:
     except (AttributeError, TypeError, ValueError):
         return f"threshold_rule = {_shorten(content['threshold_rule'])}"
     return None
+
+
+def _is_width(value: object) -> bool:
+    return value is None or (type(value) in (int, float) and WIDTHS[0] <= value <= WIDTHS[1])  # type: ignore[operator]
 
 
 def _shorten(value: object) -> str:
