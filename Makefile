@@ -17,7 +17,7 @@ else
 CONSTRAINTS := -c constraints.txt -c constraints-torch.txt
 endif
 
-.PHONY: help setup demo test test-all check docs hooks coverage pipeline repro plan up down doctor ui bench-ingest bench-dvc bench-leakage bench-gpu bench-train bench-batches bench-predict bench-baselines bench-bootstrap bench-coverage bench-explain experiments cross-validation benchmark-val sweep
+.PHONY: help setup demo test test-all check docs hooks coverage pipeline repro plan up down doctor ui bench-ingest bench-dvc bench-leakage bench-gpu bench-train bench-batches bench-predict bench-baselines bench-context bench-bootstrap bench-coverage bench-explain experiments cross-validation benchmark-val sweep
 
 help:  ## list every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -145,6 +145,9 @@ bench-predict: setup  ## scoring patches against plain eager torch, on the devic
 
 bench-baselines: setup  ## trees, a patch dictionary and a plain CNN on the project's splits
 	$(BIN)/python -m benchmarks.baselines $(or $(PATCHES_FOLDER),data/patches) --splits $(or $(SPLITS),data/splits.csv) $(if $(MODELS),--models $(MODELS)) $(if $(OUT),--out $(OUT))
+
+bench-context: setup  ## ways to average scores over patches around, on SCORES=FILE of a cross-validation
+	$(BIN)/python -m benchmarks.context $(or $(SCORES),docs/scores/texture32.parquet) $(if $(CASES),--cases $(CASES)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-bootstrap: setup  ## all metrics with intervals against a plain loop over scikit-learn
 	$(BIN)/python -m benchmarks.bootstrap $(if $(PATCHES),--patches $(PATCHES)) $(if $(REPLICATES),--replicates $(REPLICATES))
