@@ -5,10 +5,12 @@ from scipy.special import expit
 
 from idc.core.errors import InputError
 from idc.evaluation.cases.context import average_context, choose_kernel
+from idc.evaluation.cases.recalibration import fit_burden
 from idc.evaluation.statistics.bootstrap import Bootstrap, bootstrap_metrics
 from idc.evaluation.statistics.metrics import auroc, balanced_accuracy
+from idc.evaluation.summary import burden_table
 from idc.evaluation.threshold.calibration import choose_threshold, fit_calibration
-from idc.experiments.pooling import decide_pooled, measure_pooled, pool_folds
+from idc.experiments.pooling import calibrate_cases, decide_pooled, measure_pooled, pool_folds
 
 NUM_FOLDS = 3
 
@@ -181,3 +183,55 @@ def test_pool_folds_when_patches_are_assigned_then_there_is_no_context():
 
 def test_pool_folds_when_context_is_none_then_there_is_none():
     assert "logit_context" not in pool_folds(make_folds(), context="none").predictions
+
+
+def spread_cases(fold, *, num_cases=14):
+    """Fold k tests the cases of block k and calibrates on the next block's; burdens differ."""
+    parts = []
+    for split, block in (("test", fold), ("val", (fold + 1) % NUM_FOLDS)):
+        rng = np.random.default_rng([5, block])
+        number = np.repeat(np.arange(num_cases), 20)
+        y_true = (rng.random(len(number)) < (number + 1) / (num_cases + 4)).astype(np.int8)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "case": [f"b{block}c{n:02}" for n in number],
+                    "x": 50 * np.arange(len(number), dtype=np.int32) + 1,
+                    "y": np.int32(1),
+                    "split": split,
+                    "y_true": y_true,
+                    "logit": (2.0 * y_true + rng.normal(0, 1.0 + block, len(number))),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_calibrate_cases_when_folds_differ_then_each_is_fitted_on_its_own_val_cases():
+    folds = {fold: spread_cases(fold) for fold in range(NUM_FOLDS)}
+    pooled = pool_folds(folds)
+    cases, lines = calibrate_cases(folds, pooled)
+    plain = burden_table(decide_pooled(pooled))
+    pd.testing.assert_frame_equal(cases[plain.columns], plain)
+    for fold, table in folds.items():
+        val = table[table["split"] == "val"]
+        line = fit_calibration(val["logit"].to_numpy(), val["y_true"].to_numpy())
+        score = pd.Series(line.apply(val["logit"].to_numpy()), val.index)
+        by_case = pd.DataFrame({"mean_score": score, "burden": val["y_true"]})
+        assert lines[fold] == fit_burden(by_case.groupby(val["case"]).mean())
+        tested = cases[cases["case"].str.startswith(f"b{fold}")]
+        expected = lines[fold].apply(tested["mean_score"].to_numpy())
+        np.testing.assert_array_equal(tested["calibrated"], expected)
+    assert len({line.slope for line in lines.values()}) == NUM_FOLDS
+
+
+def test_calibrate_cases_when_val_cases_are_few_then_the_mean_score_stays_in_that_fold():
+    folds = {fold: spread_cases(fold) for fold in range(NUM_FOLDS)}
+    few = folds[0]["case"].isin([f"b1c{n:02}" for n in range(9)])
+    folds[0] = folds[0][few | (folds[0]["split"] == "test")]
+    cases, lines = calibrate_cases(folds, pool_folds(folds))
+    assert [line.reason for line in lines.values()] == [
+        "9 val cases: a line needs 10 or more", "", "",
+    ]  # fmt: skip
+    same = cases["calibrated"] == cases["mean_score"]
+    assert same.groupby(cases["case"].str[1]).all().tolist() == [True, False, False]

@@ -36,6 +36,10 @@ def test_pool_results_when_folds_are_done_then_writes_table_and_figures(project)
     assert figures["folds"]["1"]["training_minutes"] is None
     training = ("num_training_patches", "num_training_cases", "share_touching_train")
     assert [figures["folds"]["1"][key] for key in training] == [60, 3, 0.25]
+    cases = load_json(project / RESULTS / "one/two/cases.json")
+    assert [cases["calibration"][fold]["num_cases"] for fold in ("0", "1")] == [3, 3]
+    assert cases["errors"]["mae_calibrated"] == cases["errors"]["mae_score"]
+    assert [row["num_cases"] for row in cases["any_idc"]] == [6, 6]
 
 
 def test_training_minutes_when_another_workspace_has_the_same_model_then_they_are_its_too(project):

@@ -300,6 +300,10 @@ def test_run_when_done_then_cases_are_measured_beside_a_constant(measure, slides
     val = slides[slides["split"] == "val"]
     assert burden["constant"] == pytest.approx(val.groupby("case")["y_true"].mean().mean())
     assert burden["errors"]["mae_score_difference"]["value"] < 0
+    assert burden["calibration"]["reason"] == "5 val cases: a line needs 10 or more"
+    assert burden["errors"]["mae_calibrated_minus_score"]["value"] == 0
+    assert [row["num_without"] for row in burden["any_idc"]] == [0, 0]
+    assert burden["any_idc"][0]["auroc"]["reason"].startswith("0 without IDC")
     assert "limits of agreement need 20" in burden["agreement"]["reason"]
     assert len(burden["worst_by_burden"]) == 5
     assert [row["case"] for row in burden["complete"]] == [f"case{n}" for n in range(5, 10)]

@@ -241,6 +241,34 @@ def test_report_when_rendered_then_every_picture_is_in_the_page_and_a_file(rende
     assert "No benchmark row: other cases" in page
 
 
+def test_report_when_rendered_then_whole_cases_have_their_errors_and_reasons(render):
+    page = render()
+    section = page[page.index("<h2>Whole cases") : page.index("<h2>Other subsets")]
+    errors = load_json(layout.EVALUATION)["burden"]["errors"]
+    for name in ("score", "calibrated", "called", "constant"):
+        error = errors[f"mae_{name}"]
+        assert f"<td>{error['value']:.3f} <span" in section
+    assert "not calibrated, it is the mean score (5 val cases: a line needs 10 or" in section
+    assert "<td>2 IDC+ patches</td><td>0 of 5</td>" in section
+    assert "0 without IDC: an AUROC needs 5 or more of each" in section
+    assert "No diagnosis can be learnt here" in section
+
+
+@pytest.mark.slow
+def test_report_when_burdens_are_calibrated_then_says_how_and_by_how_much(render, render_again):
+    render()
+    evaluation = load_json(layout.EVALUATION)
+    burden, gain = evaluation["burden"], {"value": -0.02, "low": -0.03, "high": -0.01}
+    burden["calibration"] = {"slope": 1.25, "intercept": -0.5, "num_cases": 23, "reason": ""}
+    burden["errors"]["mae_calibrated_minus_score"] = gain
+    burden["any_idc"][0]["auroc"] = {"value": 0.75, "low": 0.6, "high": 0.9}
+    save_json(layout.EVALUATION, evaluation)
+    page = render_again()
+    assert "fitted on 23 validation cases (slope 1.25, intercept -0.50)" in page
+    assert "it changes the error by -0.020 <span" in page
+    assert "<td>0.750 <span" in page
+
+
 def test_report_when_rendered_then_natural_prevalence_and_manifest_never_share_a_table(render):
     page = render()
     metrics = load_json(layout.METRICS)

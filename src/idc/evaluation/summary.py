@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from idc.evaluation.ablation import OtherScores, compare_with_others, describe_gain, name_members
+from idc.evaluation.cases.any_idc import measure_any_idc
 from idc.evaluation.cases.burden import (
     Absent,
     compare_burden,
@@ -29,6 +30,8 @@ from idc.evaluation.subgroups import (
 )
 
 NUM_WORST_CASES = 10
+MIN_IDC_PATCHES = (1, 2)
+"""From how many IDC+ patches on a case has IDC: any at all, or more than a slip of the pen."""
 
 
 def summarise_ablation(
@@ -94,20 +97,23 @@ def summarise_places(
     return summary
 
 
-def summarise_burden(test: pd.DataFrame, constant: float, bootstrap: Bootstrap) -> dict[str, Any]:
+def summarise_burden(
+    test: pd.DataFrame, cases: pd.DataFrame, constant: float, bootstrap: Bootstrap
+) -> dict[str, Any]:
     """Return how well whole cases are measured, beside a constant predictor.
 
     Args:
         test: Decided test set.
+        cases: Its `burden_table`, calibrated by `idc.evaluation.cases.recalibration`.
         constant: Mean burden of the val cases.
         bootstrap: How cases are drawn.
 
     Returns:
         `constant`; `errors`: mean absolute errors of burden and their differences; `agreement`
-        (Bland & Altman), or its reason to be absent; `worst_by_burden` and
-        `worst_by_balanced_accuracy`: up to ten cases each; `complete`: Dice of complete cases.
+        (Bland & Altman), or its reason to be absent; `any_idc`: for any IDC+ patch and for two or
+        more; `worst_by_burden` and `worst_by_balanced_accuracy`: up to ten cases each; `complete`:
+        Dice of complete cases.
     """
-    cases = burden_table(test)
     agreement = measure_agreement(cases["mean_score"].to_numpy(), cases["burden"].to_numpy())
     decisions = {"patch": test["y_pred"].to_numpy()}
     if "context_y_pred" in test:
@@ -120,6 +126,7 @@ def summarise_burden(test: pd.DataFrame, constant: float, bootstrap: Bootstrap) 
         "constant": constant,
         "errors": {name: vars(estimate) for name, estimate in errors.items()},
         "agreement": asdict(agreement),
+        "any_idc": _summarise_any_idc(test, bootstrap),
         "worst_by_burden": _records(
             find_worst_cases(cases, "score_error", num_cases=NUM_WORST_CASES)
         ),
@@ -145,6 +152,15 @@ def complete_patches(subset: pd.DataFrame) -> pd.DataFrame:
     kept = [name for name in names if name in subset]
     complete = subset["case"].isin(_complete_cases(subset))
     return subset.loc[complete, kept].sort_values(["case", "x", "y"], ignore_index=True)
+
+
+def _summarise_any_idc(test: pd.DataFrame, bootstrap: Bootstrap) -> list[dict[str, Any]]:
+    score = "context_y_score" if "context_y_score" in test else "y_score"
+    columns = [test[name].to_numpy() for name in ("case", "y_true", score)]
+    return [
+        asdict(measure_any_idc(*columns, bootstrap, min_idc_patches=least))
+        for least in MIN_IDC_PATCHES
+    ]
 
 
 def _complete_cases(subset: pd.DataFrame) -> list[str]:

@@ -21,6 +21,7 @@ from scipy.special import expit
 from idc.core.errors import InputError
 from idc.evaluation.ablation import OtherScores, compare_with_others, other_logits
 from idc.evaluation.cases.context import average_context, choose_kernel
+from idc.evaluation.cases.recalibration import BurdenLine, fit_burden
 from idc.evaluation.compare import PLACE
 from idc.evaluation.statistics.bootstrap import (
     Bootstrap,
@@ -29,6 +30,7 @@ from idc.evaluation.statistics.bootstrap import (
     summarise_cases,
 )
 from idc.evaluation.statistics.metrics import auroc
+from idc.evaluation.summary import burden_table
 from idc.evaluation.threshold.calibration import Calibration, choose_threshold, fit_calibration
 from idc.evaluation.threshold.operating_point import Context as ContextKind
 
@@ -198,6 +200,34 @@ def decide_pooled(pooled: Pooled) -> pd.DataFrame:
         decided["context_y_score"] = expit(table[CONTEXT_LOGIT])
         decided["context_y_pred"] = _decisions(table, CONTEXT_LOGIT, points)
     return decided
+
+
+def calibrate_cases(
+    folds: Mapping[int, pd.DataFrame], pooled: Pooled
+) -> tuple[pd.DataFrame, dict[int, BurdenLine]]:
+    """Return the tested cases with a calibrated burden, and the line of each fold.
+
+    As with logits, a fold's line is fitted on its own val cases.
+
+    Args:
+        folds: As `pool_folds` takes them.
+        pooled: What it made of them, whole cases being tested.
+
+    Returns:
+        `idc.evaluation.summary.burden_table` of all cases with `calibrated` and
+        `calibrated_error`; the lines by fold.
+    """
+    lines = {}
+    for fold, table in folds.items():
+        val, point = table[table["split"] == "val"], pooled.points[MAIN_LOGIT][fold]
+        logit = val[MAIN_LOGIT].to_numpy()
+        decided = val.assign(y_score=expit(point.calibrate(logit)), y_pred=point.decide(logit))
+        lines[fold] = fit_burden(burden_table(decided))
+    cases = burden_table(decide_pooled(pooled))
+    fold_of = pooled.predictions.groupby("case")["fold"].first()
+    parts = cases.groupby(cases["case"].map(fold_of))
+    calibrated = [lines[int(str(fold))].add_to(part) for fold, part in parts]
+    return pd.concat(calibrated).sort_index(), lines
 
 
 def _fit_point(val: pd.DataFrame, name: str) -> FoldPoint:

@@ -9,6 +9,7 @@ val).
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from idc.core.layout import BASELINE_SCORES, BUNDLE, LEAKAGE_REPORT, PARAMS, PRE
 from idc.data.tables import load_scores
 from idc.evaluation.compare import PLACE, compare_scorings
 from idc.evaluation.statistics.bootstrap import Bootstrap, Estimate
-from idc.evaluation.summary import burden_table, complete_patches, summarise_burden
+from idc.evaluation.summary import complete_patches, summarise_burden
 from idc.experiments.folds import FOLDERS, RESULTS, SplitUnit
 from idc.experiments.pooling import (
     CONTEXT_LOGIT,
     MAIN_LOGIT,
+    Pooled,
+    calibrate_cases,
     decide_pooled,
     logit_columns,
     measure_pooled,
@@ -60,8 +63,8 @@ def pool_results(
     """Join the folds' test sets: write `predictions.parquet`, a scoring file, and `metrics.json`.
 
     If whole cases are tested, also `cases.json` and figures of them: burden compared with a
-    constant predictor (the mean burden of the folds' val cases), agreement, worst cases, slide
-    maps.
+    constant predictor (the mean burden of the folds' val cases), its calibration per fold,
+    agreement, any IDC, worst cases, slide maps.
 
     `idc.experiments.pooling` explains how folds are made comparable. The bootstrap follows the
     section `evaluate` in the root's `params.yaml`.
@@ -95,7 +98,7 @@ def pool_results(
         pooled.predictions.to_parquet(partial, index=False)
     save_json(folder / "metrics.json", figures)
     if split_unit == "case":
-        _save_cases(folder, decide_pooled(pooled), _mean_val_burden(tables), bootstrap)
+        _save_cases(folder, tables, pooled, bootstrap)
 
 
 def _mean_val_burden(tables: Mapping[int, pd.DataFrame]) -> float:
@@ -106,12 +109,15 @@ def _mean_val_burden(tables: Mapping[int, pd.DataFrame]) -> float:
     return float(np.mean(burdens))
 
 
-def _save_cases(folder: Path, decided: pd.DataFrame, constant: float, bootstrap: Bootstrap) -> None:
-    cases = summarise_burden(decided, constant, bootstrap)
-    save_json(folder / "cases.json", cases)
-    figures = draw_case_figures(
-        burden_table(decided), cases["agreement"], complete_patches(decided)
-    )
+def _save_cases(
+    folder: Path, tables: Mapping[int, pd.DataFrame], pooled: Pooled, bootstrap: Bootstrap
+) -> None:
+    decided = decide_pooled(pooled)
+    cases, lines = calibrate_cases(tables, pooled)
+    summary = summarise_burden(decided, cases, _mean_val_burden(tables), bootstrap)
+    summary["calibration"] = {str(fold): asdict(line) for fold, line in lines.items()}
+    save_json(folder / "cases.json", summary)
+    figures = draw_case_figures(cases, summary["agreement"], complete_patches(decided))
     with replacing_folder(folder / "figures") as partial:
         for name, figure in figures.items():
             save_figure(figure, partial / f"{name}.png")

@@ -27,6 +27,12 @@ _PLACES = {
     "sensitivity_small_regions": "Sensitivity in IDC+ regions under 9 patches (complete cases)",
     "sensitivity_large_regions": "Sensitivity in larger IDC+ regions (complete cases)",
 }
+_PREDICTORS = {
+    "score": "Mean calibrated score of its patches",
+    "calibrated": "Calibrated burden",
+    "called": "Share of patches predicted IDC+",
+    "constant": "Constant",
+}
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ def _render(template: str, inputs: ReportInputs, **pictures: Any) -> str:  # noq
         | {name: title.replace("_", " ") for name, title in members.items()},
         labels=METRIC_LABELS,
         places=_PLACES,
+        predictors=_PREDICTORS,
         primary=PRIMARY,
         subsets=_SUBSETS,
         tables={subset: table for subset, table in tables.items() if table},

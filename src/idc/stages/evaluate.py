@@ -14,6 +14,7 @@ from idc.core.files import replacing_folder, save_json
 from idc.data.tables import SPLITS_SCHEMA, load_scores, load_table
 from idc.evaluation.ablation import OtherScores, score_others
 from idc.evaluation.cases.context import Context, average_context, choose_kernel
+from idc.evaluation.cases.recalibration import fit_burden
 from idc.evaluation.curves import (
     confusion_rows,
     pr_points,
@@ -69,14 +70,15 @@ def run(params: Params) -> None:
     others = score_others(val, test, params.evaluate.threshold_rule)
     metrics, left_out = _measure(val, test, point, bootstrap)
     metrics |= _measure_slivers(test, bootstrap) | _measure_others(test, others, bootstrap)
-    summary = _summarise(val, test, others, point, bootstrap) | {"left_out": left_out}
+    summary = _summarise(test, others, point, bootstrap) | {"left_out": left_out}
+    summary["burden"], cases = _measure_burden(val, test, bootstrap)
     summary["benchmark"] = _compare_with_published(test, metrics)
     metrics |= _flatten(summary)
     # written only now: a fault on test must not leave half of the results behind
     point.save(layout.OPERATING_POINT)
     save_json(layout.METRICS, metrics)
     save_json(layout.EVALUATION, summary)
-    _save_tables(test, bootstrap)
+    _save_tables(test, cases, bootstrap)
     log.info(
         "test AUROC %.3f [%.3f, %.3f], colour baseline %.3f; %s",
         *(metrics[f"test/auroc{end}"] for end in ("", "_low", "_high")),
@@ -229,20 +231,29 @@ def _measure_others(
 
 
 def _summarise(
-    val: pd.DataFrame,
     test: pd.DataFrame,
     others: dict[str, OtherScores],
     point: OperatingPoint,
     bootstrap: Bootstrap,
 ) -> dict[str, Any]:
-    """Return what `reports/evaluation.json` holds, but for the benchmark row."""
-    constant = float(val.groupby("case")["y_true"].mean().mean())
+    """Return what `reports/evaluation.json` holds of patches."""
     return {
         "ablation": summarise_ablation(test, others, bootstrap),
         "subgroups": summarise_subgroups(test, point.threshold, bootstrap),
         "places": summarise_places(test, column_thresholds(point), bootstrap),
-        "burden": summarise_burden(test, constant, bootstrap),
     }
+
+
+def _measure_burden(
+    val: pd.DataFrame, test: pd.DataFrame, bootstrap: Bootstrap
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return what `reports/evaluation.json` holds of whole cases, and the test cases."""
+    val_cases = burden_table(val)
+    line = fit_burden(val_cases)
+    cases = line.add_to(burden_table(test))
+    constant = float(val_cases["burden"].mean())
+    summary = summarise_burden(test, cases, constant, bootstrap)
+    return summary | {"calibration": asdict(line)}, cases
 
 
 def _compare_with_published(test: pd.DataFrame, metrics: dict[str, float]) -> dict[str, Any]:
@@ -295,7 +306,7 @@ def _measure_slivers(test: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, floa
     return metrics
 
 
-def _save_tables(test: pd.DataFrame, bootstrap: Bootstrap) -> None:
+def _save_tables(test: pd.DataFrame, cases: pd.DataFrame, bootstrap: Bootstrap) -> None:
     y_true, y_score = test["y_true"].to_numpy(), test["y_score"].to_numpy()
     reliability = reliability_points(
         y_true,
@@ -312,5 +323,5 @@ def _save_tables(test: pd.DataFrame, bootstrap: Bootstrap) -> None:
         confusion.to_csv(partial / "confusion.csv", index=False)
     # apart: DVC would draw them as curves
     with replacing_folder(layout.CASES) as partial:
-        burden_table(test).to_csv(partial / "burden.csv", index=False)
+        cases.to_csv(partial / "burden.csv", index=False)
         complete_patches(test).to_csv(partial / "slides.csv", index=False)

@@ -34,6 +34,7 @@ MIN_AGREEMENT_CASES = 20
 
 _Z = 1.96  # limits of agreement hold 95 % of normally distributed differences
 _COVERAGE = 0.95
+_PREDICTORS = ("score", "calibrated", "called")
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,15 @@ def compare_burden(
     interval is the value +- t(cases - 1) x SD over the replicates.
 
     Args:
-        cases: As `measure_burden` returns it.
+        cases: As `measure_burden` returns it, with the `calibrated_error` of
+            `idc.evaluation.cases.recalibration`.
         constant: What predicts every burden alike: the mean burden of the val or training cases.
         bootstrap: How cases are drawn.
 
     Returns:
-        `mae_score`, `mae_called`, `mae_constant`: in [0, 1], lower is better;
-        `mae_score_difference`, `mae_called_difference`: minus that of the constant, so below 0
-        where the model is better.
+        `mae_score`, `mae_calibrated`, `mae_called`, `mae_constant`: in [0, 1], lower is better;
+        `mae_score_difference` and so on: minus that of the constant, so below 0 where the model is
+        better; `mae_calibrated_minus_score`: below 0 where calibration helps.
 
     Raises:
         InputError: If there are fewer than three cases, or the constant is not in [0, 1].
@@ -134,8 +136,7 @@ def compare_burden(
         raise InputError(f"the constant burden is {constant:g}: a share in [0, 1] is needed")
     burden = cases["burden"].to_numpy()
     errors = {
-        "score": np.abs(cases["score_error"].to_numpy()),
-        "called": np.abs(cases["called_error"].to_numpy()),
+        **{name: np.abs(cases[f"{name}_error"].to_numpy()) for name in _PREDICTORS},
         "constant": np.abs(constant - burden),
     }
     one_each = np.arange(len(cases))
@@ -145,10 +146,11 @@ def compare_burden(
         f"mae_{name}": _mean_over_cases(error, counts, quantile, low=0.0, high=1.0)
         for name, error in errors.items()
     }
-    for name in ("score", "called"):
-        difference = errors[name] - errors["constant"]
-        figures[f"mae_{name}_difference"] = _mean_over_cases(
-            difference, counts, quantile, low=-1.0, high=1.0
+    differences = {f"{name}_difference": (name, "constant") for name in _PREDICTORS}
+    differences["calibrated_minus_score"] = ("calibrated", "score")
+    for name, (one, other) in differences.items():
+        figures[f"mae_{name}"] = _mean_over_cases(
+            errors[one] - errors[other], counts, quantile, low=-1.0, high=1.0
         )
     return figures
 

@@ -65,8 +65,25 @@ def fit_calibration(logit: np.ndarray, y_true: np.ndarray) -> Calibration:
     if logit[idc].mean() <= logit[~idc].mean():
         return Calibration(slope=1.0, intercept=_fit_intercept(logit, idc))
     separated = logit[idc].min() >= logit[~idc].max()
-    slope, intercept = _fit_line(logit, _smooth(idc) if separated else idc.astype(np.float64))
+    slope, intercept = fit_line(logit, _smooth(idc) if separated else idc.astype(np.float64))
     return Calibration(slope, intercept)
+
+
+def fit_line(logit: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    """Fit a logistic line to shares, without penalty: slope and intercept.
+
+    Each counts as IDC+ by its target and as IDC- by the rest.
+
+    Args:
+        logit: Finite, (rows,).
+        target: Shares in [0, 1] that no cut of the logits separates into 0 and 1, (rows,).
+    """
+    fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-9, max_iter=1000).fit(
+        np.tile(logit, 2)[:, np.newaxis],
+        np.repeat([1, 0], len(logit)),
+        sample_weight=np.concatenate([target, 1 - target]),
+    )
+    return float(fit.coef_[0, 0]), float(fit.intercept_[0])
 
 
 def prior_shift(
@@ -242,16 +259,6 @@ def _fit_intercept(logit: np.ndarray, idc: np.ndarray) -> float:
             level - logit.min() + 1,
         )
     )
-
-
-def _fit_line(logit: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """Fit to targets in [0, 1]: each patch counts as IDC+ by its target and as IDC- by the rest."""
-    fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-9, max_iter=1000).fit(
-        np.tile(logit, 2)[:, np.newaxis],
-        np.repeat([1, 0], len(logit)),
-        sample_weight=np.concatenate([target, 1 - target]),
-    )
-    return float(fit.coef_[0, 0]), float(fit.intercept_[0])
 
 
 def _smooth(idc: np.ndarray) -> np.ndarray:
