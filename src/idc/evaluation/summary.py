@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from idc.evaluation.ablation import OtherScores, compare_with_others, describe_gain, name_members
-from idc.evaluation.cases.any_idc import measure_any_idc
+from idc.evaluation.any_idc import measure_any_idc
 from idc.evaluation.cases.burden import (
     Absent,
     compare_burden,
@@ -104,7 +104,7 @@ def summarise_burden(
 
     Args:
         test: Decided test set.
-        cases: Its `burden_table`, calibrated by `idc.evaluation.cases.recalibration`.
+        cases: Its `burden_table`, calibrated by `idc.evaluation.case_calibration`.
         constant: Mean burden of the val cases.
         bootstrap: How cases are drawn.
 
@@ -156,9 +156,9 @@ def complete_patches(subset: pd.DataFrame) -> pd.DataFrame:
 
 def _summarise_any_idc(test: pd.DataFrame, bootstrap: Bootstrap) -> list[dict[str, Any]]:
     score = "context_y_score" if "context_y_score" in test else "y_score"
-    columns = [test[name].to_numpy() for name in ("case", "y_true", score)]
+    case, y_true, y_score = (test[name].to_numpy() for name in ("case", "y_true", score))
     return [
-        asdict(measure_any_idc(*columns, bootstrap, min_idc_patches=least))
+        asdict(measure_any_idc(case, y_true, y_score, bootstrap, min_idc_patches=least))
         for least in MIN_IDC_PATCHES
     ]
 

@@ -20,8 +20,8 @@ from scipy.special import expit
 
 from idc.core.errors import InputError
 from idc.evaluation.ablation import OtherScores, compare_with_others, other_logits
+from idc.evaluation.case_calibration import BurdenLine, fit_burden
 from idc.evaluation.cases.context import average_context, choose_kernel
-from idc.evaluation.cases.recalibration import BurdenLine, fit_burden
 from idc.evaluation.compare import PLACE
 from idc.evaluation.statistics.bootstrap import (
     Bootstrap,

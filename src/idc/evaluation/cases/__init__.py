@@ -1,1 +1,1 @@
-"""Whole cases: context, burden, and whether there is any IDC."""
+"""Whole cases: context and burden."""

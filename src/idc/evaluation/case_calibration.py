@@ -20,6 +20,7 @@ from idc.evaluation.threshold.calibration import fit_line
 MIN_VAL_CASES = 10
 
 _MARGIN = 1e-3  # stands for a share of 0, whose log-odds would be infinite
+_ROUNDING = 1e-12  # a covariance below it is none; the slope has its sign
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def fit_burden(cases: pd.DataFrame) -> BurdenLine:
         return _identity(num_cases, f"{num_cases} val cases: a line needs {MIN_VAL_CASES} or more")
     log_odds = _log_odds(cases["mean_score"].to_numpy())
     burden = np.clip(cases["burden"].to_numpy(), _MARGIN, 1 - _MARGIN)
-    if np.cov(log_odds, burden)[0, 1] <= 0:
+    if np.cov(log_odds, burden)[0, 1] < _ROUNDING:
         return _identity(num_cases, "on val the burden does not rise with the mean score")
     slope, intercept = fit_line(log_odds, burden)
     return BurdenLine(slope, intercept, num_cases, "")
