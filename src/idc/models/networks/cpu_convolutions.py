@@ -2,16 +2,23 @@
 
 oneDNN is optimised for large maps. Where the last stages of a backbone have shrunk small patches to
 a few pixels, its backward pass reaches a tenth of the speed of a matrix product, and that of a
-depthwise convolution in bf16 takes up to thirty times as long as in fp32. With these forms five
-training steps at 32 px in batches of 32 take 0.94 s, 1.33 s with timm's own (fp32, two cores of an
-Intel Xeon); docs/log.md has more measurements. The kernels of a GPU need none of this.
+depthwise convolution in bf16 takes up to thirty times as long as in fp32. The gradient of depthwise
+weights is fast for kernels of 3x3 alone: one of 5x5 takes thirty to a hundred times as long, more
+than all else together in the last stages of an EfficientNet. So it is put together from those of
+3x3 parts of the kernel. docs/log.md has the measurements. The kernels of a GPU need none of this.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers import Conv2dSame, pad_same
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 _FEW_PIXELS = 4  # up to so many pixels of a map a pointwise convolution is faster as a product
+_FAST_KERNEL = 3  # of this edge the gradient of depthwise weights is fast
 
 
 def adapt_convolutions(model: nn.Module) -> None:
@@ -23,11 +30,12 @@ def adapt_convolutions(model: nn.Module) -> None:
         model: Takes maps (batch, channels, height, width) in channels_last.
     """
     for module in model.modules():
-        if type(module) is not nn.Conv2d:
+        if not isinstance(module, nn.Conv2d) or type(module) not in (nn.Conv2d, Conv2dSame):
             continue
-        if module.groups == module.in_channels > 1:
-            module.__class__ = _DepthwiseConvolution  # the optimizer keeps its weights
-        elif module.groups == 1 and _is_square(module):
+        if module.groups == module.in_channels > 1:  # the optimizer keeps its weights
+            is_plain = type(module) is nn.Conv2d
+            module.__class__ = _DepthwiseConvolution if is_plain else _DepthwiseSameConvolution
+        elif module.groups == 1 and type(module) is nn.Conv2d and _is_square(module):
             module.__class__ = _DenseConvolution
 
 
@@ -52,11 +60,94 @@ class _DepthwiseConvolution(nn.Conv2d):
         with torch.autocast("cpu", enabled=False):
             input = input.to(self.weight.dtype)
             several = self.out_channels != self.in_channels
-            if several or not _is_square(self) or _output_edge(self, input) != 1:
+            if several or not _is_square(self):
+                return super().forward(input)
+            edge = _output_edge(self, input)
+            if edge > 1:
+                return _convolve_depthwise(self, input, int(self.padding[0]))
+            if edge < 1:
                 return super().forward(input)
             pixels, weight = _seen(self, input)
             product = (pixels * weight.squeeze(1)).sum((2, 3), keepdim=True)
             return product if self.bias is None else product + self.bias[:, None, None]
+
+
+class _DepthwiseSameConvolution(Conv2dSame):  # type: ignore[misc]
+    """TensorFlow's padding, which depends on the size of the map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            x = x.to(self.weight.dtype)
+            if self.out_channels != self.in_channels or not _is_square(self):
+                forward: Tensor = super().forward(x)
+                return forward
+            padded = pad_same(x, list(self.kernel_size), list(self.stride))
+            return _convolve_depthwise(self, padded, 0)
+
+
+def _convolve_depthwise(layer: nn.Conv2d, images: Tensor, padding: int) -> Tensor:
+    """Convolve square maps; where a gradient will be needed, so that it is fast."""
+    stride, weight = layer.stride[0], layer.weight
+    learns = torch.is_grad_enabled() and weight.requires_grad
+    margin = _unseen_margin(images.shape[-1], weight.shape[-1], stride, padding)
+    if margin > 0:
+        weight = weight[:, :, margin:-margin, margin:-margin]
+        padding -= margin
+    is_slow = weight.shape[-1] > _FAST_KERNEL or images.shape[-1] < _FAST_KERNEL
+    if learns and is_slow and weight.shape[-1] >= _FAST_KERNEL:
+        output: Tensor = _TiledDepthwise.apply(images, weight, stride, padding)
+        return output if layer.bias is None else output + layer.bias[:, None, None]
+    return F.conv2d(images, weight, layer.bias, stride, padding, groups=layer.in_channels)
+
+
+def _unseen_margin(edge: int, kernel: int, stride: int, padding: int) -> int:
+    """Return how many rows on each side of a kernel lie on the padding wherever it is laid."""
+    last = (edge + 2 * padding - kernel) // stride * stride  # where it is laid last
+    before = padding - last
+    after = kernel - padding - edge
+    return max(0, min(before, after))
+
+
+class _TiledDepthwise(torch.autograd.Function):
+    """A depthwise convolution; the gradient of its kernel comes from parts of 3x3."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:  # noqa: ANN401  torch's
+        ctx.save_for_backward(images, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(images, weight, None, stride, padding, groups=len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:  # noqa: ANN401  torch's
+        images, weight = ctx.saved_tensors
+        stride, padding, groups = ctx.stride, ctx.padding, len(weight)
+        of_images = None
+        if ctx.needs_input_grad[0]:
+            of_images = conv2d_input(  # type: ignore[no-untyped-call]
+                images.shape, weight, gradient, stride, padding, groups=groups
+            )
+        padded = F.pad(images, (padding,) * 4)
+        of_weight = torch.empty_like(weight)
+        tile = (groups, 1, _FAST_KERNEL, _FAST_KERNEL)
+        reach = (gradient.shape[-1] - 1) * stride + _FAST_KERNEL
+        starts = _tile_starts(weight.shape[-1])
+        for row in starts:
+            for column in starts:
+                part = padded[:, :, row : row + reach, column : column + reach]
+                part = part.contiguous(memory_format=torch.channels_last)
+                of_weight[:, :, row : row + _FAST_KERNEL, column : column + _FAST_KERNEL] = (
+                    conv2d_weight(  # type: ignore[no-untyped-call]
+                        part, tile, gradient, stride, groups=groups
+                    )
+                )
+        return of_images, of_weight, None, None
+
+
+def _tile_starts(edge: int) -> list[int]:
+    """Return where parts of three begin that cover a kernel; the last may overlap."""
+    last = edge - _FAST_KERNEL
+    return [*range(0, last, _FAST_KERNEL), last]
 
 
 def _is_square(layer: nn.Conv2d) -> bool:
