@@ -66,10 +66,12 @@ def test_weights_when_the_hub_has_them_then_fetch_brings_them_into_its_cache(
     assert "timm/resnet50.a1_in1k" in said
     assert "not here yet: idc weights --fetch" in said
 
-    def download(repository, name):
+    def download(repository, name, revision):
+        assert revision is None
         assert (repository, name) == ("timm/resnet50.a1_in1k", "model.safetensors")
         (tmp_path / name).write_bytes(b"weights")
         cached["path"] = str(tmp_path / name)
+        return cached["path"]
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     code, said = list_weights(["resnet50"], "imagenet", "--fetch")
@@ -80,7 +82,7 @@ def test_weights_when_the_hub_has_them_then_fetch_brings_them_into_its_cache(
 def test_weights_when_the_hub_cannot_be_reached_then_fetch_fails_in_a_line(
     list_weights, monkeypatch
 ):
-    def download(*_):
+    def download(*_, **__):
         raise OSError("no route to host")
 
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)

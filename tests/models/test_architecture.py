@@ -1,6 +1,7 @@
 """Backbones of every family, by name, from a folder and from the hub's cache."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -14,7 +15,13 @@ from idc.explain.maps.attributions import AttributionBudget
 from idc.explain.maps.explainer import Explainer
 from idc.models.backbones.architecture import build_net, find_architecture
 from idc.models.backbones.backbone import create_backbone, rebuild_backbone
-from idc.models.backbones.sources import describe_weights, find_weights, require_weights
+from idc.models.backbones.places import find_place
+from idc.models.backbones.sources import (
+    describe_weights,
+    fetch_weights,
+    find_weights,
+    require_weights,
+)
 from idc.models.networks.fusion import FusionCNN
 from idc.models.spec import Architecture, StartingWeights
 
@@ -30,9 +37,18 @@ EVA = Architecture(
 )
 
 
-def save(folder, architecture):
+# as UNI2-h and Virchow: gated layers, tokens of the positions, images of any size
+GATED_ARGS = {
+    "depth": 2, "mlp_ratio": 5.5, "init_values": 1e-5, "reg_tokens": 2, "no_embed_class": True,
+    "dynamic_img_size": True,
+}  # fmt: skip
+GATED_PARTS = {"mlp_layer": "SwiGLUPacked", "act_layer": "SiLU"}
+GATED_CLASSES = {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": torch.nn.SiLU}
+
+
+def save(folder, architecture, **classes):
     """Save a random network as timm does, and return it."""
-    net = timm.create_model(architecture.name, num_classes=3, **architecture.args)
+    net = timm.create_model(architecture.name, num_classes=3, **{**architecture.args, **classes})
     folder.mkdir(parents=True, exist_ok=True)
     facts = {key: value for key, value in net.pretrained_cfg.items() if key != "tag"}
     config = {
@@ -166,6 +182,139 @@ def test_backbone_when_timms_weights_are_in_the_hubs_cache_then_they_are_loaded(
     assert (said.origin, said.licence) == ("timm/test_resnet.r160_in1k", "apache-2.0")
 
 
+@pytest.mark.parametrize("stands", ["in the configuration", "in the name"])
+@pytest.mark.parametrize("source", ["a folder", "the hub"])
+def test_backbone_when_its_layers_are_classes_then_their_names_build_and_rebuild_it(
+    tmp_path, hub_cache, source, stands
+):
+    folder = tmp_path / "gated" if source == "a folder" else hub_cache("a-lab/gated")
+    name = f"local-dir:{folder}" if source == "a folder" else "hf-hub:a-lab/gated"
+    in_config = GATED_ARGS | (GATED_PARTS if stands == "in the configuration" else {})
+    saved = save(folder, Architecture("test_vit", in_config), **GATED_CLASSES).state_dict()
+    if stands == "in the name":
+        name += "?mlp_layer=SwiGLUPacked&act_layer=SiLU"
+    require_weights([name], "imagenet", 64)
+    backbone = create_backbone(name, "imagenet", 64).eval()
+    assert backbone.name == "gated"
+    assert backbone.architecture == Architecture("test_vit", GATED_ARGS | GATED_PARTS)
+    assert isinstance(backbone.net.blocks[0].mlp.act, torch.nn.SiLU)
+    key = "blocks.1.mlp.fc1.weight"
+    assert torch.equal(backbone.net.state_dict()[key], saved[key])
+
+    recorded = json.loads(json.dumps(asdict(backbone.architecture)))
+    rebuilt = rebuild_backbone(backbone.name, Architecture(**recorded), 64)
+    rebuilt.load_state_dict(backbone.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(rebuilt.eval()(images), backbone(images))
+
+
+def test_backbone_when_its_layers_are_not_named_then_says_where_to_name_them(tmp_path):
+    save(tmp_path, Architecture("test_vit", GATED_ARGS), **GATED_CLASSES)
+    with pytest.raises(InputError, match=r"built otherwise \(size mismatch .*\?mlp_layer=") as said:
+        create_backbone(f"local-dir:{tmp_path}", "imagenet", 64)
+    assert "\n" not in str(said.value)
+
+
+def test_backbone_when_it_gives_tokens_then_its_name_can_say_how_it_pools(tmp_path):
+    save(tmp_path, Architecture("test_vit", {"global_pool": ""}))
+    name = f"local-dir:{tmp_path}"
+    with pytest.raises(InputError, match=r"gives its tokens, .*: add .*\?global_pool=token"):
+        require_weights([name], "imagenet", 64)
+    backbone = create_backbone(f"{name}?global_pool=token", "imagenet", 64)
+    assert backbone(torch.rand(1, 3, 64, 64)).shape == (1, backbone.num_features)
+
+
+@pytest.mark.parametrize("word", ["gelu", "GELU"])
+def test_backbone_when_a_layer_is_named_in_timms_words_then_it_is_built(tmp_path, word):
+    save(tmp_path, Architecture("test_vit", {"act_layer": word, "norm_layer": "layernorm"}))
+    net = create_backbone(f"local-dir:{tmp_path}", "imagenet", 64).net
+    assert isinstance(net.blocks[0].norm1, torch.nn.LayerNorm)
+
+
+def test_place_when_a_name_has_arguments_then_they_are_yaml():
+    name = "hf-hub:a-lab/net@v1?init_values=1e-5&depth=24&no_embed_class=true&depths=[1,2]&a=b%26c"
+    place = find_place(name)
+    assert (place.name, place.repository) == ("hf-hub:a-lab/net@v1", "a-lab/net@v1")
+    assert place.args == {
+        "init_values": 1e-5, "depth": 24, "no_embed_class": True, "depths": [1, 2], "a": "b&c",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("depth", "'depth' is no argument: write each once, as `depth=24`"),
+        ("depth=1&depth=2", "'depth=2' is no argument"),
+        ("depth=[1", "depth of local-dir:.* is not YAML"),
+        ("depth=null", "depth cannot be null"),
+        ("depth=.inf", r"depth cannot be \.inf"),
+        ("depth=2026-01-01", "depth cannot be 2026-01-01"),
+        ("depht=3", "timm cannot build test_vit as its configuration says .*depht"),
+        ("mlp_layer=SwiGLUPakced", "neither timm.layers nor torch.nn has a layer 'SwiGLUPakced'"),
+        ("act_layer=functional", "neither timm.layers nor torch.nn has a layer 'functional'"),
+        ("mlp_layer=create_attn", "neither timm.layers nor torch.nn has a layer 'create_attn'"),
+        ("checkpoint_path=a.pth", "sets checkpoint_path, not of a network"),
+        ("pretrained_cfg=a", "sets pretrained_cfg, not of a network"),
+        ("features_only=true", "sets features_only, not of a network"),
+    ],
+)
+def test_backbone_when_an_argument_is_wrong_then_says_so_before_anything_is_loaded(
+    tmp_path, monkeypatch, query, says
+):
+    save(tmp_path, Architecture("test_vit"))
+    monkeypatch.setattr(
+        "timm.models._builder.load_pretrained", lambda *_, **__: pytest.fail("loaded")
+    )
+    name = f"local-dir:{tmp_path}?{query}"
+    for use in (
+        lambda: require_weights([name], "imagenet", 64),
+        lambda: create_backbone(name, "imagenet", 64),
+    ):
+        with pytest.raises(InputError, match=says) as said:
+            use()
+        assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("key", ["checkpoint_path", "pretrained", "cache_dir", "pretrained_cfg"])
+def test_backbone_when_the_hubs_configuration_sets_what_is_timms_then_nothing_is_loaded(
+    hub_cache, monkeypatch, key
+):
+    folder = hub_cache("a-lab/net")
+    save(folder, Architecture("test_resnet"))  # of no fixed size: timm alone would build it
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_args": {key: "a.pth"}}))
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("it was built"))
+    for use in (
+        lambda: require_weights(["hf-hub:a-lab/net"], "imagenet", 64),
+        lambda: create_backbone("hf-hub:a-lab/net", "imagenet", 64),
+    ):
+        with pytest.raises(InputError, match=f"sets {key}, not of a network"):
+            use()
+
+
+def test_weights_when_a_revision_is_pinned_then_every_question_to_the_hub_names_it(
+    hub_cache, monkeypatch
+):
+    asked = []
+
+    def ask(name, file, revision=None):
+        asked.append((name, file, revision))
+        return str(folder / file)
+
+    folder = hub_cache("a-lab/other")
+    save(folder, Architecture("test_resnet"))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", ask)
+    monkeypatch.setattr("huggingface_hub.file_exists", ask)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    require_weights(["hf-hub:a-lab/net@v2"], "imagenet", 64)
+    weights = find_weights("hf-hub:a-lab/net@v2", "imagenet")
+    fetch_weights(weights)
+    assert weights.place == "a-lab/net@v2"
+    assert {(name, revision) for name, _, revision in asked} == {("a-lab/net", "v2")}
+    assert asked[-1][1] == "model.safetensors"
+
+
 @pytest.mark.parametrize(
     ("name", "size_px", "says"),
     [
@@ -176,6 +325,8 @@ def test_backbone_when_timms_weights_are_in_the_hubs_cache_then_they_are_loaded(
 def test_backbone_when_patches_cannot_have_its_size_then_says_which_it_takes(name, size_px, says):
     with pytest.raises(InputError, match=says):
         build_net(find_architecture(name), size_px)
+    with pytest.raises(InputError, match=says):
+        require_weights([name], "none", size_px)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +334,13 @@ def test_backbone_when_patches_cannot_have_its_size_then_says_which_it_takes(nam
     [
         (None, r"config\.json is missing"),
         ("{", r"config\.json names no architecture of timm"),
+        ("[]", r"config\.json names no architecture of timm"),
+        ('{"architecture": ["test_resnet"]}', r"config\.json names no architecture of timm"),
+        *(
+            (json.dumps({"architecture": "test_resnet", key: value}), "names no architecture of")
+            for key in ("pretrained_cfg", "model_args")
+            for value in ("apache-2.0", ["license"], 3, True)
+        ),
         ('{"architecture": "resnet_of_ours"}', "timm has no 'resnet_of_ours', which local-dir:"),
         (
             '{"architecture": "test_resnet", "model_args": {"depht": 3}}',
@@ -210,6 +368,10 @@ def test_backbone_when_its_configuration_is_wrong_then_says_so_in_a_line(tmp_pat
         ({}, "A network.\n", None),
         ({}, "---\n- no facts\n---\n", None),
         ({}, None, None),
+        ({"license": ["mit", "cc-by-4.0"]}, None, "mit, cc-by-4.0"),
+        ({"license": {"name": "mit"}}, None, None),
+        ({"license": 4}, None, None),
+        ({}, "---\nlicense: 4\n---\n", None),
     ],
 )
 def test_weights_when_their_source_names_a_licence_then_the_model_says_it(

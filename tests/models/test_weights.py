@@ -97,7 +97,7 @@ def test_require_weights_when_the_hub_cannot_be_asked_then_says_so_in_a_line(mon
     class ConnectError(Exception):
         """As an HTTP client's own errors: of no common kind."""
 
-    def file_exists(*_):
+    def file_exists(*_, **__):
         raise ConnectError("no route to host")
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
@@ -119,7 +119,7 @@ def hub(monkeypatch):
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         path = "/cache/model.safetensors" if cached else None
         monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: path)
-        monkeypatch.setattr("huggingface_hub.file_exists", lambda *_: found)
+        monkeypatch.setattr("huggingface_hub.file_exists", lambda *_, **__: found)
 
     return install
 

@@ -176,17 +176,22 @@ Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 def short_name(backbone: str) -> str:
-    """Return what tables, metrics and reports call a backbone: of a place, its last part."""
+    """Return what tables, metrics and reports call a backbone: of a place, its last part.
+
+    Example: `UNI2-h` of `hf-hub:MahmoodLab/UNI2-h?act_layer=SiLU`.
+    """
     if ":" not in backbone:
         return backbone
-    return re.sub(r"[^\w.-]", "_", backbone.rstrip("/").rpartition("/")[2])
+    place = backbone.partition("?")[0]
+    return re.sub(r"[^\w.-]", "_", place.rstrip("/").rpartition("/")[2])
 
 
 class ModelConfig(Section):
     """The fusion CNN."""
 
     backbones: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_BACKBONES)]
-    """timm model names, or `hf-hub:OWNER/REPOSITORY`, or `local-dir:FOLDER` as timm saves models;
+    """timm model names, or `hf-hub:OWNER/REPOSITORY`, or `local-dir:FOLDER` as timm saves models,
+    these two with arguments of the network if need be (`?mlp_layer=SwiGLUPacked&act_layer=SiLU`);
     their pooled embeddings are concatenated in this order."""
     pretrained: Annotated[str, Field(min_length=1)]
     """`imagenet` (through timm), `packaged` (by pip, of few backbones), `none`, or a folder holding

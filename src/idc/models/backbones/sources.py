@@ -1,6 +1,5 @@
 """Sources of pretrained weights, by the value of `model.pretrained`."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,24 +12,26 @@ from idc.core.checksums import file_sha256
 from idc.core.config import short_name
 from idc.core.errors import InputError
 from idc.models.backbones.architecture import (
-    HUB,
-    LOCAL,
+    CONFIG,
+    NOT_SAVED,
     build_native,
     create_pretrained,
     find_architecture,
     find_licence,
     fit_size,
     native_shapes,
-    require_size,
 )
+from idc.models.backbones.hub import fetch_file, find_cached, has_file
 from idc.models.backbones.packaged import PACKAGES, find_packaged, load_packaged
+from idc.models.backbones.places import WHERE, find_place
 from idc.models.backbones.tensors import load_weights_file, match_tensors, tensor_shapes
 from idc.models.spec import Architecture, StartingWeights
 
 NONE, IMAGENET, PACKAGED = "none", "imagenet", "packaged"
 
 _WHERE = "model.pretrained"
-_FILE = "model.safetensors"  # of a repository of the hub
+_FILE = "model.safetensors"  # of a repository of the hub, or a folder that timm has saved
+_OF_ANOTHER = "Error(s) in loading state_dict"  # as torch begins to say it
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Weights:
 
     backbone: str
     place: str
-    """The file, or the hub's repository."""
+    """The file, or the hub's repository with its revision."""
     path: Path | None
     """The file; None where the hub has it and this machine does not."""
     licence: str | None
@@ -64,10 +65,13 @@ def find_weights(name: str, pretrained: str) -> Weights:
         InputError: If there is no such backbone, or the source has no weights of it.
     """
     architecture = find_architecture(name)
-    if name.startswith(LOCAL):
-        return _find_saved(name)
-    if name.startswith(HUB):
-        return _find_on_hub(name, name.removeprefix(HUB), find_licence(name))
+    if place := find_place(name):
+        if place.folder is None:
+            return _find_on_hub(name, place.repository, find_licence(place))
+        path = place.folder / _FILE
+        if not path.is_file():
+            raise InputError(f"{path} does not exist", WHERE, NOT_SAVED)
+        return Weights(name, str(path), path, find_licence(place))
     if pretrained == IMAGENET:
         facts: Any = timm.get_pretrained_cfg(architecture.name)
         if facts.hf_hub_id is None:
@@ -81,7 +85,7 @@ def find_weights(name: str, pretrained: str) -> Weights:
 
 
 def require_weights(names: Sequence[str], pretrained: str, size_px: int) -> None:
-    """Check that the pretrained weights of every backbone can be had and fit, without loading them.
+    """Check that every backbone can be built and its weights be had and fit, without loading them.
 
     Args:
         names: As `model.backbones`.
@@ -91,16 +95,38 @@ def require_weights(names: Sequence[str], pretrained: str, size_px: int) -> None
     Raises:
         InputError: Naming the backbone, or the file, and the ways out.
     """
-    if pretrained == NONE:
-        return
     for name in names:
-        weights = find_weights(name, pretrained)
-        net = native_shapes(find_architecture(name))
-        require_size(net, name, size_px)
+        architecture = find_architecture(name)
+        weights = None if pretrained == NONE else find_weights(name, pretrained)
+        net = native_shapes(architecture)
+        shapes = tensor_shapes(net)
+        fit_size(net, architecture, name, size_px)
+        if weights is None:
+            continue
         if weights.path is None:
             _ask_hub(weights)
         elif _is_folder(name, pretrained):
-            match_tensors(name, weights.path, tensor_shapes(net))
+            match_tensors(name, weights.path, shapes)
+
+
+def local_files(names: Sequence[str], pretrained: str) -> list[Path]:
+    """Return the files of weights in folders of the user, which nothing pins; those that exist.
+
+    Args:
+        names: As `model.backbones`.
+        pretrained: As `model.pretrained`.
+
+    Raises:
+        InputError: If a name cannot be read.
+    """
+    files = []
+    for name in names:
+        place = find_place(name)
+        if place is not None and place.folder is not None:
+            files += [place.folder / CONFIG, place.folder / _FILE]
+        elif _is_folder(name, pretrained):
+            files.append(_file_in(Path(pretrained), name))
+    return [path for path in files if path.is_file()]
 
 
 def create_net(name: str, architecture: Architecture, pretrained: str, size_px: int) -> nn.Module:
@@ -115,18 +141,15 @@ def create_net(name: str, architecture: Architecture, pretrained: str, size_px: 
     Raises:
         InputError: As `require_weights`.
     """
-    if name.startswith((HUB, LOCAL)) or pretrained == IMAGENET:
-        try:
-            net = create_pretrained(name, architecture)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise _no_weights(name, error) from None
+    if find_place(name) is not None or pretrained == IMAGENET:
+        net = _create_by_timm(name, architecture)
     else:
         net = build_native(architecture)
         if pretrained == PACKAGED:
             load_packaged(net, name)
         else:
             load_weights_file(net, name, _find_file(name, Path(pretrained)))
-    fit_size(net, name, size_px)
+    fit_size(net, architecture, name, size_px)
     return net
 
 
@@ -156,42 +179,42 @@ def fetch_weights(weights: Weights) -> Weights:
     Raises:
         InputError: If the hub does not give them.
     """
-    from huggingface_hub import hf_hub_download
-
     if weights.path is not None:
         return weights
     try:
-        hf_hub_download(weights.place, _FILE)
+        fetch_file(weights.place, _FILE)
     except Exception as error:  # what is raised depends on the HTTP client the hub's library uses
         raise _no_weights(weights.backbone, error) from None
     return _find_on_hub(weights.backbone, weights.place, weights.licence)
 
 
-def _find_on_hub(name: str, repository: str, licence: str | None) -> Weights:
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, _, revision = repository.partition("@")
-    cached = try_to_load_from_cache(repository, _FILE, revision=revision or None)
-    path = Path(cached) if isinstance(cached, str) else None
-    return Weights(name, repository, path, licence)
-
-
-def _find_saved(name: str) -> Weights:
-    path = Path(name.removeprefix(LOCAL)) / _FILE
-    if not path.is_file():
+def _create_by_timm(name: str, architecture: Architecture) -> nn.Module:
+    try:
+        return create_pretrained(name, architecture)
+    except InputError:
+        raise
+    except Exception as error:  # of the hub's library, of timm, or of torch
+        if not str(error).startswith(_OF_ANOTHER):
+            raise _no_weights(name, error) from None
+        reason = " ".join(str(error).splitlines()[1:2]).strip()
         raise InputError(
-            f"{path} does not exist", "model.backbones", "name a folder that timm has saved"
-        )
-    return Weights(name, str(path), path, find_licence(name))
+            f"the weights of {name} are of a network built otherwise ({reason})",
+            WHERE,
+            "add what its page says to its name, such as ?mlp_layer=SwiGLUPacked&act_layer=SiLU",
+        ) from None
+
+
+def _find_on_hub(name: str, repository: str, licence: str | None) -> Weights:
+    return Weights(name, repository, find_cached(repository, _FILE), licence)
 
 
 def _is_folder(name: str, pretrained: str) -> bool:
     """Say whether the weights are those of a file in a folder that `pretrained` names."""
-    return not name.startswith((HUB, LOCAL)) and pretrained not in (NONE, IMAGENET, PACKAGED)
+    return find_place(name) is None and pretrained not in (NONE, IMAGENET, PACKAGED)
 
 
 def _find_file(name: str, folder: Path) -> Path:
-    path = folder / f"{name}.safetensors"
+    path = _file_in(folder, name)
     if not path.is_file():
         raise InputError(
             f"{path} does not exist",
@@ -201,13 +224,13 @@ def _find_file(name: str, folder: Path) -> Path:
     return path
 
 
-def _ask_hub(weights: Weights) -> None:
-    from huggingface_hub import file_exists
+def _file_in(folder: Path, name: str) -> Path:
+    return folder / f"{name}.safetensors"
 
+
+def _ask_hub(weights: Weights) -> None:
     try:
-        if os.environ.get("HF_HUB_OFFLINE") == "1":
-            raise OSError("HF_HUB_OFFLINE is set")
-        found = file_exists(weights.place, _FILE)
+        found = has_file(weights.place, _FILE)
     except Exception as error:  # what is raised depends on the HTTP client the hub's library uses
         raise _no_weights(weights.backbone, error) from None
     if not found:
