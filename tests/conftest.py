@@ -144,8 +144,9 @@ def result(tmp_path_factory: pytest.TempPathFactory, change_params: Callable[...
     from idc.evaluation.threshold.operating_point import OperatingPoint
     from idc.models.bundle import save_bundle
     from idc.models.networks.fusion import create_fusion
-    from idc.models.spec import Architecture, ModelSpec, digest_bundle
+    from idc.models.spec import digest_bundle
     from idc.tracking.result import Result
+    from tests.random_networks import tiny_spec
 
     history = pd.DataFrame(
         {
@@ -158,18 +159,8 @@ def result(tmp_path_factory: pytest.TempPathFactory, change_params: Callable[...
     folder = tmp_path_factory.mktemp("result")
     params = change_params()
     model = create_fusion(params.model)
-    spec = ModelSpec(
-        ["test_resnet"],
-        "none",
-        32,
-        0.2,
-        True,
-        False,
-        [1.0, 1.0],
-        [4, 4],
-        2,
-        0.8,
-        [Architecture("test_resnet")],
+    spec = tiny_spec(
+        dropout=0.2, aux_heads=True, num_training_patches=[4, 4], best_epoch=2, val_auroc=0.8
     )
     save_bundle(folder / "fusion", model.state_dict(), spec, history, torch.zeros(96))
     model_digest = digest_bundle(folder / "fusion")

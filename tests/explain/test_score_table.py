@@ -24,9 +24,7 @@ BOOTSTRAP = Bootstrap(100, 5)
 
 @pytest.fixture(scope="module")
 def config(change_params):
-    return change_params(
-        explain={"methods": METHODS, "num_mosaics": 4, "mosaic_confidence": 0.6}
-    ).explain
+    return change_params(explain={"methods": METHODS, "num_mosaics": 4}).explain
 
 
 def explain_with(model, mean_embedding):

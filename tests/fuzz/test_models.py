@@ -15,25 +15,13 @@ from hypothesis import strategies as st
 from idc.core.checksums import SUMS
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.bundle import load_mean_embedding, load_model, save_bundle
-from idc.models.spec import Architecture, ModelSpec, digest_bundle, load_history, load_spec
+from idc.models.spec import digest_bundle, load_history, load_spec
 from idc.serving.pyfunc_model import FusionModel
 from tests.fuzz.examples import draw_images
 from tests.fuzz.hostile import edited, one_line, refusal, replaced, share
-from tests.random_networks import random_fusion
+from tests.random_networks import random_fusion, tiny_spec
 
-SPEC = ModelSpec(
-    ["test_resnet"],
-    "none",
-    32,
-    0.0,
-    False,
-    False,
-    [1.0, 1.0],
-    [1, 1],
-    1,
-    0.5,
-    [Architecture("test_resnet")],
-)
+SPEC = tiny_spec()
 PATCH = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
 PNG = cv2.imencode(".png", PATCH)[1].tobytes()
 SHORT = next(draw_images())

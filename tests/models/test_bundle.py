@@ -5,21 +5,16 @@ import torch
 from idc.core.errors import InputError
 from idc.core.files import load_json, save_json
 from idc.models.bundle import load_model, save_bundle
-from idc.models.spec import Architecture, ModelSpec, digest_bundle, load_history, load_spec
-from tests.random_networks import random_fusion
+from idc.models.spec import digest_bundle, load_history, load_spec
+from tests.random_networks import random_fusion, tiny_spec
 
-SPEC = ModelSpec(
-    ["test_resnet"],
-    "none",
-    32,
-    0.2,
-    True,
-    False,
-    [1.0, 1.5],
-    [6, 4],
-    2,
-    0.8125,
-    [Architecture("test_resnet")],
+SPEC = tiny_spec(
+    dropout=0.2,
+    aux_heads=True,
+    class_weights=[1.0, 1.5],
+    num_training_patches=[6, 4],
+    best_epoch=2,
+    val_auroc=0.8125,
 )
 HISTORY = pd.DataFrame({"epoch": [1, 2], "val_auroc": [0.5, 0.8125]})
 

@@ -19,10 +19,9 @@ from idc.models.bundle import load_model, save_bundle
 from idc.models.networks.fusion import MemberLogits
 from idc.models.networks.texture_member import TextureMember, to_grey_levels
 from idc.models.scoring.inference import create_scorer
-from idc.models.spec import Architecture, ModelSpec
 from idc.models.texture import dictionary as dictionary_module
 from idc.training.texture_member import learn_texture_member
-from tests.random_networks import random_fusion
+from tests.random_networks import random_fusion, tiny_spec
 
 NUM_PATCHES = 160
 LABELS = np.arange(NUM_PATCHES) % 2
@@ -212,18 +211,13 @@ def test_bundle_when_it_is_of_a_version_before_texture_members_then_asks_to_retr
 
 
 def save(model, folder):
-    spec = ModelSpec(
-        list(TINY),
-        "none",
-        SIZE_PX,
-        0.5,
-        True,
-        True,
-        [1.0, 1.0],
-        [6, 4],
-        2,
-        0.8,
-        [Architecture(name) for name in list(TINY)],
+    spec = tiny_spec(
+        TINY,
+        size_px=SIZE_PX,
+        dropout=0.5,
+        aux_heads=True,
+        texture_member=True,
+        num_training_patches=[6, 4],
     )
     history = pd.DataFrame({"epoch": [1]})
     save_bundle(folder / "fusion", model.state_dict(), spec, history, torch.zeros(1))

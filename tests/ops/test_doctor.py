@@ -12,6 +12,7 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
+from safetensors.torch import save_file
 
 from idc.core.files import save_json
 from idc.core.layout import SERVICES
@@ -25,6 +26,7 @@ from idc.tracking.connection import describe_faults
 from idc.tracking.local_store import relocate_store
 from idc.tracking.orphans import close_runs, list_orphans
 from idc.tracking.registry import list_aliased_digests
+from tests.random_networks import random_backbone
 
 ROOT = Path(__file__).parents[2]
 
@@ -344,6 +346,22 @@ def test_doctor_when_weights_are_not_there_then_it_names_ways_to_have_them(proje
     assert weights.state == "missing"
     assert weights.said.endswith("no/such/folder/test_resnet.safetensors does not exist")
     assert weights.fix.startswith("put the weights of test_resnet there, or set model.pretrained")
+
+
+def test_doctor_when_the_licence_of_weights_is_unknown_then_says_so_and_may_refuse(
+    project, change_params, tmp_path
+):
+    net = random_backbone("test_resnet").net
+    save_file(net.state_dict(), tmp_path / "test_resnet.safetensors")
+    model = {"pretrained": str(tmp_path)}
+    found = [
+        item for item in examine(change_params(model=model), project) if item.what == "weights"
+    ]
+    assert [item.state for item in found] == ["ok", "off"]
+    assert "weights of test_resnet (unknown): whether their licence" in found[1].said
+    params = change_params(model=model, publish={"forbid_licences": ["unknown"]})
+    (refused,) = [item for item in examine(params, project) if item.what == "weights"]
+    assert refused.state == "missing"
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,23 @@
 """What `idc check` tries: what it passes, the stages can use."""
 
+import json
 import os
 import shutil
 import zipfile
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from idc.core.errors import InputError
 from idc.core.git import git
 from idc.data.ingest.pixel_store import size_of_store
+from idc.models.backbones.sources import describe_weights
+from idc.models.bundle import save_bundle
 from idc.ops import inputs
 from idc.ops.inputs import (
     bytes_needed,
@@ -21,6 +27,7 @@ from idc.ops.inputs import (
     require_space,
 )
 from idc.synthetic import ArchivePlan, create_archive
+from tests.random_networks import random_backbone, tiny_spec
 
 
 @pytest.fixture
@@ -104,6 +111,81 @@ def test_space_when_the_disk_is_small_then_says_how_much_a_run_needs(project, mo
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     with pytest.raises(InputError, match=r"a run needs some 6\.2 GB, the disk has 1\.0 GB free"):
         require_space(project, 277_524)
+
+
+@pytest.fixture
+def pretrained(tmp_path_factory):
+    """A folder with a network as timm saves it, of the licence CC BY-NC 4.0."""
+    folder = tmp_path_factory.mktemp("weights") / "net"
+    folder.mkdir()
+    net = random_backbone("test_resnet").net
+    config = {"architecture": "test_resnet", "pretrained_cfg": {"license": "CC-BY-NC-4.0"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(net.state_dict(), folder / "model.safetensors")
+    return folder
+
+
+def record_training(project, params, spec):
+    """What a finished `train` leaves: its parameters in the lock, and the model's folder."""
+    model = params.model.model_dump(mode="json")
+    train = {"cmd": "c", "params": {"params.yaml": {"model": model}}}
+    (project / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"train": train}}))
+    folder = project / "models/fusion"
+    save_bundle(folder, {"w": torch.zeros(1)}, spec, pd.DataFrame({"epoch": [1]}), torch.zeros(1))
+
+
+@pytest.mark.parametrize("size_px", [50, 100])
+def test_weights_when_training_is_from_scratch_then_the_size_is_checked_as_well(
+    project, change_params, size_px
+):
+    params = change_params(model={"backbones": ["test_vit"], "size_px": size_px})
+    with pytest.raises(InputError, match=r"model\.size_px: test_vit takes images of a multiple of"):
+        require_inputs(params, project)
+
+
+def test_licences_when_they_forbid_to_publish_then_refused_before_and_after_the_training(
+    project, change_params, pretrained, caplog
+):
+    model = {"backbones": [f"local-dir:{pretrained}"], "pretrained": "imagenet"}
+    params = change_params(model=model, publish={"forbid_licences": ["cc-by-nc*"]})
+    said = r"forbid_licences: forbids to publish what begins with the weights of net \(CC-BY-NC-4"
+    with pytest.raises(InputError, match=said) as refused:
+        require_inputs(params, project)
+    assert "\n" not in str(refused.value)
+    require_inputs(params, project, publishes=False)
+    assert "weights of net (CC-BY-NC-4.0): whether their licence allows" in caplog.text
+
+    weights = describe_weights(params.model.backbones, "imagenet")
+    record_training(project, params, tiny_spec(pretrained="imagenet", starting_weights=weights))
+    shutil.rmtree(pretrained)
+    with pytest.raises(InputError, match=said):
+        require_inputs(params, project)
+
+
+@pytest.mark.parametrize("changed", ["model.safetensors", "config.json"])
+def test_weights_when_a_folder_changes_after_the_training_then_says_that_dvc_does_not_see_it(
+    project, change_params, pretrained, caplog, changed
+):
+    backbone = f"local-dir:{pretrained}"
+    params = change_params(model={"backbones": [backbone], "pretrained": "imagenet"})
+    spec = tiny_spec(
+        backbones=["net"],
+        pretrained="imagenet",
+        starting_weights=describe_weights([backbone], "imagenet"),
+    )
+    record_training(project, params, spec)
+    require_inputs(params, project)
+    assert "dvc repro" not in caplog.text
+    if changed == "config.json":
+        config = {"architecture": "test_resnet", "model_args": {"act_layer": "SiLU"}}
+        (pretrained / "config.json").write_text(json.dumps(config))
+    else:
+        save_file(random_backbone("test_resnet").net.state_dict(), pretrained / changed)
+    caplog.clear()
+    require_inputs(params, project)
+    (said,) = [line for line in caplog.messages if "dvc repro" in line]
+    assert f"{pretrained / changed}" in said
+    assert "`dvc repro --force --single-item train` trains anew" in said
 
 
 def record_ingest(project, **raw):

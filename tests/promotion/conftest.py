@@ -14,24 +14,12 @@ from idc.data.tables import SPLITS_SCHEMA, save_table
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.lifecycle.promotion.gate import GateScores
 from idc.models.bundle import save_bundle
-from idc.models.spec import Architecture, ModelSpec, digest_bundle
+from idc.models.spec import digest_bundle
 from idc.tracking.connection import connect, ensure_experiment
 from idc.tracking.registry import Registry
-from tests.random_networks import random_fusion
+from tests.random_networks import random_fusion, tiny_spec
 
-SPEC = ModelSpec(
-    ["test_resnet"],
-    "none",
-    32,
-    0.0,
-    False,
-    False,
-    [1.0, 1.0],
-    [6, 6],
-    1,
-    0.5,
-    [Architecture("test_resnet")],
-)
+SPEC = tiny_spec()
 NUM_CASES, PATCHES_PER_CASE = 20, 20
 
 

@@ -11,23 +11,11 @@ from idc.core.errors import InputError
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.bundle import load_model, save_bundle
 from idc.models.scoring.patches import PatchScorer
-from idc.models.spec import Architecture, ModelSpec, digest_bundle
+from idc.models.spec import digest_bundle
 from idc.serving.pyfunc_model import FusionModel
-from tests.random_networks import random_fusion
+from tests.random_networks import random_fusion, tiny_spec
 
-SPEC = ModelSpec(
-    ["test_resnet"],
-    "none",
-    32,
-    0.0,
-    False,
-    False,
-    [1.0, 1.0],
-    [1, 1],
-    1,
-    0.5,
-    [Architecture("test_resnet")],
-)
+SPEC = tiny_spec()
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 50, 50, 3), dtype=np.uint8)
 
 

@@ -16,16 +16,12 @@ from idc.data.tables import SPLITS_SCHEMA, save_table
 from idc.evaluation.statistics.metrics import METRICS, PRIMARY
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.models.bundle import save_bundle
-from idc.models.spec import Architecture, ModelSpec, digest_bundle
+from idc.models.spec import digest_bundle
 from idc.stages import evaluate
+from tests.random_networks import tiny_spec
 from tests.score_tables import save_scores
 
-SPEC = ModelSpec(
-    backbones=["test_resnet"], architectures=[Architecture("test_resnet")],
-    pretrained="none", size_px=32, dropout=0.0,
-    aux_heads=True, texture_member=False,
-    class_weights=[1.0, 3.0], num_training_patches=[30, 10], best_epoch=1, val_auroc=0.5,
-)  # fmt: skip
+SPEC = tiny_spec(aux_heads=True, class_weights=[1.0, 3.0], num_training_patches=[30, 10])
 
 
 @pytest.fixture

@@ -17,35 +17,24 @@ from idc.data.tables import PREDICTIONS_SCHEMA, save_table
 from idc.evaluation.threshold.operating_point import OperatingPoint
 from idc.explain.panels.sheets import draw_sheet
 from idc.models.bundle import load_model, save_bundle
-from idc.models.spec import Architecture, ModelSpec, digest_bundle
+from idc.models.spec import digest_bundle
 from idc.stages import explain
-from tests.random_networks import random_fusion
+from tests.random_networks import random_fusion, tiny_spec
 
 BACKBONES = ["test_resnet", "test_efficientnet"]
-SPEC = ModelSpec(
-    BACKBONES,
-    "none",
-    32,
-    0.0,
-    False,
-    False,
-    [1.0, 1.0],
-    [5, 5],
-    1,
-    0.5,
-    [Architecture(name) for name in BACKBONES],
-)
+SPEC = tiny_spec(BACKBONES, num_training_patches=[5, 5])
 CHEAP = {
     "methods": ["input_x_gradient", "eigen_cam", "layer_cam"],
     "num_reference": 8, "num_per_group": 2, "num_slides": 0,
 }  # fmt: skip
-SCORES = {"num_mosaics": 4, "mosaic_confidence": 0.6}
+SCORES = {"num_mosaics": 4}
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A model, four test cases of 25 patches, half of them IDC+, and one of val."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("idc.explain.scores.table._MOSAIC_CONFIDENCE", 0.6)
     torch.manual_seed(2)
     model = random_fusion(BACKBONES, dropout=0.0)
     size = sum(backbone.num_features for backbone in model.branches)

@@ -24,23 +24,10 @@ from idc.data.tables import (
 from idc.models.baselines.fit import score_baseline
 from idc.models.bundle import load_model, save_bundle
 from idc.models.scoring.patches import PatchScorer
-from idc.models.spec import Architecture, ModelSpec
 from idc.stages import baselines, predict
-from tests.random_networks import random_fusion
+from tests.random_networks import random_fusion, tiny_spec
 
-SPEC = ModelSpec(
-    ["test_resnet"],
-    "none",
-    32,
-    0.0,
-    True,
-    False,
-    [1.0, 1.0],
-    [6, 6],
-    1,
-    0.5,
-    [Architecture("test_resnet")],
-)
+SPEC = tiny_spec(aux_heads=True)
 NUM_PATCHES = 24
 HELD_OUT_ROWS = np.arange(12, NUM_PATCHES)
 PIXELS = np.random.default_rng(5).integers(0, 256, (NUM_PATCHES, 50, 50, 3), dtype=np.uint8)

@@ -9,8 +9,10 @@ import yaml
 from idc.core import layout
 from idc.core.errors import InputError
 from idc.core.files import load_json, save_json
+from idc.models.spec import StartingWeights
 from idc.runs.lineage import file_md5, load_lock, result_digest
 from idc.stages import publish
+from tests.random_networks import tiny_spec
 
 LEAKAGE = {"num_shared_cases": 0, "num_exact_duplicates": 2, "num_near_duplicates": 3,
            "share_touching_train": {"val": 0.0, "test": 0.25}}  # fmt: skip
@@ -70,6 +72,51 @@ def test_publish_when_a_run_has_finished_then_hands_over_digests_figures_and_fil
     assert load_json(layout.PUBLISHED) == {
         "result_digest": digest, "run_id": "r1", "model_name": "m", "model_version": "4",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("licence", "forbidden", "refuses"),
+    [
+        ("cc-by-nc-nd-4.0", ["CC-BY-NC*"], True),
+        ("cc-by-nc-nd-4.0", ["cc-by-nc", "unknown"], False),
+        (None, ["cc-by-nc*", "unknown"], True),
+        (None, [], False),
+    ],
+)
+def test_publish_when_a_licence_is_restricted_then_warns_or_refuses_in_a_line(
+    finished, change_params, monkeypatch, caplog, licence, forbidden, refuses
+):
+    weights = [StartingWeights("test_resnet", "a-lab/net", licence, None)]
+    spec = tiny_spec(pretrained="imagenet", starting_weights=weights)
+    monkeypatch.setattr(publish, "load_spec", lambda _: spec)
+    params = change_params(publish={"forbid_licences": forbidden})
+    word = licence or "unknown"
+    if refuses:
+        with pytest.raises(InputError, match=rf"the weights of test_resnet \({word}\)") as refused:
+            publish.run(params)
+        assert "\n" not in str(refused.value)
+        assert not finished
+    else:
+        publish.run(params)
+        assert f"weights of test_resnet ({word}): whether their licence" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "warns"),
+    [
+        ({}, False),
+        ({"starting_weights": [StartingWeights("net", "a", "Apache-2.0", None)]}, False),
+        ({"starting_weights": [StartingWeights("net", "a", "CC BY-ND 4.0", None)]}, True),
+        ({"pretrained": "imagenet"}, True),  # of a time before they were kept
+    ],
+)
+def test_publish_when_a_licence_is_free_or_there_is_none_then_says_nothing(
+    finished, change_params, monkeypatch, caplog, changes, warns
+):
+    monkeypatch.setattr(publish, "load_spec", lambda _: tiny_spec(**changes))
+    publish.run(change_params())
+    assert len(finished) == 1
+    assert ("whether their licence" in caplog.text) is warns
 
 
 def test_publish_when_nothing_changed_then_its_own_file_is_not_written_again(

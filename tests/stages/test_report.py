@@ -23,27 +23,16 @@ from idc.explain.scores.faithfulness import HIGHER_IS_BETTER
 from idc.explain.scores.sanity import STEPS
 from idc.figures.style import save_figure
 from idc.models.bundle import save_bundle
-from idc.models.spec import Architecture, ModelSpec, StartingWeights
+from idc.models.spec import StartingWeights
 from idc.stages import evaluate, report
+from tests.random_networks import tiny_spec
 from tests.score_tables import save_scores
 
 PRETRAINED = {
     "pretrained": "imagenet",
     "starting_weights": [StartingWeights("test_resnet", "a-lab/net", "cc-by-4.0", None)],
 }
-SPEC = ModelSpec(
-    ["test_resnet"],
-    "none",
-    32,
-    0.0,
-    True,
-    False,
-    [1.0, 1.0],
-    [50, 50],
-    1,
-    0.5,
-    [Architecture("test_resnet")],
-)
+SPEC = tiny_spec(aux_heads=True, num_training_patches=[50, 50])
 INGEST = {
     "published": {"text": "is not the published one"},
     "num_patches": 4410,

@@ -122,6 +122,22 @@ def test_digest_training_when_weights_in_a_folder_change_then_the_checkpoint_is_
     assert len(names) == 2
 
 
+@pytest.mark.parametrize("changed", ["model.safetensors", "config.json"])
+def test_digest_training_when_a_folder_that_timm_saved_changes_then_the_checkpoint_is_another(
+    splits, index, change_params, tmp_path, monkeypatch, changed
+):
+    monkeypatch.chdir(tmp_path)
+    save_table(layout.INDEX, index, INDEX_SCHEMA)
+    save_table(layout.SPLITS, splits, SPLITS_SCHEMA)
+    (tmp_path / "net").mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / "net" / name).write_text("old")
+    params = change_params(model={"backbones": ["local-dir:net"], "pretrained": "imagenet"})
+    before = train._checkpoint(params).name
+    (tmp_path / "net" / changed).write_text("new")
+    assert train._checkpoint(params).name != before
+
+
 @pytest.mark.usefixtures("trainable_pixels")
 def test_run_when_backbones_are_frozen_then_the_model_holds_the_weights_it_began_with(
     change_params, tmp_path

@@ -62,12 +62,20 @@ def _check(options: argparse.Namespace) -> int:
 
     remove_empty_entries(Path.cwd())
     remove_torn_locks(Path.cwd())
-    require_inputs(load_params(layout.PARAMS), Path.cwd())
+    require_inputs(load_params(layout.PARAMS), Path.cwd(), publishes=not options.no_publish)
     if options.json:
         print_json({"ok": True})
     else:
         log.info("git, archive, store, weights, cache and disk are as a run needs them")
     return 0
+
+
+def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-publish",
+        action="store_true",
+        help="of an experiment: no model is published, so no licence of weights forbids it",
+    )
 
 
 GROUP = Group(
@@ -100,6 +108,7 @@ GROUP = Group(
             writes=f"in .dvc and DVC's cache it removes what a killed DVC left; {_TRIED}",
             details="Removes what a killed DVC left half made: a torn list of its locks, empty "
             "entries of its run cache.",
+            add_arguments=_add_check_arguments,
             json=True,
             environment=_SOON,
         ),

@@ -305,9 +305,6 @@ class ExplainConfig(Section):
     num_mosaics: Annotated[int, Field(ge=0, le=1000)]
     """Methods are scored on the reference panel and on at most so many 2x2 mosaics of test patches,
     each at the cost of eight patches; 0 scores no method."""
-    mosaic_confidence: Annotated[float, Field(ge=0.5, lt=1.0)]
-    """Calibrated probability from which an IDC+ patch may stand in a mosaic; of an IDC- patch, 1
-    minus it is the most."""
 
     @model_validator(mode="after")
     def _name_methods_once(self) -> "ExplainConfig":
@@ -329,6 +326,9 @@ class PublishConfig(Section):
     """Whether the alias `challenger` moves to this result's model version."""
     run_name: Annotated[str, Field(min_length=1)] | None
     """Name of the run in MLflow; null puts it together from backbones, size and patches."""
+    forbid_licences: tuple[Annotated[str, Field(min_length=1)], ...]
+    """Licences of pretrained weights under which no model is published, in any case of letters;
+    `cc-by-nc*` names all that begin so, `unknown` those of which the source says nothing."""
 
 
 class PromotionConfig(Section):

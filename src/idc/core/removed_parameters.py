@@ -2,6 +2,7 @@
 
 _CONSTANT = "is gone: it is a constant now, {} ({}); remove it"
 _NO_GAIN = "is gone: {} brought no gain (see the log of experiments); remove it"
+_MOSAIC_CONFIDENCE = _CONSTANT.format(0.8, "idc.explain.scores.table")
 _SIMCLR = _NO_GAIN.format("SimCLR")
 
 REMOVED = {
@@ -32,12 +33,13 @@ REMOVED = {
     "explain.slide_method": _CONSTANT.format("grad_cam", "idc.stages.explain"),
     "explain.smooth_grad_samples": _CONSTANT.format(10, "idc.explain.maps.attributions"),
     "explain.integrated_gradients_steps": _CONSTANT.format(16, "idc.explain.maps.attributions"),
+    "explain.mosaic_confidence": _MOSAIC_CONFIDENCE,
     "explain.max_grouped_errors": _CONSTANT.format(500, "idc.stages.explain"),
     "explain.scores": "is gone: explain.num_mosaics set to 0 scores no method; remove it",
     "explain.scores.sources": _CONSTANT.format("fused", "idc.explain.scores.table"),
     "explain.scores.num_steps": _CONSTANT.format(10, "idc.explain.scores.table"),
     "explain.scores.num_mosaics": "is explain.num_mosaics now",
-    "explain.scores.mosaic_confidence": "is explain.mosaic_confidence now",
+    "explain.scores.mosaic_confidence": _MOSAIC_CONFIDENCE,
     "explain.scores.num_sanity_patches": _CONSTANT.format(
         "one of four panel patches", "idc.explain.scores.table"
     ),

@@ -44,7 +44,7 @@ def examine(params: Params, root: Path) -> list[Finding]:
         *_fault("git", inputs.require_git, root),
         archive,
         *_store(params, root),
-        _weights(params, root),
+        *_weights(params, root),
         _gpu(),
         *_fault("DVC cache", inputs.require_cache, root),
         _remote(root),
@@ -108,12 +108,15 @@ def _store(params: Params, root: Path) -> list[Finding]:
     return found
 
 
-def _weights(params: Params, root: Path) -> Finding:
+def _weights(params: Params, root: Path) -> list[Finding]:
     try:
         inputs.require_weights(params, root)
+        inputs.require_licences(params, root)
+        notes = inputs.notes_on_weights(params, root)
     except InputError as error:
-        return _missing("weights", error)
-    return Finding("weights", "ok", f"model.pretrained: {params.model.pretrained}")
+        return [_missing("weights", error)]
+    found = Finding("weights", "ok", f"model.pretrained: {params.model.pretrained}")
+    return [found, *(Finding("weights", "off", said) for said in notes)]
 
 
 def _missing(what: str, error: InputError) -> Finding:

@@ -1,16 +1,26 @@
 """What a run needs: each thing is tried, in seconds, as the stages will use it."""
 
+import logging
 import os
 import shutil
 from pathlib import Path
 
-from idc.core.config import Params
+from idc.core.config import Params, short_name
 from idc.core.dvc import dvc
 from idc.core.errors import InputError
 from idc.core.files import try_writing
 from idc.core.git import git, has_commit
-from idc.core.layout import CASE_SUBSETS, DVC_LOCK, PARAMS, PIXELS, RAW
+from idc.core.layout import BUNDLE, CASE_SUBSETS, DVC_LOCK, PARAMS, PIXELS, RAW
+from idc.models.licences import (
+    Licences,
+    describe_restricted,
+    list_licences,
+    require_publishable,
+)
+from idc.models.spec import SPEC, ModelSpec, load_spec
 from idc.runs.lineage import load_lock, reject_stale_pointers
+
+log = logging.getLogger(__name__)
 
 # models, checkpoints, the report and what MLflow keeps of them; three backbones take half of it
 _OUTPUT_BYTES = 2e9
@@ -18,8 +28,13 @@ _OUTPUT_BYTES = 2e9
 _FIRST_PATCHES = 20
 
 
-def require_inputs(params: Params, root: Path) -> None:
+def require_inputs(params: Params, root: Path, *, publishes: bool = True) -> None:
     """Try git, archive, store, weights, DVC's cache and disk as the stages will use them.
+
+    Args:
+        params: Of the run.
+        root: The project or workspace.
+        publishes: Whether the model will be published, which the licences of weights may forbid.
 
     Raises:
         InputError: Naming what is missing or in the way, and what to do.
@@ -32,6 +47,10 @@ def require_inputs(params: Params, root: Path) -> None:
     num_patches = require_archive(root)
     require_store(params, root)
     require_weights(params, root)
+    if publishes:
+        require_licences(params, root)
+    for said in notes_on_weights(params, root):
+        log.warning("%s", said)
     require_cache(root)
     require_space(root, num_patches)
 
@@ -143,12 +162,12 @@ def _already_ingested(root: Path) -> bool:
 
 
 def require_weights(params: Params, root: Path) -> None:
-    """Check that every backbone's pretrained weights are there and fit.
+    """Check that every backbone takes such images, and its pretrained weights are there and fit.
 
     Raises:
-        InputError: Naming the first that are not.
+        InputError: Naming the first that does not.
     """
-    if params.model.pretrained == "none" or _already_trained(params, root):
+    if _already_trained(params, root):
         return  # timm is not needed, and takes seconds to import
     from idc.models.backbones import sources
 
@@ -156,8 +175,79 @@ def require_weights(params: Params, root: Path) -> None:
     sources.require_weights(model.backbones, model.pretrained, model.size_px)
 
 
+def require_licences(params: Params, root: Path) -> None:
+    """Check that the licences of the weights allow to publish, as `publish` does after hours.
+
+    Raises:
+        InputError: Naming those that do not.
+    """
+    if params.publish.forbid_licences:
+        require_publishable(_licences(params, root), params.publish.forbid_licences)
+
+
+def notes_on_weights(params: Params, root: Path) -> list[str]:
+    """Return what stops no run but is to be known of the weights, a line each.
+
+    Raises:
+        InputError: If they cannot be found.
+    """
+    restricted = describe_restricted(_licences(params, root))
+    changed = _describe_changed(params, root)
+    return [said for said in (restricted, changed) if said is not None]
+
+
+def _licences(params: Params, root: Path) -> Licences:
+    """Return the licences of the weights by backbone: as the trained model or the source says."""
+    model = params.model
+    if model.pretrained == "none":
+        return {}
+    if _already_trained(params, root):
+        spec = _trained_spec(root)
+        return {} if spec is None else list_licences(spec)
+    from idc.models.backbones.sources import find_weights
+
+    found = [find_weights(name, model.pretrained) for name in model.backbones]
+    return {short_name(weights.backbone): weights.licence for weights in found}
+
+
+def _describe_changed(params: Params, root: Path) -> str | None:
+    """Say which files of weights are others than those the model was trained from.
+
+    They lie anywhere, so `dvc.yaml` does not name them, and DVC calls the model up to date.
+    """
+    spec = _trained_spec(root) if _already_trained(params, root) else None
+    if spec is None or not _may_be_local(params):
+        return None
+    from idc.models.backbones.sources import name_changed
+
+    changed = name_changed(params.model.backbones, params.model.pretrained, spec)
+    if not changed:
+        return None
+    return (
+        f"{', '.join(changed)}: no longer what the model was trained from, which DVC does not see: "
+        "`dvc repro --force --single-item train` trains anew"
+    )
+
+
+def _may_be_local(params: Params) -> bool:
+    model = params.model
+    return model.pretrained not in ("none", "imagenet", "packaged") or any(
+        ":" in backbone for backbone in model.backbones
+    )
+
+
+def _trained_spec(root: Path) -> ModelSpec | None:
+    """Return what the model here says of itself; None where there is none, or not a whole one."""
+    if not (root / BUNDLE / SPEC).is_file():
+        return None
+    try:
+        return load_spec(root / BUNDLE)
+    except InputError:  # DVC restores it, or its stage trains anew
+        return None
+
+
 def _already_trained(params: Params, root: Path) -> bool:
-    """Say whether the recorded model was built from these weights, which are then not needed."""
+    """Say whether the recorded model was built so; then its weights are not needed."""
     if not (root / DVC_LOCK).exists():
         return False
     train = load_lock(root).get("train", {})

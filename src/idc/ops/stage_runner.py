@@ -97,7 +97,9 @@ class StageRunner:
             StageFailedError: Naming what is missing and what to do.
             TransientError: If the tracking server still does not answer after all retries.
         """
-        self._retry(lambda: run_command("check", ["idc", "check"], root, self.watch))
+        self._retry(
+            lambda: run_command("check", ["idc", "check", "--no-publish"], root, self.watch)
+        )
 
     def run_stage(self, stage: str, root: Path) -> bool:
         """Bring one stage up to date; return whether it ran.

@@ -6,6 +6,7 @@ from pathlib import Path
 from idc.core import layout
 from idc.core.config import Params
 from idc.core.files import load_json, save_json
+from idc.models.licences import describe_restricted, list_licences, require_publishable
 from idc.models.spec import digest_bundle, load_history, load_spec
 from idc.runs.lineage import (
     git_commit,
@@ -42,7 +43,7 @@ def run(params: Params) -> None:
     """Reconcile MLflow with the files; calling it again changes nothing.
 
     Raises:
-        InputError: If a result is missing or not what `dvc.lock` records.
+        InputError: If a result is missing or not what `dvc.lock` records, or a licence forbids it.
         StoreUnavailableError: If the tracking server does not answer.
     """
     root = Path.cwd()
@@ -50,6 +51,10 @@ def run(params: Params) -> None:
     reject_unrecorded_results(root, stages)
     model_digest = digest_bundle(layout.BUNDLE)
     spec = load_spec(layout.BUNDLE)
+    licences = list_licences(spec)
+    require_publishable(licences, params.publish.forbid_licences)
+    if said := describe_restricted(licences):
+        log.warning("%s", said)
     published = publish_result(
         Result(
             digest=result_digest(stages),

@@ -17,7 +17,7 @@ from idc.data.patches import evenly_spaced_rows, load_pixels
 from idc.data.subsets import select_subset
 from idc.data.tables import SPLITS_SCHEMA, load_table
 from idc.evaluation.statistics.metrics import auroc
-from idc.models.backbones.sources import IMAGENET, NONE, PACKAGED, describe_weights
+from idc.models.backbones.sources import describe_weights, local_files
 from idc.models.bundle import save_bundle
 from idc.models.networks.device import choose_device, describe_environment
 from idc.models.networks.fusion import FusionCNN, create_fusion
@@ -170,8 +170,8 @@ def _digest_training(params: Params, sections: tuple[str, ...]) -> str:
     for name in ("stages/train.py", "evaluation/statistics/metrics.py"):
         code[name] = package / name
     data = {"splits": layout.SPLITS, "index": layout.INDEX}
-    if params.model.pretrained not in (NONE, IMAGENET, PACKAGED):
-        data |= {path.name: path for path in Path(params.model.pretrained).glob("*.safetensors")}
+    files = local_files(params.model.backbones, params.model.pretrained)
+    data |= {str(path): path for path in files}
     # a texture member is learnt after the training, which does not know of it
     facts = {
         name: getattr(params, name).model_dump(mode="json", exclude={"texture_member"})

@@ -10,7 +10,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
-from idc.core.config import Params
+from idc.core.config import Params, short_name
 from idc.tracking.result import Result
 from idc.tracking.result_tables import ENDS
 
@@ -36,7 +36,7 @@ def setup_tags(params: Params, commit: str) -> dict[str, str]:
     texture = " with texture member" if model.texture_member else ""
     tags = {
         "model": f"fusion CNN{texture}",
-        "backbones": " + ".join(model.backbones),
+        "backbones": " + ".join(map(short_name, model.backbones)),
         "size_px": str(model.size_px),
         "pretrained": str(model.pretrained),
         "split": describe_split(params),

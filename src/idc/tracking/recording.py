@@ -7,7 +7,7 @@ from pathlib import Path
 from mlflow.entities import Metric, Param, Run
 from mlflow.tracking import MlflowClient
 
-from idc.core.config import Params, flatten
+from idc.core.config import Params, flatten, short_name
 from idc.core.process_ids import ProcessId, identify_process
 from idc.tracking.connection import ensure_experiment
 from idc.tracking.description import setup_tags
@@ -33,7 +33,7 @@ def create_run(client: MlflowClient, params: Params, root: Path, tags: Mapping[s
         root: The project.
         tags: More tags; `git_commit` must be among them.
     """
-    backbones = "+".join(params.model.backbones)
+    backbones = "+".join(map(short_name, params.model.backbones))
     return client.create_run(
         ensure_experiment(client, params.publish.experiment, root),
         run_name=params.publish.run_name

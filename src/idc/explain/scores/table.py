@@ -50,6 +50,7 @@ Maps = Mapping[str, Mapping[str, np.ndarray]]
 
 _CAM_STRIDE_PX = 16
 _NUM_STEPS = 10  # of the deletion and of the insertion curve: tenths of a patch
+_MOSAIC_CONFIDENCE = 0.8  # calibrated, of a patch's label, from which it may stand in a mosaic
 _SANITY_SHARE = 4  # one of so many panel patches is explained four more times, for sanity and noise
 _MIN_SANITY_PATCHES = 2
 
@@ -129,7 +130,7 @@ class ExplanationScores:
             plan = plan_mosaics(
                 test,
                 num_mosaics=self._config.num_mosaics,
-                confidence=self._config.mosaic_confidence,
+                confidence=_MOSAIC_CONFIDENCE,
                 seed=self._seed,
             )
             mosaics = self._measure_mosaics(plan, store, untrained)
@@ -276,7 +277,7 @@ class ExplanationScores:
             "num_mosaics": len(pictures),
             "num_cases": len(set(plan.case)),
             "num_cases_left_out": plan.num_cases_left_out,
-            "confidence": self._config.mosaic_confidence,
+            "confidence": _MOSAIC_CONFIDENCE,
         }
         if len(pictures) == 0:
             log.info("no mosaic: no case has one confident IDC+ and three confident IDC- patches")

@@ -25,7 +25,7 @@ from idc.models.backbones.hub import fetch_file, find_cached, has_file
 from idc.models.backbones.packaged import PACKAGES, find_packaged, load_packaged
 from idc.models.backbones.places import WHERE, find_place
 from idc.models.backbones.tensors import load_weights_file, match_tensors, tensor_shapes
-from idc.models.spec import Architecture, StartingWeights
+from idc.models.spec import Architecture, ModelSpec, StartingWeights
 
 NONE, IMAGENET, PACKAGED = "none", "imagenet", "packaged"
 
@@ -127,6 +127,32 @@ def local_files(names: Sequence[str], pretrained: str) -> list[Path]:
         elif _is_folder(name, pretrained):
             files.append(_file_in(Path(pretrained), name))
     return [path for path in files if path.is_file()]
+
+
+def name_changed(names: Sequence[str], pretrained: str, spec: ModelSpec) -> list[str]:
+    """Return the files in folders of the user that are not those a model was trained from.
+
+    Args:
+        names: As `model.backbones`; the model has these.
+        pretrained: As `model.pretrained`.
+        spec: Of the model.
+
+    Raises:
+        InputError: If a name cannot be read.
+    """
+    digests = {weights.backbone: weights.sha256 for weights in spec.starting_weights}
+    built = dict(zip(spec.backbones, spec.architectures, strict=True))
+    changed = []
+    for name in names:
+        known = digests.get(short_name(name))
+        for path in local_files([name], pretrained):
+            if path.name == CONFIG:
+                is_same = find_architecture(name) == built.get(short_name(name))
+            else:
+                is_same = known is None or file_sha256(path) == known
+            if not is_same:
+                changed.append(str(path))
+    return changed
 
 
 def create_net(name: str, architecture: Architecture, pretrained: str, size_px: int) -> nn.Module:
