@@ -11,6 +11,7 @@ from idc.core.errors import InputError
 from idc.core.removed_parameters import REMOVED, explain_removed
 from idc.runs.workspace import override_params
 
+LATER = {"explain.mosaic_confidence"}  # came after that file, and went again
 OLD_FILE = Path(__file__).with_name("params_before_seeds.yaml")
 
 
@@ -49,7 +50,7 @@ def test_removed_when_compared_with_the_old_file_then_holds_its_keys_and_none_of
     old_keys, today
 ):
     leaves = {key for key in REMOVED if not any(key != o and o.startswith(key) for o in REMOVED)}
-    assert leaves <= old_keys
+    assert leaves <= old_keys | LATER
     assert not set(REMOVED) & today
 
 

@@ -1,6 +1,7 @@
 """Backbones of every family, by name, from a folder and from the hub's cache."""
 
 import json
+import re
 from dataclasses import asdict
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from idc.core.checksums import file_sha256
+from idc.core.config import short_name
 from idc.core.errors import InputError
 from idc.explain.maps.attributions import AttributionBudget
 from idc.explain.maps.explainer import Explainer
-from idc.models.backbones.architecture import build_net, find_architecture
+from idc.models.backbones.architecture import build_net, find_architecture, native_shapes
 from idc.models.backbones.backbone import create_backbone, rebuild_backbone
 from idc.models.backbones.places import find_place
 from idc.models.backbones.sources import (
@@ -206,6 +208,37 @@ def test_backbone_when_its_layers_are_classes_then_their_names_build_and_rebuild
     rebuilt.load_state_dict(backbone.state_dict())
     images = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(rebuilt.eval()(images), backbone(images))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "in_config", "name", "num_millions"),
+    [
+        ("vit_giant_patch14_224", {}, "UNI2-h", 681),
+        (
+            "vit_huge_patch14_224",
+            {"img_size": 224, "init_values": 1e-5, "mlp_ratio": 5.3375, "global_pool": "",
+             "dynamic_img_size": True, "num_classes": 0},
+            "Virchow", 632,
+        ),
+    ],
+)  # fmt: skip
+def test_backbone_when_named_as_the_documentation_says_then_it_has_the_published_size(
+    project_root, hub_cache, architecture, in_config, name, num_millions
+):
+    page = (project_root / "docs/how-to/own_backbones.md").read_text(encoding="utf-8")
+    backbone = re.search(rf"- (hf-hub:\S+/{name}\?\S+)", page)[1]
+    folder = hub_cache(find_place(backbone).repository)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(
+        json.dumps({"architecture": architecture, "model_args": in_config})
+    )
+    net = native_shapes(find_architecture(backbone))
+    # with layers that are not gated it would have a hundred million more
+    assert sum(each.numel() for each in net.parameters()) == pytest.approx(
+        num_millions * 1e6, abs=1e6
+    )
+    require_weights([backbone], "none", 98)
+    assert short_name(backbone) == name
 
 
 def test_backbone_when_its_layers_are_not_named_then_says_where_to_name_them(tmp_path):
