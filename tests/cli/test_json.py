@@ -39,7 +39,7 @@ def test_doctor_when_something_is_missing_then_each_finding_has_its_fix(answer, 
 
 
 def test_check_when_all_is_there_then_says_ok(answer, monkeypatch):
-    monkeypatch.setattr(inputs, "require_inputs", lambda *_: None)
+    monkeypatch.setattr(inputs, "require_inputs", lambda *_, **__: None)
     assert answer("check") == {"ok": True}
 
 

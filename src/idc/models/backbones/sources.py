@@ -136,9 +136,6 @@ def name_changed(names: Sequence[str], pretrained: str, spec: ModelSpec) -> list
         names: As `model.backbones`; the model has these.
         pretrained: As `model.pretrained`.
         spec: Of the model.
-
-    Raises:
-        InputError: If a name cannot be read.
     """
     digests = {weights.backbone: weights.sha256 for weights in spec.starting_weights}
     built = dict(zip(spec.backbones, spec.architectures, strict=True))
@@ -147,12 +144,19 @@ def name_changed(names: Sequence[str], pretrained: str, spec: ModelSpec) -> list
         known = digests.get(short_name(name))
         for path in local_files([name], pretrained):
             if path.name == CONFIG:
-                is_same = find_architecture(name) == built.get(short_name(name))
+                is_same = _builds(name, built.get(short_name(name)))
             else:
                 is_same = known is None or file_sha256(path) == known
             if not is_same:
                 changed.append(str(path))
     return changed
+
+
+def _builds(name: str, architecture: Architecture | None) -> bool:
+    try:
+        return find_architecture(name) == architecture
+    except InputError:  # the trained model does without it
+        return False
 
 
 def create_net(name: str, architecture: Architecture, pretrained: str, size_px: int) -> nn.Module:
