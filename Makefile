@@ -94,10 +94,10 @@ doctor: setup  ## say what is missing, with the command that fixes it
 experiments: setup  ## the screen of configs/screen.yaml by cross-validation: which changes improve on the base
 	$(BIN)/python -m idc screen
 
-cross-validation: setup  ## fusion against members, trees and texture dictionary: five folds of cases, from scratch
-	$(BIN)/python -m idc cross-validate texture32 --config configs/scratch.yaml
+cross-validation: setup  ## fusion against members, trees and texture dictionary: five folds of cases, by params.yaml
+	$(BIN)/python -m idc cross-validate packaged96 --config configs/cross_validation.yaml
 
-benchmark-val: setup  ## the published validation cases, from scratch (configs/benchmark_val.yaml)
+benchmark-val: setup  ## the published validation cases, by params.yaml (configs/benchmark_val.yaml)
 	$(BIN)/python -m idc sweep configs/benchmark_val.yaml
 
 sweep: setup  ## run the grid of configs/sweep.yaml, one MLflow run per point

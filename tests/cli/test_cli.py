@@ -80,6 +80,8 @@ def test_check_when_weights_cannot_be_had_then_it_names_the_ways_out(project, ca
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(project))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    set_param(project, "model", "backbones", ["efficientnet_b0"])
+    set_param(project, "model", "pretrained", "imagenet")
     message = error_of(capsys, "check")
     assert "pretrained weights of efficientnet_b0" in message
     assert "none (training from scratch)" in message

@@ -29,7 +29,12 @@ def load(project_root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "num_points"), [("configs/sweep.yaml", 6), ("configs/benchmark_val.yaml", 1)]
+    ("file", "num_points"),
+    [
+        ("configs/sweep.yaml", 6),
+        ("configs/benchmark_val.yaml", 1),
+        ("configs/benchmark_val_scratch.yaml", 1),
+    ],
 )
 def test_load_sweep_when_given_the_projects_file_then_every_point_is_possible(
     project_root, file, num_points
@@ -125,10 +130,21 @@ def test_result_rows_when_points_differ_then_the_best_by_the_first_key_comes_fir
 def test_benchmark_val_when_compared_with_the_recipe_from_scratch_then_says_the_same(project_root):
     configs = project_root / "configs"
     scratch = dot_keys(yaml.safe_load((configs / "scratch.yaml").read_text(encoding="utf-8")))
-    plan = yaml.safe_load((configs / "benchmark_val.yaml").read_text(encoding="utf-8"))
+    plan = yaml.safe_load((configs / "benchmark_val_scratch.yaml").read_text(encoding="utf-8"))
     said = plan["overrides"] | {key: value for key, (value,) in plan["grid"].items()}
     own = {"train.epochs", "train.patience", "split.exclude"}
     assert {key: said.get(key) for key in scratch if key not in own} == {
         key: value for key, value in scratch.items() if key not in own
     }
     assert said["split.fractions"] == {"val": 0.12, "gate": 0.0, "test": 0.0}
+
+
+def test_benchmark_val_when_it_takes_the_recipe_of_params_yaml_then_changes_no_training(
+    project_root,
+):
+    plans = [
+        yaml.safe_load((project_root / "configs" / name).read_text(encoding="utf-8"))["overrides"]
+        for name in ("benchmark_val.yaml", "benchmark_val_scratch.yaml")
+    ]
+    assert {key.partition(".")[0] for key in plans[0]} == {"sample", "split", "baselines"}
+    assert plans[0].items() <= plans[1].items()
