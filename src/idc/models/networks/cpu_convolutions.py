@@ -3,9 +3,9 @@
 oneDNN is optimised for large maps. Where the last stages of a backbone have shrunk small patches to
 a few pixels, its backward pass reaches a tenth of the speed of a matrix product, and that of a
 depthwise convolution in bf16 takes up to thirty times as long as in fp32. The gradient of depthwise
-weights is fast for kernels of 3x3 alone: one of 5x5 takes thirty to a hundred times as long, more
-than all else together in the last stages of an EfficientNet. So it is put together from those of
-3x3 parts of the kernel. docs/log.md has the measurements. The kernels of a GPU need none of this.
+weights is fast for kernels of up to three columns: that of 5x5 takes two to six times as long as
+its two parts of 5x3 and 5x2. docs/log.md has the measurements. The kernels of a GPU need none of
+this.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 _FEW_PIXELS = 4  # up to so many pixels of a map a pointwise convolution is faster as a product
-_FAST_KERNEL = 3  # of this edge the gradient of depthwise weights is fast
+_FAST_WIDTH = 3  # up to so many columns of a depthwise kernel get their gradient fast
 
 
 def adapt_convolutions(model: nn.Module) -> None:
@@ -93,9 +93,9 @@ def _convolve_depthwise(layer: nn.Conv2d, images: Tensor, padding: int) -> Tenso
     if margin > 0:
         weight = weight[:, :, margin:-margin, margin:-margin]
         padding -= margin
-    is_slow = weight.shape[-1] > _FAST_KERNEL or images.shape[-1] < _FAST_KERNEL
-    if learns and is_slow and weight.shape[-1] >= _FAST_KERNEL:
-        output: Tensor = _TiledDepthwise.apply(images, weight, stride, padding)
+    is_slow = weight.shape[-1] > _FAST_WIDTH or images.shape[-1] < _FAST_WIDTH
+    if learns and is_slow and weight.shape[-1] >= _FAST_WIDTH:
+        output: Tensor = _ByColumns.apply(images, weight, stride, padding)
         return output if layer.bias is None else output + layer.bias[:, None, None]
     return F.conv2d(images, weight, layer.bias, stride, padding, groups=layer.in_channels)
 
@@ -108,8 +108,8 @@ def _unseen_margin(edge: int, kernel: int, stride: int, padding: int) -> int:
     return max(0, min(before, after))
 
 
-class _TiledDepthwise(torch.autograd.Function):
-    """A depthwise convolution; the gradient of its kernel comes from parts of 3x3."""
+class _ByColumns(torch.autograd.Function):
+    """A depthwise convolution; the gradient of its kernel comes in parts of three columns."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:  # noqa: ANN401  torch's
@@ -127,27 +127,22 @@ class _TiledDepthwise(torch.autograd.Function):
             of_images = conv2d_input(  # type: ignore[no-untyped-call]
                 images.shape, weight, gradient, stride, padding, groups=groups
             )
-        padded = F.pad(images, (padding,) * 4)
+        kernel, across = weight.shape[-1], (gradient.shape[-1] - 1) * stride
+        missing = across + kernel - padding - images.shape[-1]  # rows below the map
         of_weight = torch.empty_like(weight)
-        tile = (groups, 1, _FAST_KERNEL, _FAST_KERNEL)
-        reach = (gradient.shape[-1] - 1) * stride + _FAST_KERNEL
-        starts = _tile_starts(weight.shape[-1])
-        for row in starts:
-            for column in starts:
-                part = padded[:, :, row : row + reach, column : column + reach]
-                part = part.contiguous(memory_format=torch.channels_last)
-                of_weight[:, :, row : row + _FAST_KERNEL, column : column + _FAST_KERNEL] = (
-                    conv2d_weight(  # type: ignore[no-untyped-call]
-                        part, tile, gradient, stride, groups=groups
-                    )
-                )
+        for start in range(0, kernel, _FAST_WIDTH):
+            width = min(_FAST_WIDTH, kernel - start)
+            right = start + across + width - padding - images.shape[-1]
+            # what these columns of the kernel see: a negative pad cuts off
+            seen = F.pad(images, (padding - start, right, padding, missing))
+            of_weight[..., start : start + width] = conv2d_weight(  # type: ignore[no-untyped-call]
+                seen.contiguous(memory_format=torch.channels_last),
+                (groups, 1, kernel, width),
+                gradient,
+                stride,
+                groups=groups,
+            )
         return of_images, of_weight, None, None
-
-
-def _tile_starts(edge: int) -> list[int]:
-    """Return where parts of three begin that cover a kernel; the last may overlap."""
-    last = edge - _FAST_KERNEL
-    return [*range(0, last, _FAST_KERNEL), last]
 
 
 def _is_square(layer: nn.Conv2d) -> bool:
