@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
 from idc.core.config import ModelConfig, load_params
@@ -55,6 +56,22 @@ def test_every_geometry_gives_the_same_output_and_gradients(groups, bias):
             torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
         compared += 1
     assert compared > 50
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("groups", [1, 8])
+def test_every_geometry_of_tensorflow_gives_the_same_output_and_gradients(groups, bias):
+    torch.manual_seed(0)
+    for kernel, stride, edge in itertools.product([1, 3, 5, 7], [1, 2, 3], [1, 2, 3, 4, 7, 8]):
+        plain = Conv2dSame(8, 8, kernel, stride=stride, groups=groups, bias=bias).double()
+        adapted = copy.deepcopy(plain)
+        adapt_convolutions(adapted)
+        assert (type(adapted) is Conv2dSame) == (groups == 1)
+        images = torch.randn(3, 8, edge, edge, dtype=torch.float64)
+        images = images.contiguous(memory_format=torch.channels_last)
+        expected = _gradients(plain, images)
+        for ours, theirs in zip(_gradients(adapted, images), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
 _OTHERS = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Conv2dSame, pad_same
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input, conv2d_weight
@@ -73,16 +73,26 @@ class _DepthwiseConvolution(nn.Conv2d):
 
 
 class _DepthwiseSameConvolution(Conv2dSame):  # type: ignore[misc]
-    """TensorFlow's padding, which depends on the size of the map."""
+    """TensorFlow's padding, which depends on the map and may be larger at its end.
+
+    To pad alike on all sides, by `stride` more than at the beginning, and to drop what comes first
+    spares two copies of the map.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             x = x.to(self.weight.dtype)
-            if self.out_channels != self.in_channels or not _is_square(self):
+            height, width = x.shape[-2:]
+            if self.out_channels != self.in_channels or not _is_square(self) or height != width:
                 forward: Tensor = super().forward(x)
                 return forward
-            padded = pad_same(x, list(self.kernel_size), list(self.stride))
-            return _convolve_depthwise(self, padded, 0)
+            kernel, stride = self.kernel_size[0], self.stride[0]
+            edge = -(-height // stride)
+            missing = max(0, (edge - 1) * stride + kernel - height)
+            if missing % 2 == 0:
+                return _convolve_depthwise(self, x, missing // 2)
+            output = _convolve_depthwise(self, x, missing // 2 + stride)[:, :, 1:, 1:]
+            return output[:, :, :edge, :edge].contiguous(memory_format=torch.channels_last)
 
 
 def _convolve_depthwise(layer: nn.Conv2d, images: Tensor, padding: int) -> Tensor:
