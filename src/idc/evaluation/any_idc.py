@@ -42,8 +42,8 @@ def score_any_idc(case: np.ndarray, y_score: np.ndarray) -> pd.Series:
 
     Args:
         case: Case id of each patch, any sortable type, (patches,).
-        y_score: Probability of IDC+, in [0, 1], averaged over touching patches where the operating
-            point has a context: IDC+ patches lie together, (patches,).
+        y_score: Probability of IDC+, in [0, 1], averaged over the patches around where the
+            operating point has a context: IDC+ patches lie together, (patches,).
 
     Raises:
         InputError: If the lengths differ.
