@@ -250,6 +250,27 @@ def test_train_fusion_when_embeddings_are_kept_then_learns_what_it_learns_withou
     assert_equal_states(kept_weights, anew_weights)
 
 
+def test_embeddings_when_backbones_are_converted_then_are_the_same_and_heads_go_on_learning(
+    pixels, change_params, monkeypatch, caplog
+):
+    monkeypatch.setattr("idc.models.scoring.inference._WORTH_CONVERTING", 1)
+    params = change_params(model=FROZEN)
+    torch.manual_seed(3)
+    model = create_fusion(params.model).train()
+    images = ImageSource(
+        TrainingData(pixels, TRAIN, VAL), params.model.size_px, params.augment,
+        BatchPlan(params.train.batch_size, 3), 16, Ranks(torch.device("cpu")),
+    )  # fmt: skip
+    source = EmbeddingSource(images, model, None)
+    for (embedding, _), (batch, _) in zip(source.batches(0, 0), images.batches(0, 0), strict=True):
+        expected = torch.cat(model.embed(batch), dim=1).detach()
+        assert not embedding.is_inference()
+        torch.testing.assert_close(embedding, expected, rtol=1e-3, atol=1e-3)
+    assert "plain torch" not in caplog.text
+    assert model.head.training
+    assert not model.backbones.training
+
+
 def test_train_fusion_when_backbones_are_frozen_then_only_heads_learn(train, change_params):
     _, weights = train(model=FROZEN)
     torch.manual_seed(3)

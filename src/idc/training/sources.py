@@ -19,7 +19,8 @@ from idc.data.batches.augment import Augmentation
 from idc.data.batches.loader import BatchPlan, TrainingBatches, create_loader
 from idc.data.images import to_images
 from idc.data.subsets import LabelledRows
-from idc.models.networks.fusion import FusionCNN, HeadLogits, MemberLogits
+from idc.models.networks.fusion import Embeddings, FusionCNN, HeadLogits, MemberLogits
+from idc.models.scoring.inference import Scorer, create_scorer
 from idc.models.scoring.patches import PatchScorer
 from idc.training.ranks import Ranks
 
@@ -178,6 +179,7 @@ class EmbeddingSource:
         self.ranks, self.val_labels = images.ranks, images.val_labels
         self._folder = None if folder is None else folder / self._digest()
         self._val: Tensor | None = None
+        self._embedder: Scorer | None = None
 
     def network(self, model: FusionCNN) -> nn.Module:
         """Return the heads, with the logit of each."""
@@ -242,10 +244,21 @@ class EmbeddingSource:
             with replacing_file(labels_path) as partial_labels, partial_labels.open("wb") as file:
                 np.save(file, labels)
 
-    @torch.no_grad()  # not inference_mode, whose tensors no gradient can be computed from
+    @torch.no_grad()
     def _embed(self, images: Tensor) -> Tensor:
-        self._model.backbones.eval()
-        return torch.cat(self._model.embed(images), dim=1).float()
+        """Embed as fast as patches are scored: frozen backbones are converted once."""
+        if self._embedder is None:
+            self._model.backbones.eval()
+            source = self._images
+            num_views = self._views * self.num_batches * self.plan.own_size
+            self._embedder = create_scorer(
+                Embeddings(self._model),
+                source.device,
+                source.size_px,
+                num_images=num_views + len(source.own_val_rows),
+            )
+        # a copy, for no gradient can be computed from what is made in inference mode
+        return self._embedder(images).clone()
 
     def _digest(self) -> str:
         """Name everything that shapes the embeddings: weights, patches, order and augmentation."""

@@ -144,6 +144,18 @@ class MemberLogits(nn.Module):
         return self.model.classify_each(torch.cat(self.model.embed(images), dim=1))
 
 
+class Embeddings(nn.Module):
+    """A fusion CNN whose output is the concatenated embeddings of its members."""
+
+    def __init__(self, model: FusionCNN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the embeddings (batch, all features) of images (batch, 3, size_px, size_px)."""
+        return torch.cat(self.model.embed(images), dim=1)
+
+
 class HeadLogits(nn.Module):
     """The heads alone, for embeddings computed before."""
 
