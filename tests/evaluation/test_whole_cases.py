@@ -6,9 +6,9 @@ import pytest
 from scipy.special import expit, logit
 
 from idc.core.errors import InputError
-from idc.evaluation.any_idc import measure_any_idc, score_any_idc
-from idc.evaluation.case_calibration import BurdenLine, fit_burden
+from idc.evaluation.cases.any_idc import measure_any_idc, score_any_idc
 from idc.evaluation.cases.burden import Absent, compare_burden, measure_burden
+from idc.evaluation.cases.calibrated_burden import BurdenLine, fit_burden
 from idc.evaluation.statistics.bootstrap import Bootstrap
 
 

@@ -4,7 +4,7 @@ import pytest
 from scipy.special import expit
 
 from idc.core.errors import InputError
-from idc.evaluation.case_calibration import fit_burden
+from idc.evaluation.cases.calibrated_burden import fit_burden
 from idc.evaluation.cases.context import average_context, choose_kernel
 from idc.evaluation.statistics.bootstrap import Bootstrap, bootstrap_metrics
 from idc.evaluation.statistics.metrics import auroc, balanced_accuracy

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from idc.evaluation.ablation import OtherScores, compare_with_others, describe_gain, name_members
-from idc.evaluation.any_idc import measure_any_idc
+from idc.evaluation.cases.any_idc import measure_any_idc
 from idc.evaluation.cases.burden import (
     Absent,
     compare_burden,
@@ -104,7 +104,7 @@ def summarise_burden(
 
     Args:
         test: Decided test set.
-        cases: Its `burden_table`, calibrated by `idc.evaluation.case_calibration`.
+        cases: Its `burden_table`, calibrated by `idc.evaluation.cases.calibrated_burden`.
         constant: Mean burden of the val cases.
         bootstrap: How cases are drawn.
 

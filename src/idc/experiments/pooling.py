@@ -20,7 +20,7 @@ from scipy.special import expit
 
 from idc.core.errors import InputError
 from idc.evaluation.ablation import OtherScores, compare_with_others, other_logits
-from idc.evaluation.case_calibration import BurdenLine, fit_burden
+from idc.evaluation.cases.calibrated_burden import BurdenLine, fit_burden
 from idc.evaluation.cases.context import average_context, choose_kernel
 from idc.evaluation.compare import PLACE
 from idc.evaluation.statistics.bootstrap import (

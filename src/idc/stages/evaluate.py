@@ -13,7 +13,7 @@ from idc.core.errors import InputError
 from idc.core.files import replacing_folder, save_json
 from idc.data.tables import SPLITS_SCHEMA, load_scores, load_table
 from idc.evaluation.ablation import OtherScores, score_others
-from idc.evaluation.case_calibration import fit_burden
+from idc.evaluation.cases.calibrated_burden import fit_burden
 from idc.evaluation.cases.context import Context, average_context, choose_kernel
 from idc.evaluation.curves import (
     confusion_rows,

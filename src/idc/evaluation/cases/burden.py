@@ -120,7 +120,7 @@ def compare_burden(
 
     Args:
         cases: As `measure_burden` returns it, with the `calibrated_error` of
-            `idc.evaluation.case_calibration`.
+            `idc.evaluation.cases.calibrated_burden`.
         constant: What predicts every burden alike: the mean burden of the val or training cases.
         bootstrap: How cases are drawn.
 
