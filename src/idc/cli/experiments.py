@@ -177,6 +177,7 @@ GROUP = Group(
             writes="reports/experiments/screen.md and a result per variant; their folds in "
             ".workspaces/",
             add_arguments=lambda parser: _add_plan(_SCREEN, parser),
+            details="A plan with rungs runs by successive halving. Run again, it resumes.",
         ),
         Command(
             "optimism",

@@ -63,29 +63,67 @@ class FoldsPlan(Section):
 
 
 class Plan(Section):
-    """All of `configs/screen.yaml`."""
+    """All of a file like `configs/screen.yaml`."""
 
     base: BasePlan
     folds: FoldsPlan
     variants: dict[Name, Overrides]
     """What each variant changes in the base."""
+    rungs: Annotated[tuple[Overrides, ...], Field(min_length=2)] = ()
+    """Successive halving: what each rung (from 0) changes in the base and its variants, the last
+    with the most training. Without rungs, all variants run once."""
+    keep: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """With rungs: the share of the base and variants that goes on to the next, rounded up."""
 
     def all_overrides(self) -> dict[str, Overrides]:
         """Return the overrides of the base, of each repeat and of each variant, in this order."""
         changes = {**self.base.repeats, **self.variants}
-        changed = {name: self.base.overrides | more for name, more in changes.items()}
+        changed = {name: _apply_over(self.base.overrides, more) for name, more in changes.items()}
         return {BASE: self.base.overrides, **changed}
+
+    def in_rung(self, rung: int, candidates: Collection[str]) -> "Plan":
+        """Return a rung as a plan of its own, without rungs.
+
+        Args:
+            rung: From 0.
+            candidates: Names of the variants that run. The base always runs, as what they are
+                compared with; its repeats in the last rung alone, as further variants.
+        """
+        more = self.rungs[rung]
+        repeats = self.base.repeats if rung == len(self.rungs) - 1 else {}
+        chosen = {name: change for name, change in self.variants.items() if name in candidates}
+        base = {
+            "name": f"{self.base.name}/rung-{rung}",
+            "overrides": _apply_over(self.base.overrides, more),
+            "repeats": {},
+        }
+        variants = {
+            name: _apply_over(change, more) for name, change in {**repeats, **chosen}.items()
+        }
+        return self.model_copy(
+            update={
+                "base": self.base.model_copy(update=base),
+                "variants": variants,
+                "rungs": (),
+                "keep": None,
+            }
+        )
 
     def result_name(self, variant: str) -> str:
         """Return the name under which the folds of a variant run."""
         return f"{self.base.name}/{variant}"
 
 
+def _apply_over(overrides: Overrides, more: Overrides) -> Overrides:
+    """Return both, `more` as the last: of a section and a key in it, the last one holds."""
+    return {key: value for key, value in overrides.items() if key not in more} | more
+
+
 def load_plan(path: Path, root: Path) -> Plan:
     """Read a file like `configs/screen.yaml` and check every override before anything runs.
 
     Raises:
-        InputError: Naming the file, the variant or key, and the fault.
+        InputError: Naming the file, the rung, the variant or key, and the fault.
     """
     plan = read_plan(path, Plan, example="configs/screen.yaml")
     for name in plan.variants:
@@ -96,12 +134,44 @@ def load_plan(path: Path, root: Path) -> Plan:
     if BASE in plan.base.repeats:
         raise InputError("that name is taken", f"{path}: base.repeats.{BASE}", "call it otherwise")
     choose_folds(plan.folds.num_folds, plan.folds.only)
+    _check_all_overrides(root, plan, str(path))
+    _check_rungs(root, plan, path)
+    return plan
+
+
+def _check_all_overrides(root: Path, plan: Plan, where: str) -> None:
     for name, overrides in plan.all_overrides().items():
         try:
             check_overrides(root, overrides)
         except InputError as error:
-            raise error.found_in(f"{path}: {name}") from None
-    return plan
+            raise error.found_in(f"{where}: {name}") from None
+
+
+def _check_rungs(root: Path, plan: Plan, path: Path) -> None:
+    if not plan.rungs and plan.keep is not None:
+        raise InputError("there are no rungs", f"{path}: keep", "list rungs, or leave it out")
+    if plan.rungs and plan.keep is None:
+        raise InputError("keep is missing", f"{path}: rungs", "say which share goes on: keep: 0.5")
+    for rung, more in enumerate(plan.rungs):
+        where = f"{path}: rungs.{rung}"
+        try:
+            check_overrides(root, _apply_over(plan.base.overrides, more))
+        except InputError as error:
+            raise error.found_in(where) from None
+        in_rung = plan.in_rung(rung, plan.variants)
+        _check_all_overrides(root, in_rung, where)
+        _require_own_changes(in_rung, where)
+
+
+def _require_own_changes(in_rung: Plan, where: str) -> None:
+    """Check that no rung sets all that a variant changes: it would be the base, trained twice."""
+    base, *others = in_rung.all_overrides().items()
+    for name, overrides in others:
+        if overrides == base[1]:
+            raise InputError(
+                "here it is the same as the base", f"{where}: {name}",
+                "let the variant change a key that the rung does not set",
+            )  # fmt: skip
 
 
 def check_name(name: str) -> None:

@@ -4,17 +4,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idc.core.errors import InputError, StageFailedError
-from idc.experiments.cross_validation import Runner, Setting, cross_validate
+from idc.experiments.cross_validation import Runner
 from idc.experiments.folds import BASE, RESULTS, Plan
+from idc.experiments.halving import run_halving
 from idc.experiments.results import compare_results, read_figures
-from idc.experiments.tables import format_estimate, save_page
+from idc.experiments.tables import format_estimate, format_folds, format_minutes, save_page
+from idc.experiments.variants import Reasons, describe_result, run_variants
 
 
 def run_screen(root: Path, plan: Plan, runner: Runner) -> dict[str, str]:
     """Run the base and every variant; keep `reports/experiments/screen.md` up to date after each.
 
-    A variant that fails is listed with its reason, and the others continue.
+    A variant that fails is listed with its reason, and the others continue. A plan with rungs is
+    run by successive halving.
 
     Returns:
         The reasons of failed variants, by name.
@@ -24,17 +26,10 @@ def run_screen(root: Path, plan: Plan, runner: Runner) -> dict[str, str]:
         StageFailedError: If a stage of the base fails.
         TransientError: If a lock stays held or a server does not answer, however often tried.
     """
-    done: dict[str, dict[str, Any]] = {}
-    failed: dict[str, str] = {}
-    for name, overrides in plan.all_overrides().items():
-        setting = Setting(plan.result_name(name), overrides, plan.folds.num_folds, plan.folds.only)
-        try:
-            cross_validate(root, setting, runner)
-            done[name] = describe_variant(root, plan, name)
-        except (InputError, StageFailedError) as error:
-            if name == BASE:
-                raise
-            failed[name] = str(error)
+    if plan.rungs:
+        return run_halving(root, plan, runner)
+    failed: Reasons = {}
+    for done, failed in run_variants(root, plan, runner, describe_variant):
         write_screen(root, plan, done, failed)
     return failed
 
@@ -42,30 +37,20 @@ def run_screen(root: Path, plan: Plan, runner: Runner) -> dict[str, str]:
 def describe_variant(root: Path, plan: Plan, name: str) -> dict[str, Any]:
     """Return the entry of `screen.json` for a variant that has results.
 
-    `overrides`, `num_patches`, `num_cases`, `training_minutes` (None: unknown), `auroc` and
-    `balanced_accuracy` (value, low, high); unless it is the base, `differences` to the base by
-    metric (value, low, high); unless it is a repeat of the base, `trained` (False: the base's own
-    models, scored differently), `against_repeats`, the same differences to each of those if it was
+    That of `describe_result`; unless it is the base or a repeat of it, `trained` (False: the base's
+    own models, scored differently), `against_repeats`, the `differences` to each of those if it was
     trained, and `is_improvement`.
 
     Raises:
         InputError: If it was not tested on the patches and folds of the base and its repeats.
     """
+    described = describe_result(root, plan, name)
+    if name == BASE or name in plan.base.repeats:
+        return described
     result = plan.result_name(name)
-    figures = read_figures(root, result)
-    minutes = [fold["training_minutes"] for fold in figures["folds"]]
-    described = {
-        "overrides": {**plan.base.repeats, **plan.variants}.get(name, {}),
-        **{key: figures[key] for key in ("num_patches", "num_cases", "auroc", "balanced_accuracy")},
-        "training_minutes": None if None in minutes else sum(minutes),
-    }
-    if name == BASE:
-        return described
-    described["differences"] = compare_results(root, result, plan.result_name(BASE))
-    if name in plan.base.repeats:
-        return described
+    models = _models(read_figures(root, result))
     # two scorings of the same models do not differ by the randomness of training
-    trained = _models(figures) != _models(read_figures(root, plan.result_name(BASE)))
+    trained = models != _models(read_figures(root, plan.result_name(BASE)))
     repeats = {
         repeat: compare_results(root, result, plan.result_name(repeat))
         for repeat in (plan.base.repeats if trained else ())
@@ -110,16 +95,13 @@ def write_screen(
 
 def format_screen(content: Mapping[str, Any]) -> str:
     """Return the Markdown page of a screen, from the content of `screen.json`."""
-    folds = content["folds"]
-    only = folds["only"]
-    which = "all of them" if only is None else f"only {', '.join(map(str, only))}"
     repeats = list(content["base"]["repeats"])
     against = [f"AUROC against {name}" for name in (BASE, *repeats)]
     lines = [
         f"# Screen `{content['base']['name']}`",
         "",
-        f"Cross-validation by case, {folds['num_folds']} folds, {which}; every patch is scored by "
-        "a model that never saw its case. Intervals are 95 % by case bootstrap; those of "
+        f"Cross-validation by case, {format_folds(content['folds'])}; every patch is scored by a "
+        "model that never saw its case. Intervals are 95 % by case bootstrap; those of "
         "differences are paired (the same cases drawn for both). They show the chance of the "
         "cases, not that of a training: "
         + (
@@ -147,12 +129,11 @@ def _format_row(variant: Mapping[str, Any], repeats: Sequence[str]) -> str:
     cells = [
         "" if each is None else format_estimate(each["auroc"], sign="+") for each in differences
     ]
-    minutes = variant["training_minutes"]
     return (
         f"| {variant['name']} | {format_estimate(variant['auroc'])} "
         f"| {format_estimate(variant['balanced_accuracy'])} | {' | '.join(cells)} "
         f"| {_verdict(variant, differences)} "
-        f"| {'unknown' if minutes is None else format(minutes, '.1f')} |"
+        f"| {format_minutes(variant['training_minutes'])} |"
     )
 
 

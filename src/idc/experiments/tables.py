@@ -41,3 +41,15 @@ def format_counts(counts: list[int]) -> str:
     """Return one number if all are equal, else the smallest and the largest."""
     least, largest = min(counts), max(counts)
     return f"{least:,}" if least == largest else f"{least:,} to {largest:,}"
+
+
+def format_folds(folds: Mapping[str, Any]) -> str:
+    """Return which folds of a plan run, such as `5 folds, only 0, 3`."""
+    only = folds["only"]
+    which = "all of them" if only is None else f"only {', '.join(map(str, only))}"
+    return f"{folds['num_folds']} folds, {which}"
+
+
+def format_minutes(minutes: float | None) -> str:
+    """Return minutes to one digit; None is `unknown`."""
+    return "unknown" if minutes is None else format(minutes, ".1f")
