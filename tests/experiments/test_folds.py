@@ -134,10 +134,11 @@ def test_check_name_when_it_would_leave_the_folder_then_refuses(name):
         check_name(name)
 
 
+@pytest.mark.parametrize("file", ["screen.yaml", "screen_pretrained.yaml"])
 def test_experiments_file_when_shipped_then_every_override_fits_the_parameters(
-    tmp_path, project_root
+    tmp_path, project_root, file
 ):
     shutil.copy2(project_root / "params.yaml", tmp_path)
-    plan = load_plan(project_root / "configs/screen.yaml", tmp_path)
+    plan = load_plan(project_root / "configs" / file, tmp_path)
     assert (project_root / "data/case_lists" / plan.base.overrides["split.exclude"]).is_file()
     check_overrides(tmp_path, plan.base.overrides)
