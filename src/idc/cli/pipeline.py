@@ -34,7 +34,7 @@ def start_flow(module: str, *arguments: str) -> NoReturn:
     # Prefect ends its temporary server only where the flow's process comes to its end by itself
     environment = end_descendants_at_death(stage_environment(Path.cwd()))
     # Prefect makes its own folder, but not the one around it, which a fresh clone lacks
-    Path(environment["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    Path(environment["PREFECT_HOME"]).expanduser().mkdir(parents=True, exist_ok=True)
     # no process between the shell and the flow, which so gets every signal itself
     os.execve(sys.executable, command, environment)  # noqa: S606
 
