@@ -168,17 +168,23 @@ def test_a_copy_computes_with_its_own_weights():
     assert model.depthwise(torch.rand(1, 8, 5, 5)).abs().max() > 0
 
 
-@pytest.mark.slow
-def test_a_network_in_training_is_scored_by_onnx_runtime_like_any_other(caplog):
+@pytest.mark.parametrize(
+    ("backbone", "size_px"),
+    [
+        pytest.param("densenet121", 32, marks=pytest.mark.slow),
+        # kernels of 5x5 on maps of 2x2, and TensorFlow's padding
+        ("tf_efficientnet_lite0", 64),
+        ("tf_efficientnet_lite0", 32),
+    ],
+)
+def test_a_network_in_training_is_scored_by_onnx_runtime_like_any_other(backbone, size_px, caplog):
     torch.manual_seed(0)
-    config = load_params(Path("params.yaml")).model.model_copy(
-        update={"backbones": ("densenet121",)}
-    )
-    model = create_fusion(_from_scratch(config, 32)).eval()
+    config = load_params(Path("params.yaml")).model.model_copy(update={"backbones": (backbone,)})
+    model = create_fusion(_from_scratch(config, size_px)).eval()
     model = model.to(memory_format=torch.channels_last)
-    plain = create_scorer(model, CPU, 32, num_images=10_000)
+    plain = create_scorer(model, CPU, size_px, num_images=10_000)
     adapt_convolutions(model)
-    adapted = create_scorer(model, CPU, 32, num_images=10_000)
-    images = torch.rand(33, 3, 32, 32)
+    adapted = create_scorer(model, CPU, size_px, num_images=10_000)
+    images = torch.rand(33, 3, size_px, size_px)
     assert "plain torch" not in caplog.text
     torch.testing.assert_close(adapted(images), plain(images), rtol=0, atol=1e-3)

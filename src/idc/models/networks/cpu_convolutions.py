@@ -63,9 +63,9 @@ class _DepthwiseConvolution(nn.Conv2d):
             if several or not _is_square(self):
                 return super().forward(input)
             edge = _output_edge(self, input)
-            if edge > 1:
+            if edge > 1 and _learns(self):
                 return _convolve_depthwise(self, input, int(self.padding[0]))
-            if edge < 1:
+            if edge != 1:
                 return super().forward(input)
             pixels, weight = _seen(self, input)
             product = (pixels * weight.squeeze(1)).sum((2, 3), keepdim=True)
@@ -83,7 +83,8 @@ class _DepthwiseSameConvolution(Conv2dSame):  # type: ignore[misc]
         with torch.autocast("cpu", enabled=False):
             x = x.to(self.weight.dtype)
             height, width = x.shape[-2:]
-            if self.out_channels != self.in_channels or not _is_square(self) or height != width:
+            is_plain = self.out_channels == self.in_channels and _is_square(self)
+            if not is_plain or height != width or not _learns(self):
                 forward: Tensor = super().forward(x)
                 return forward
             kernel, stride = self.kernel_size[0], self.stride[0]
@@ -95,16 +96,20 @@ class _DepthwiseSameConvolution(Conv2dSame):  # type: ignore[misc]
             return output[:, :, :edge, :edge].contiguous(memory_format=torch.channels_last)
 
 
+def _learns(layer: nn.Conv2d) -> bool:
+    """Say whether a gradient will be needed; a network that is scored, or exported, stays plain."""
+    return torch.is_grad_enabled() and layer.weight.requires_grad
+
+
 def _convolve_depthwise(layer: nn.Conv2d, images: Tensor, padding: int) -> Tensor:
-    """Convolve square maps; where a gradient will be needed, so that it is fast."""
+    """Convolve square maps so that the gradient of the kernel is fast."""
     stride, weight = layer.stride[0], layer.weight
-    learns = torch.is_grad_enabled() and weight.requires_grad
     margin = _unseen_margin(images.shape[-1], weight.shape[-1], stride, padding)
     if margin > 0:
         weight = weight[:, :, margin:-margin, margin:-margin]
         padding -= margin
     is_slow = weight.shape[-1] > _FAST_WIDTH or images.shape[-1] < _FAST_WIDTH
-    if learns and is_slow and weight.shape[-1] >= _FAST_WIDTH:
+    if is_slow and weight.shape[-1] >= _FAST_WIDTH:
         output: Tensor = _ByColumns.apply(images, weight, stride, padding)
         return output if layer.bias is None else output + layer.bias[:, None, None]
     return F.conv2d(images, weight, layer.bias, stride, padding, groups=layer.in_channels)
