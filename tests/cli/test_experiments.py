@@ -106,7 +106,7 @@ def test_stage_when_called_then_it_runs_with_the_parameters_of_the_project(proje
     ran = []
     monkeypatch.setattr(sample, "run", ran.append)
     path = project / "params.yaml"
-    path.write_text(path.read_text().replace("epochs: 12", "epochs: 7"))
+    path.write_text(path.read_text().replace("epochs: 2\n", "epochs: 7\n"))
     assert main(["sample"]) == 0
     (params,) = ran
     assert params.train.epochs == 7

@@ -68,7 +68,10 @@ def test_plan_when_the_lock_is_of_the_earlier_layout_then_each_stage_says_what_i
     assert list(plan) == list(STAGES)
     assert plan["ingest"] == "runs: src/idc/data/ingest new; src/idc/data/subsets.py new"
     assert plan["baselines"] == "runs: it never ran"
-    assert plan["publish"] == "runs: reports/training_profile.json missing"
+    publish = plan["publish"].removeprefix("runs: ").split("; ")
+    assert publish[0] == "reports/training_profile.json missing"
+    # a parameter of later that it reads, and what checks it
+    assert publish[1:] == ["src/idc/models/licences.py new", "publish modified"]
     assert all(line.startswith("runs: ") for line in plan.values())
 
     train = plan["train"].removeprefix("runs: ").split("; ")
