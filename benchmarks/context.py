@@ -109,8 +109,7 @@ def judge(
 
 
 def _average(patches: pd.DataFrame, kernel: Kernel) -> np.ndarray:
-    columns = (patches[name].to_numpy() for name in ("case", "x", "y", "logit"))
-    case, x, y, logit = columns
+    case, x, y, logit = (patches[name].to_numpy() for name in ("case", "x", "y", "logit"))
     return average_context(case, x, y, logit, kernel)
 
 
@@ -124,12 +123,15 @@ def mean9(_val: pd.DataFrame) -> Average:
     return lambda patches: _average(patches, Kernel("mean9"))
 
 
+def _fit_kernel(val: pd.DataFrame) -> Kernel:
+    names = ("case", "x", "y", "logit", "y_true")
+    case, x, y, logit, y_true = (val[name].to_numpy() for name in names)
+    return fit_gaussian(case, x, y, logit, y_true)
+
+
 def gaussian(val: pd.DataFrame) -> Average:
     """One width, fitted."""
-    case, x, y, logit, y_true = (
-        val[name].to_numpy() for name in ("case", "x", "y", "logit", "y_true")
-    )
-    kernel = fit_gaussian(case, x, y, logit, y_true)
+    kernel = _fit_kernel(val)
     return lambda patches: _average(patches, kernel)
 
 
@@ -191,10 +193,7 @@ def _sum_rings(patches: pd.DataFrame, reach: int) -> tuple[np.ndarray, np.ndarra
 
 def probabilities(val: pd.DataFrame) -> Average:
     """The same Gaussian over probabilities instead of log-odds."""
-    case, x, y, logit, y_true = (
-        val[name].to_numpy() for name in ("case", "x", "y", "logit", "y_true")
-    )
-    kernel = fit_gaussian(case, x, y, logit, y_true)
+    kernel = _fit_kernel(val)
     return lambda patches: _average(patches.assign(logit=expit(patches["logit"])), kernel)
 
 

@@ -47,9 +47,7 @@ def run_halving(root: Path, plan: Plan, runner: Runner) -> Reasons:
         The reasons of failed variants, by name.
 
     Raises:
-        InputError: If the base cannot be run with these settings.
-        StageFailedError: If a stage of the base fails.
-        TransientError: If a lock stays held or a server does not answer, however often tried.
+        InputError, StageFailedError, TransientError: As `idc.experiments.variants.run_variants`.
     """
     candidates: tuple[str, ...] = (BASE, *plan.variants)
     over: list[Rung] = []

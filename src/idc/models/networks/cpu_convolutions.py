@@ -3,7 +3,7 @@
 oneDNN is optimised for large maps. Where the last stages of a backbone have shrunk small patches to
 a few pixels, its backward pass reaches a tenth of the speed of a matrix product, and that of a
 depthwise convolution in bf16 takes up to thirty times as long as in fp32. The gradient of depthwise
-weights is fast for kernels of up to three columns: that of 5x5 takes two to six times as long as
+weights is fast for kernels of up to three columns: that of 5x5 takes two to five times as long as
 its two parts of 5x3 and 5x2. docs/log.md has the measurements. The kernels of a GPU need none of
 this.
 """
