@@ -32,7 +32,7 @@ from idc.evaluation.statistics.bootstrap import (
 from idc.evaluation.statistics.metrics import auroc
 from idc.evaluation.summary import burden_table
 from idc.evaluation.threshold.calibration import Calibration, choose_threshold, fit_calibration
-from idc.evaluation.threshold.operating_point import Context as ContextKind
+from idc.evaluation.threshold.operating_point import Context
 
 MAIN_LOGIT = "logit"
 CONTEXT_LOGIT = "logit_context"
@@ -77,7 +77,7 @@ def pool_folds(
     folds: Mapping[int, pd.DataFrame],
     *,
     tested_once: TestedOnce = "case",
-    context: ContextKind = "gaussian",
+    context: Context = "gaussian",
 ) -> Pooled:
     """Calibrate each fold's test logits on its own val set, and put all test sets together.
 
@@ -121,7 +121,7 @@ def pool_folds(
     return Pooled(pooled, points)
 
 
-def _with_all_logits(table: pd.DataFrame, context: ContextKind) -> pd.DataFrame:
+def _with_all_logits(table: pd.DataFrame, context: Context) -> pd.DataFrame:
     """Give every scoring a column `logit_<name>`; a mean of logits is calibrated as one logit."""
     logits = {f"{MAIN_LOGIT}_{name}": values for name, values in other_logits(table).items()}
     table = table.assign(**logits)

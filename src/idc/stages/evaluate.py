@@ -14,7 +14,7 @@ from idc.core.files import replacing_folder, save_json
 from idc.data.tables import SPLITS_SCHEMA, load_scores, load_table
 from idc.evaluation.ablation import OtherScores, score_others
 from idc.evaluation.cases.calibrated_burden import fit_burden
-from idc.evaluation.cases.context import Context, average_context, choose_kernel
+from idc.evaluation.cases.context import KernelName, average_context, choose_kernel
 from idc.evaluation.curves import (
     confusion_rows,
     pr_points,
@@ -143,7 +143,7 @@ def _choose_operating_point(
 
 
 def _add_context(
-    point: OperatingPoint, val: pd.DataFrame, context: Context, bootstrap: Bootstrap
+    point: OperatingPoint, val: pd.DataFrame, context: KernelName, bootstrap: Bootstrap
 ) -> OperatingPoint:
     """Choose kernel, calibration and threshold of averaged scores, on val as well."""
     log_odds = point.slope * val["logit"].to_numpy(np.float64) + point.intercept

@@ -33,7 +33,7 @@ from idc.core.errors import InputError
 from idc.data.patches import PATCH_SIZE_PX
 from idc.evaluation.threshold.calibration import fit_calibration
 
-Context = Literal["mean9", "gaussian"]
+KernelName = Literal["mean9", "gaussian"]
 
 REACH = 4
 """How far a Gaussian looks, in patches, to each side: farther ones changed nothing."""
@@ -49,7 +49,7 @@ _LEAST_PROBABILITY = 1e-12
 class Kernel:
     """How much a patch counts in the mean around another, by its distance."""
 
-    name: Context
+    name: KernelName
     width: float | None = None
     """Standard deviation of `gaussian`, in patches; None for `mean9`."""
 
@@ -94,7 +94,7 @@ def average_context(
 
 
 def choose_kernel(
-    name: Context,
+    name: KernelName,
     case: np.ndarray,
     x: np.ndarray,
     y: np.ndarray,
